@@ -1,0 +1,34 @@
+"""Time as the program sees it: injected everywhere, so that tests and the simulation own it. Standard library only."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Durations come from ``monotonic``; ``now`` is only for what is written down."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+    def now(self) -> datetime:
+        """The wall clock, aware, UTC."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after *seconds* of ``monotonic`` time; zero or less only yields."""
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

@@ -1,0 +1,163 @@
+"""Every error that the program raises on purpose, and the exit code each one ends a run with.
+
+OrchestratorError
+├── InputError                the manifest, the settings or the call is wrong; nothing was sent   (2)
+│   ├── ManifestError         one or more Problems, each with file, line and column
+│   └── SettingsError
+├── LockHeld                  another run holds this manifest                                     (4)
+├── LedgerError               the ledger or an output can't be read or written                    (8)
+└── ApiError                  what a call to the API came to
+    ├── NotCreated            the call surely had no effect: it may be sent again
+    │   ├── NotSent           never connected
+    │   └── Throttled         429, with the wait the API asked for, if any
+    ├── Rejected              refused for what it asks; sending it again would be refused again
+    ├── Ambiguous             no readable answer: the call may have had its effect
+    └── RunStopped            no call of this kind will do better; stop sending
+        ├── Unauthorized      401, 403: the key                                                  (5)
+        ├── OutOfCredits      402, or over the manifest's own limits                             (6)
+        ├── Unreachable       no answer for the whole retry budget, or the route is gone         (7)
+        └── ContractBroken    a redirect, a page loop, results for files never sent              (9)
+
+Anything else that escapes is a bug (70).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What the process tells cron. Part of the command line's contract: never renumber."""
+
+    OK = 0  #: every file is classified or unmatched
+    SOME_FAILED = 1  #: finished; some files failed, are missing or were cancelled
+    USAGE = 2  #: the manifest, the settings or the call is wrong; nothing was sent
+    UNFINISHED = 3  #: work is left (deadline, signal, ambiguous creates): run again
+    LOCKED = 4  #: another run holds this manifest
+    UNAUTHORIZED = 5  #: the API refuses the key
+    OUT_OF_CREDITS = 6  #: 402, or over the budget set
+    UNREACHABLE = 7  #: the API could not be reached for the whole retry budget
+    LEDGER = 8  #: the ledger or an output can't be read or written
+    CONTRACT = 9  #: the API answered against its contract
+    BUG = 70  #: a bug in this program
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One mistake in an input file; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
+
+class OrchestratorError(Exception):
+    """Base of every deliberate error. ``str(error)`` is one line fit to show a person."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.BUG
+
+
+class InputError(OrchestratorError):
+    """The manifest, the settings or the call is wrong; nothing was sent."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ManifestError(InputError):
+    """The manifest, or a list it names, can't be used; ``problems`` is never empty and is in file order."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+class SettingsError(InputError):
+    """An environment variable or option has a value that can't be used."""
+
+
+class LockHeld(OrchestratorError):
+    """Another run holds this manifest in this ledger."""
+
+    exit_code = ExitCode.LOCKED
+
+
+class LedgerError(OrchestratorError):
+    """The ledger or an output can't be read or written: disk full, corrupt, too new, wrong file system."""
+
+    exit_code = ExitCode.LEDGER
+
+
+class ApiError(OrchestratorError):
+    """What a call to the API came to; carries the API's own words where it gave any."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class NotCreated(ApiError):
+    """The call surely had no effect; it may be sent again later."""
+
+
+class NotSent(NotCreated):
+    """No connection was made, so nothing left this machine."""
+
+
+class Throttled(NotCreated):
+    """429. ``retry_after_s`` is the wait that the API asked for, None when it named none."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Rejected(ApiError):
+    """The API refuses this very call; sending it again would be refused again."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Ambiguous(ApiError):
+    """The call may have had its effect: no answer, or none that can be read.
+
+    ``created`` is True when the API did say 2xx and only its words were unreadable.
+    """
+
+    def __init__(self, message: str, *, created: bool = False) -> None:
+        super().__init__(message)
+        self.created = created
+
+
+class RunStopped(ApiError):
+    """No further call of this kind can do better: stop sending, keep what is in flight."""
+
+
+class Unauthorized(RunStopped):
+    """401 or 403: the key is missing, wrong, expired, or of another region or project."""
+
+    exit_code = ExitCode.UNAUTHORIZED
+
+
+class OutOfCredits(RunStopped):
+    """402, or the manifest's own ``limits``."""
+
+    exit_code = ExitCode.OUT_OF_CREDITS
+
+
+class Unreachable(RunStopped):
+    """No answer for the whole retry budget, or the route does not exist (any more)."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class ContractBroken(RunStopped):
+    """The API answered against its contract in a way that must not be guessed around."""
+
+    exit_code = ExitCode.CONTRACT

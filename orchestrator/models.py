@@ -1,0 +1,210 @@
+"""The nouns: what a manifest asks for, what the API answered, and how each file ended. Standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+#: Most file IDs that one v1 create call takes (OpenAPI ``ClassifyJobCreate.file_ids.maxItems``).
+MAX_CHUNK_SIZE = 500
+
+
+class JobStatus(StrEnum):
+    """Where a chunk and its job are. ``TERMINAL`` and ``MOVES`` below are the only other places that speak of this."""
+
+    PENDING = "pending"  #: planned; no create call is out
+    SUBMITTING = "submitting"  #: a create call was sent and no answer is recorded
+    SUBMITTED = "submitted"  #: the API gave us a job id
+    RUNNING = "running"  #: the API says that it works on it (v2 only)
+    SUCCEEDED = "succeeded"  #: ended, results recorded (some of its files may have failed)
+    FAILED = "failed"  #: ended in error, or the create call was refused
+    CANCELLED = "cancelled"  #: ended by cancellation
+
+
+#: Will not change by itself.
+TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
+
+#: The API has the job and it has not ended.
+IN_FLIGHT = frozenset({JobStatus.SUBMITTED, JobStatus.RUNNING})
+
+#: Every allowed move; a move that is not here is a bug.
+MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.PENDING: frozenset({JobStatus.SUBMITTING}),
+    JobStatus.SUBMITTING: frozenset({JobStatus.PENDING, JobStatus.SUBMITTED, JobStatus.FAILED}),
+    JobStatus.SUBMITTED: frozenset({JobStatus.RUNNING}) | TERMINAL,
+    JobStatus.RUNNING: frozenset({JobStatus.SUBMITTED}) | TERMINAL,
+    JobStatus.SUCCEEDED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELLED: frozenset(),
+}
+
+
+class Outcome(StrEnum):
+    """How one file ended."""
+
+    CLASSIFIED = "classified"  #: the API named a type
+    UNMATCHED = "unmatched"  #: the API answered and no rule matched (``result.type`` is null)
+    FAILED = "failed"  #: no result (``result`` is null), or its job failed
+    MISSING = "missing"  #: the job ended and has no row for the file
+    CANCELLED = "cancelled"  #: the job was cancelled before it had a result
+
+
+#: The outcomes a run is content with; every other one is for ``retry``.
+GOOD = frozenset({Outcome.CLASSIFIED, Outcome.UNMATCHED})
+
+
+class Mode(StrEnum):
+    """The API's classification modes. Prices: https://developers.llamaindex.ai/llamaparse/general/pricing/"""
+
+    FAST = "FAST"  #: 1 credit a page
+    MULTIMODAL = "MULTIMODAL"  #: 2 credits a page; v1 only
+
+
+CREDITS_PER_PAGE: Mapping[Mode, int] = {Mode.FAST: 1, Mode.MULTIMODAL: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The API's ``ClassifierRule``: the type to assign and, in natural language, when."""
+
+    type: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParsingConfiguration:
+    """Which pages are read, and in what language. Exactly one of the two page fields is set.
+
+    ``max_pages`` is always sent when ``target_pages`` is not: unset it would mean 5 pages on v1 and all pages on v2.
+    ``target_pages`` counts from 0, as v1 does.
+    """
+
+    lang: str = "en"
+    max_pages: int | None = 5
+    target_pages: tuple[int, ...] | None = None
+
+    @property
+    def page_ceiling(self) -> int:
+        """The most pages of one file that can be billed."""
+        return len(set(self.target_pages)) if self.target_pages else (self.max_pages or 0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that changes the answer: rules in order, mode, parsing configuration."""
+
+    rules: tuple[Rule, ...]
+    mode: Mode = Mode.FAST
+    parsing_configuration: ParsingConfiguration = ParsingConfiguration()
+
+    @cached_property
+    def canonical(self) -> str:
+        """JSON text that two configs share if and only if the API would answer them alike."""
+        parsing = self.parsing_configuration
+        value = {
+            "rules": [[rule.type, rule.description] for rule in self.rules],
+            "mode": self.mode.value,
+            "lang": parsing.lang,
+            "max_pages": parsing.max_pages,
+            "target_pages": parsing.target_pages,
+        }
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hex digits; the key under which outcomes are kept."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()[:32]
+
+    @classmethod
+    def from_canonical(cls, text: str) -> Config:
+        """The config whose ``canonical`` is *text*."""
+        value = json.loads(text)
+        pages = value["target_pages"]
+        parsing = ParsingConfiguration(value["lang"], value["max_pages"], tuple(pages) if pages else None)
+        return cls(tuple(Rule(*rule) for rule in value["rules"]), Mode(value["mode"]), parsing)
+
+    @property
+    def credits_per_file(self) -> int:
+        """The most credits that one file can cost."""
+        return CREDITS_PER_PAGE[self.mode] * self.parsing_configuration.page_ceiling
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """One entry of ``webhook_configurations``, secrets filled in. Never stored, never printed: see ``__repr__``."""
+
+    webhook_url: str
+    webhook_events: tuple[str, ...] | None = None
+    webhook_headers: Mapping[str, str] | None = None
+    webhook_output_format: str = "json"
+    webhook_signing_secret: str | None = None
+
+    def __repr__(self) -> str:
+        return "Webhook(<hidden>)"
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """Which results a person should look at."""
+
+    below_confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A guard on one run: beyond it nothing is sent."""
+
+    max_files: int | None = None
+    max_credits: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The file IDs of one create call, as the ledger knows them."""
+
+    id: int
+    config: Config
+    file_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteJob:
+    """A classify job as the API tells it; ``status`` is None for a word that is not in the contract."""
+
+    id: str
+    status: JobStatus | None
+    api_status: str
+    config: Config | None = None
+    error: str | None = None
+    created_at: datetime | None = None
+    project_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """One row of a job's results. ``outcome`` is never MISSING: that is for rows that are not there."""
+
+    file_id: str
+    outcome: Outcome
+    type: str | None = None
+    confidence: float | None = None
+    reasoning: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobResults:
+    """All pages of a job's results: the rows that could be read, and what was wrong with the rest."""
+
+    rows: tuple[FileResult, ...]
+    oddities: tuple[str, ...] = field(default=())
+
+
+#: JSON as it comes off the wire: the one place where Any is honest.
+Json = Any
