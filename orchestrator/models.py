@@ -154,6 +154,7 @@ class Review:
     """Which results a person should look at."""
 
     below_confidence: float | None = None
+    unmatched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,19 +172,7 @@ class Chunk:
     id: int
     config: Config
     file_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteJob:
-    """A classify job as the API tells it; ``status`` is None for a word that is not in the contract."""
-
-    id: str
-    status: JobStatus | None
-    api_status: str
-    config: Config | None = None
-    error: str | None = None
-    created_at: datetime | None = None
-    project_id: str | None = None
+    generation: int = 0  #: how many times these files were deliberately submitted before
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +193,25 @@ class JobResults:
 
     rows: tuple[FileResult, ...]
     oddities: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteJob:
+    """A classify job as the API tells it; ``status`` is None for a word that is not in the contract."""
+
+    id: str
+    status: JobStatus | None
+    api_status: str
+    config: Config | None = None
+    error: str | None = None
+    created_at: datetime | None = None
+    ended_at: datetime | None = None  #: when the API last changed an ended job: near the moment it ended
+    project_id: str | None = None
+    file_id: str | None = None  #: v2: the one file
+    transaction_id: str | None = None  #: v2: the idempotency key, echoed
+    parse_job_id: str | None = None  #: v2: the parse job it ran on
+    credits: float | None = None  #: v2: what it was billed, once billing knows
+    results: JobResults | None = None  #: v2: in the same answer
 
 
 #: JSON as it comes off the wire: the one place where Any is honest.

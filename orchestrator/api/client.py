@@ -1,0 +1,264 @@
+"""Calls to the API: paced, bounded in time and size, never redirected, and never to another host.
+
+``Api`` speaks in jobs and results; ``Wire`` below it sends one request and turns whatever happens into JSON or one
+of our errors (see ``verdict``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+import httpx
+import structlog
+
+from orchestrator.api import verdict
+from orchestrator.api.dialect import Call, Dialect, Page, merged
+from orchestrator.api.limiter import Limiter
+from orchestrator.api.retry import retrying
+from orchestrator.clock import Clock
+from orchestrator.errors import Ambiguous, ApiError, ContractBroken, NotSent, Throttled, Unreachable
+from orchestrator.models import Chunk, JobResults, Json, RemoteJob
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+#: Most bytes of one answer that are read; 500 results are some 300 kB.
+MAX_BODY_BYTES = 32 * 1024 * 1024
+
+CONNECT_TIMEOUT_S = 10.0
+
+#: Connections kept; callers are bounded to as many, as httpx searches its queue of waiters for every answer.
+MAX_CONNECTIONS = 256
+
+#: More pages than any listing has; past it the API is going in circles.
+MAX_PAGES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limiters:
+    """The pace of each kind of call, shared by all callers of the kind."""
+
+    creates: Limiter
+    reads: Limiter
+    lists: Limiter
+
+
+class Wire:
+    """Sends one request at a time to one origin."""
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str,
+        *,
+        clock: Clock,
+        timeout_s: float,
+        fresh_creates: bool,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """*fresh_creates*: creates never reuse a connection, as one that the API has just closed looks like a call
+        that may have been sent. *transport* is for tests."""
+        self._origin = httpx.URL(base_url)
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._key = key
+        self.requests: Counter[str] = Counter()
+        self.server_time: datetime | None = None
+        reads = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS)
+        creates = httpx.Limits(max_connections=None, max_keepalive_connections=0) if fresh_creates else reads
+        verify = httpx.create_ssl_context(trust_env=False)
+        self._reading, self._creating = (
+            httpx.AsyncClient(
+                transport=transport,
+                limits=limits,
+                verify=verify,
+                trust_env=False,
+                follow_redirects=False,
+                timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+                headers={"user-agent": "orchestrator", "accept": "application/json", "accept-encoding": "identity"},
+            )
+            for limits in (reads, creates)
+        )
+
+    async def send(self, call: Call, *, kind: str) -> Json:
+        """One attempt, over within ``timeout_s``. Raises ApiError."""
+        creating = kind == "create"
+        self.requests[kind] += 1
+        url = self._origin.copy_with(raw_path=self._origin.raw_path.rstrip(b"/") + call.path.encode("ascii"))
+        content = None if call.body is None else json.dumps(call.body).encode()
+        headers = {"authorization": f"Bearer {self._key}"}
+        if content is not None:
+            headers["content-type"] = "application/json"
+        client = self._creating if creating else self._reading
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                request = client.build_request(call.method, url, params=call.query, content=content, headers=headers)
+                response = await client.send(request, stream=True)
+                try:
+                    body = await self._read(response)
+                finally:
+                    await response.aclose()
+        except ApiError:
+            raise
+        except Exception as error:
+            raise verdict.of_transport(error) from error
+        self.server_time = verdict.http_date(response.headers.get("date", "")) or self.server_time
+        return verdict.of_response(response.status_code, response.headers, body, creating=creating)
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        """The body as it came, bounded. A compressed one is refused: nobody asked for it, and it can be a bomb."""
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            raise Ambiguous("the API's answer is compressed, unasked", created=response.is_success)
+        body = bytearray()
+        async for piece in response.aiter_raw():
+            body += piece
+            if len(body) > MAX_BODY_BYTES:
+                raise Ambiguous(f"the API's answer is over {MAX_BODY_BYTES} bytes", created=response.is_success)
+        return bytes(body)
+
+    async def close(self) -> None:
+        await self._reading.aclose()
+        await self._creating.aclose()
+
+
+class Api:
+    """The classify API in our words. Reads are retried until nobody has had an answer for the retry budget."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        wire: Wire,
+        limiters: Limiters,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        retry_budget_s: float,
+    ) -> None:
+        self.dialect = dialect
+        self.traits = dialect.traits
+        self.wire = wire
+        self.limiters = limiters
+        self._clock = clock
+        self._rng = rng
+        self._retry_budget_s = retry_budget_s
+        self._answered_at = clock.monotonic()
+        self.last_trouble: str | None = None
+
+    def given_up(self, started: float) -> bool:
+        """Whether a call first sent at *started* has been without an answer, like all others, for the whole budget."""
+        return self._clock.monotonic() - max(started, self._answered_at) >= self._retry_budget_s
+
+    async def create(self, chunk: Chunk, *, intend: Callable[[], Awaitable[None]]) -> RemoteJob:
+        """One attempt at creating *chunk*'s job. *intend* runs when a slot is free, before anything leaves.
+
+        Raises ApiError, and what *intend* raises.
+        """
+        call = self.dialect.create(chunk)
+        return await self._attempt(call, "create", self.limiters.creates, self.dialect.read_job, intend)
+
+    async def status(self, job_ids: Sequence[str]) -> tuple[RemoteJob, ...]:
+        """What the API says of *job_ids* (at most ``traits.jobs_per_ask``); it may leave some out. Raises ApiError."""
+        call = self.dialect.ask(job_ids)
+        if self.traits.jobs_per_ask == 1:
+            return (await self._persist(call, "read", self.limiters.reads, self.dialect.read_job),)
+        return (await self._persist(call, "list", self.limiters.lists, self.dialect.read_page)).jobs
+
+    async def get(self, job_id: str) -> RemoteJob:
+        return await self._persist(self.dialect.get(job_id), "read", self.limiters.reads, self.dialect.read_job)
+
+    async def results(self, job_id: str) -> JobResults:
+        """All pages of an ended job's results. Raises ApiError; ContractBroken when the pages go in circles."""
+        pages: list[JobResults] = []
+        token: str | None = None
+        seen: set[str] = set()
+        while True:
+            call = self.dialect.results(job_id, token)
+            page, token = await self._persist(call, "read", self.limiters.reads, self.dialect.read_results)
+            pages.append(page)
+            if token is None:
+                return merged(pages)
+            refuse_circle(token, seen, f"results of job {job_id}")
+
+    async def page(self, token: str | None, *, page_size: int = 100) -> Page:
+        """One page of all the jobs of the project. Raises ApiError."""
+        return await self._persist(
+            self.dialect.list(token, page_size), "list", self.limiters.lists, self.dialect.read_page
+        )
+
+    async def cancel(self, job_id: str) -> RemoteJob:
+        """Ask the API to stop a job. Raises Rejected when it has ended already."""
+        return await self._persist(self.dialect.cancel(job_id), "read", self.limiters.reads, self.dialect.read_job)
+
+    async def _persist(self, call: Call, kind: str, limiter: Limiter, read: Callable[[Json], T]) -> T:
+        """Send a call that changes nothing, again and again if need be. Raises ApiError, but none that may pass."""
+        policy = retrying(
+            on=(NotSent, Throttled, Ambiguous),
+            given_up=self.given_up,
+            clock=self._clock,
+            rng=self._rng,
+            sleep=self._clock.sleep,
+        )
+        try:
+            return await policy(self._attempt, call, kind, limiter, read)
+        except Ambiguous as error:
+            if error.created:
+                raise ContractBroken(f"the API's answers can't be read: {error}") from error
+            raise self.unreachable(error) from error
+        except (NotSent, Throttled) as error:
+            raise self.unreachable(error) from error
+
+    def unreachable(self, error: ApiError) -> Unreachable:
+        """*error* as the end of the retry budget."""
+        return Unreachable(f"the API could not be used for {self._retry_budget_s:g} s: {error}")
+
+    async def _attempt(
+        self,
+        call: Call,
+        kind: str,
+        limiter: Limiter,
+        read: Callable[[Json], T],
+        intend: Callable[[], Awaitable[None]] | None = None,
+    ) -> T:
+        ticket = await limiter.slot()
+        try:
+            if intend is not None:
+                await intend()
+            answer = read(await self.wire.send(call, kind=kind))
+        except Throttled as error:
+            limiter.throttled(ticket, error.retry_after_s)
+            self._trouble(kind, error)
+            raise
+        except ApiError as error:
+            limiter.accepted(ticket)
+            if not isinstance(error, NotSent | Ambiguous):
+                self._answered_at = self._clock.monotonic()
+            self._trouble(kind, error)
+            raise
+        except BaseException:
+            limiter.accepted(ticket)  # cancelled: the slot is used up all the same
+            raise
+        limiter.accepted(ticket)
+        self._answered_at = self._clock.monotonic()
+        return answer
+
+    def _trouble(self, kind: str, error: ApiError) -> None:
+        self.last_trouble = str(error)
+        log.info("call.failed", kind=kind, error=type(error).__name__, words=str(error))
+
+    async def close(self) -> None:
+        await self.wire.close()
+
+
+def refuse_circle(token: str, seen: set[str], what: str) -> None:
+    """Raises ContractBroken when *token* was given before."""
+    if token in seen or len(seen) >= MAX_PAGES:
+        raise ContractBroken(f"the API's pages go in circles ({what}); nothing was concluded from them")
+    seen.add(token)

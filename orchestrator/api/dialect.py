@@ -1,0 +1,172 @@
+"""What the engine asks of an API version: how to say a thing, how to read the answer, and what it can do."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+from urllib.parse import quote
+
+from orchestrator.errors import Ambiguous
+from orchestrator.models import Chunk, FileResult, JobResults, Json, Outcome, RemoteJob, Rule, Webhook
+
+#: Ids of jobs as both versions give them; anything else never becomes part of a URL.
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request, before anyone adds a host or a key."""
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...] = ()
+    body: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing, and the token of the next one."""
+
+    jobs: tuple[RemoteJob, ...]
+    next_token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the work goes, beyond the base URL."""
+
+    project_id: str | None = None
+    organization_id: str | None = None
+    webhooks: tuple[Webhook, ...] = ()
+    webhook_configuration_ids: tuple[str, ...] = ()
+
+    @property
+    def query(self) -> tuple[tuple[str, str], ...]:
+        pairs = (("project_id", self.project_id), ("organization_id", self.organization_id))
+        return tuple((name, value) for name, value in pairs if value)
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What an API version can do; the engine asks this and never which version it is."""
+
+    files_per_job: int
+    idempotent: bool  #: an unanswered create may be sent again with the same key
+    jobs_per_ask: int  #: how many jobs one status call can tell about
+    results_in_status: bool  #: an ended job comes with its results
+    can_cancel: bool
+
+
+class Dialect(Protocol):
+    """One API version. Reading raises Ambiguous(created=True) for answers that are not what the contract says."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def traits(self) -> Traits: ...
+    def create(self, chunk: Chunk) -> Call: ...
+    def get(self, job_id: str) -> Call: ...
+    def ask(self, job_ids: Sequence[str]) -> Call: ...
+    def list(self, token: str | None, page_size: int) -> Call: ...
+    def results(self, job_id: str, token: str | None) -> Call: ...
+    def cancel(self, job_id: str) -> Call: ...
+    def read_job(self, answer: Json) -> RemoteJob: ...
+    def read_page(self, answer: Json) -> Page: ...
+    def read_results(self, answer: Json) -> tuple[JobResults, str | None]: ...
+
+
+def job_path(prefix: str, job_id: str, suffix: str = "") -> str:
+    """*prefix*/*job_id*suffix. Raises Ambiguous for an id that could lead elsewhere."""
+    return f"{prefix}/{quote(checked_id(job_id), safe='')}{suffix}"
+
+
+def checked_id(value: Json) -> str:
+    """*value* as a job id. Raises Ambiguous(created=True)."""
+    if isinstance(value, str) and _JOB_ID.fullmatch(value):
+        return value
+    raise Ambiguous("the API's answer has no usable job id", created=True)
+
+
+def checked_dict(value: Json) -> dict[str, Json]:
+    """*value* as a JSON object. Raises Ambiguous(created=True)."""
+    if isinstance(value, dict):
+        return value
+    raise Ambiguous("the API's answer is not an object", created=True)
+
+
+def items_and_token(answer: Json) -> tuple[list[Json], str | None]:
+    """A page's rows and the next page's token; a bare array is a whole listing (older self-hosted servers)."""
+    if isinstance(answer, list):
+        return answer, None
+    page = checked_dict(answer)
+    items, token = page.get("items"), page.get("next_page_token")
+    if not isinstance(items, list) or not (token is None or isinstance(token, str)):
+        raise Ambiguous("the API's answer is not a page", created=True)
+    return items, token or None
+
+
+def read_rules(value: Json) -> tuple[Rule, ...]:
+    return tuple(Rule(str(rule["type"]), str(rule["description"])) for rule in value)
+
+
+def read_time(value: Json) -> datetime | None:
+    """An ISO 8601 time, aware; None when absent or unreadable."""
+    if not isinstance(value, str):
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def plain(value: Json) -> str | None:
+    """Server text that can be stored: half characters, which no database takes, are spelled out."""
+    return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
+
+
+@dataclass(slots=True)
+class RowReader:
+    """Reads result rows one by one; what can't be read is noted, never guessed."""
+
+    rows: list[FileResult] = field(default_factory=list)
+    oddities: list[str] = field(default_factory=list)
+
+    def read(self, file_id: Json, result: Json, words: str | None = None) -> None:
+        """Add the row of *file_id*; *words* is the API's own explanation for a missing result."""
+        if not isinstance(file_id, str):
+            self.oddities.append("a result row names no file")
+            return
+        if result is None:
+            self.rows.append(FileResult(file_id, Outcome.FAILED, error=words or "the API gave no result for this file"))
+            return
+        if not isinstance(result, dict) or not isinstance(result.get("type"), str | None):
+            self.oddities.append(f"the result row of {plain(file_id)} can't be read")
+            return
+        label = plain(result.get("type"))
+        outcome = Outcome.UNMATCHED if label is None else Outcome.CLASSIFIED
+        confidence = self._confidence(file_id, result.get("confidence"))
+        self.rows.append(FileResult(file_id, outcome, label, confidence, plain(result.get("reasoning"))))
+
+    def _confidence(self, file_id: str, value: Json) -> float | None:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1:
+            return float(value)
+        self.oddities.append(f"the confidence of {plain(file_id)} is not a number from 0 to 1")
+        return None
+
+    def done(self) -> JobResults:
+        return JobResults(tuple(self.rows), tuple(self.oddities))
+
+
+def merged(pages: Iterable[JobResults]) -> JobResults:
+    """All pages as one."""
+    rows: list[FileResult] = []
+    oddities: list[str] = []
+    for page in pages:
+        rows += page.rows
+        oddities += page.oddities
+    return JobResults(tuple(rows), tuple(oddities))

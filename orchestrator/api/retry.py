@@ -1,0 +1,45 @@
+"""The one retry policy: full jitter, and an end that is measured by how long nobody has had an answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
+from orchestrator.clock import Clock
+from orchestrator.errors import ApiError, Throttled
+
+#: Full jitter: a random part of ``BASE_S * 2 ** n``, never more than CAP_S.
+BASE_S = 0.5
+CAP_S = 30.0
+
+
+def retrying(
+    *,
+    on: tuple[type[ApiError], ...],
+    given_up: Callable[[float], bool],
+    clock: Clock,
+    rng: random.Random,
+    sleep: Callable[[float], Awaitable[None]],
+) -> AsyncRetrying:
+    """Tenacity's loop for errors of the kinds *on*, until *given_up(started)*; then the last error is raised.
+
+    *started* is ``clock.monotonic()`` at the first attempt. Tenacity's own time limits read the machine's clock, so the
+    end is ours. A 429 needs no wait here: the limiter holds every caller back for as long as the API asked.
+    """
+    started = clock.monotonic()
+
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, Throttled):
+            return 0.0
+        return rng.uniform(0.0, min(CAP_S, BASE_S * 2.0 ** (state.attempt_number - 1)))
+
+    return AsyncRetrying(
+        retry=retry_if_exception_type(on),
+        wait=wait,
+        stop=lambda _state: given_up(started),
+        sleep=sleep,
+        reraise=True,
+    )

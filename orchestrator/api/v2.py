@@ -1,0 +1,208 @@
+"""The v2 classify API: one document a job, an idempotency key, bulk status. Facts: the vendor's OpenAPI and SDK."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+
+from orchestrator.api.dialect import (
+    Call,
+    Page,
+    RowReader,
+    Target,
+    Traits,
+    checked_dict,
+    checked_id,
+    items_and_token,
+    job_path,
+    plain,
+    read_rules,
+    read_time,
+)
+from orchestrator.api.v1 import webhook_body
+from orchestrator.errors import Ambiguous
+from orchestrator.models import (
+    TERMINAL,
+    Chunk,
+    Config,
+    JobResults,
+    JobStatus,
+    Json,
+    ParsingConfiguration,
+    RemoteJob,
+)
+
+JOBS = "/api/v2/classify"
+
+#: ``page_size`` of the list call is 1-100; so many ``job_ids`` are answered in one page.
+JOBS_PER_ASK = 100
+
+STATUSES: Mapping[str, JobStatus] = {
+    "PENDING": JobStatus.SUBMITTED,
+    "RUNNING": JobStatus.RUNNING,
+    "COMPLETED": JobStatus.SUCCEEDED,
+    "FAILED": JobStatus.FAILED,
+    "CANCELLED": JobStatus.CANCELLED,
+}
+
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+
+
+class V2:
+    """Builds and reads the calls of v2."""
+
+    name = "v2"
+    traits = Traits(
+        files_per_job=1, idempotent=True, jobs_per_ask=JOBS_PER_ASK, results_in_status=True, can_cancel=True
+    )
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def create(self, chunk: Chunk) -> Call:
+        (file_id,) = chunk.file_ids
+        body: dict[str, Json] = {
+            "file_input": file_id,
+            "transaction_id": transaction_id(self._target.project_id, chunk),
+        }
+        if chunk.config.configuration_id:
+            body["configuration_id"] = chunk.config.configuration_id
+        else:
+            body["configuration"] = {
+                "rules": [{"type": rule.type, "description": rule.description} for rule in chunk.config.rules],
+                "mode": chunk.config.mode.value,
+                "parsing_configuration": _parsing(chunk.config.parsing_configuration),
+            }
+        if self._target.webhooks:
+            body["webhook_configurations"] = [webhook_body(webhook) for webhook in self._target.webhooks]
+        if self._target.webhook_configuration_ids:
+            body["webhook_configuration_ids"] = list(self._target.webhook_configuration_ids)
+        return Call("POST", JOBS, self._target.query, body)
+
+    def get(self, job_id: str) -> Call:
+        return Call("GET", job_path(JOBS, job_id), (*self._target.query, ("expand", "usage")))
+
+    def ask(self, job_ids: Sequence[str]) -> Call:
+        ids = tuple(("job_ids", checked_id(job_id)) for job_id in job_ids)
+        return Call("GET", JOBS, (*self._target.query, *ids, ("page_size", str(JOBS_PER_ASK)), ("expand", "usage")))
+
+    def list(self, token: str | None, page_size: int) -> Call:
+        paging = [("page_size", str(min(page_size, 100)))] + ([("page_token", token)] if token else [])
+        return Call("GET", JOBS, (*self._target.query, *paging))
+
+    def results(self, job_id: str, token: str | None) -> Call:
+        return self.get(job_id)
+
+    def cancel(self, job_id: str) -> Call:
+        return Call("POST", job_path(JOBS, job_id, "/cancel"), self._target.query)
+
+    def read_job(self, answer: Json) -> RemoteJob:
+        job = checked_dict(answer)
+        job_id, word = checked_id(job.get("id")), plain(job.get("status")) or ""
+        status = STATUSES.get(word)
+        usage = job.get("usage")
+        return RemoteJob(
+            id=job_id,
+            status=status,
+            api_status=word,
+            config=_read_config(job),
+            error=plain(job.get("error_message")),
+            created_at=read_time(job.get("created_at")),
+            ended_at=read_time(job.get("updated_at")) if status in TERMINAL else None,
+            project_id=plain(job.get("project_id")),
+            file_id=plain(job.get("file_input")),
+            transaction_id=plain(job.get("transaction_id")),
+            parse_job_id=plain(job.get("parse_job_id")),
+            credits=_number(usage.get("credits")) if isinstance(usage, dict) else None,
+            results=_read_result(job) if status in TERMINAL else None,
+        )
+
+    def read_page(self, answer: Json) -> Page:
+        items, token = items_and_token(answer)
+        return Page(tuple(self.read_job(item) for item in items), token)
+
+    def read_results(self, answer: Json) -> tuple[JobResults, str | None]:
+        job = self.read_job(answer)
+        return job.results or JobResults(()), None
+
+
+def transaction_id(project_id: str | None, chunk: Chunk) -> str:
+    """The idempotency key of *chunk*'s one file: everything that changes the answer, and nothing else.
+
+    Reusing a key returns the original job and ignores the body, so a key that left something out would bring back old
+    answers for new rules; and because no part of it lives in the ledger only, even a lost ledger buys nothing twice.
+    """
+    parts = [project_id or "", *chunk.file_ids, chunk.config.fingerprint, str(chunk.generation)]
+    return "orc-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:48]
+
+
+def pages_text(pages: Sequence[int]) -> str:
+    """0-based page numbers as v2's 1-based text: ``[0, 1, 2, 6]`` is ``1-3,7``."""
+    runs: list[list[int]] = []
+    for page in sorted({page + 1 for page in pages}):
+        if runs and page == runs[-1][1] + 1:
+            runs[-1][1] = page
+        else:
+            runs.append([page, page])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def pages_of(text: str) -> tuple[int, ...]:
+    """v2's page text as 0-based numbers. Raises ValueError."""
+    pages: list[int] = []
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        if match is None:
+            raise ValueError(f"not a range of pages: {part!r}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last - first > 100_000:
+            raise ValueError(f"too many pages: {part!r}")
+        pages += range(first - 1, last)
+    return tuple(pages)
+
+
+def _parsing(parsing: ParsingConfiguration) -> dict[str, Json]:
+    """``max_pages`` is always sent: left out it is 5 pages on v1 and all pages on v2."""
+    if parsing.target_pages:
+        return {"lang": parsing.lang, "target_pages": pages_text(parsing.target_pages)}
+    return {"lang": parsing.lang, "max_pages": parsing.max_pages}
+
+
+def _read_result(job: Mapping[str, Json]) -> JobResults:
+    """The one row of an ended job; none where the API gave no result and no words either."""
+    reader = RowReader()
+    if job.get("result") is not None or job.get("status") == "COMPLETED":
+        reader.read(job.get("file_input"), job.get("result"), plain(job.get("error_message")))
+    return reader.done()
+
+
+def _read_config(job: Mapping[str, Json]) -> Config | None:
+    """The job's echo of what it was created with; None when it can't be read."""
+    configuration = job.get("configuration") or {}
+    try:
+        parsing = configuration.get("parsing_configuration") or {}
+        pages = parsing.get("target_pages")
+        return Config(
+            read_rules(configuration["rules"]),
+            parsing_configuration=ParsingConfiguration(
+                str(parsing.get("lang") or "en"),
+                None if pages else parsing.get("max_pages"),
+                pages_of(pages) if pages else None,
+            ),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _number(value: Json) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def check_echo(chunk: Chunk, job: RemoteJob, project_id: str | None) -> None:
+    """Raises Ambiguous(created=True) unless *job* is what *chunk*'s create call asked for."""
+    if job.file_id not in (None, *chunk.file_ids) or job.transaction_id not in (
+        None,
+        transaction_id(project_id, chunk),
+    ):
+        raise Ambiguous(f"the API answered with job {job.id}, which is of another call", created=True)

@@ -1,0 +1,72 @@
+"""An ended job's answer -> one outcome for every file of its chunk. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from orchestrator.errors import ContractBroken
+from orchestrator.models import FileResult, JobResults, JobStatus, Outcome, RemoteJob
+
+#: What becomes of a file for which an ended job has no row.
+WITHOUT_ROW: Mapping[JobStatus, Outcome] = {
+    JobStatus.SUCCEEDED: Outcome.MISSING,
+    JobStatus.FAILED: Outcome.FAILED,
+    JobStatus.CANCELLED: Outcome.CANCELLED,
+}
+
+_SAID_NOTHING: Mapping[Outcome, str] = {
+    Outcome.MISSING: "the job ended and its results have no row for this file",
+    Outcome.FAILED: "the job failed; the API gave no reason",
+    Outcome.CANCELLED: "the job was cancelled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """How each file of a chunk ended, in the chunk's order, and what was odd about the answer."""
+
+    results: tuple[FileResult, ...]
+    oddities: tuple[str, ...]
+
+    @property
+    def without_row(self) -> tuple[str, ...]:
+        return tuple(result.file_id for result in self.results if result.outcome is Outcome.MISSING)
+
+
+def collect(file_ids: Collection[str], types: Collection[str], job: RemoteJob, answer: JobResults) -> Collected:
+    """Exactly one result for each of *file_ids*, whatever *answer* says. *types* are the labels that the rules name.
+
+    Raises ContractBroken when the rows are all of other files: this is not our job, and nothing may be recorded.
+    """
+    if job.status not in WITHOUT_ROW:
+        raise ValueError(f"job {job.id} has not ended")
+    wanted = set(file_ids)
+    oddities = list(answer.oddities)
+    rows: dict[str, FileResult] = {}
+    strangers: list[str] = []
+    for row in answer.rows:
+        if row.file_id not in wanted:
+            strangers.append(row.file_id)
+        elif row.file_id not in rows:
+            rows[row.file_id] = row
+        elif rows[row.file_id] != row:
+            oddities.append(f"two different results for {row.file_id}")
+            rows[row.file_id] = _conflict(rows[row.file_id], row)
+    if strangers:
+        if not rows:
+            raise ContractBroken(f"job {job.id} has results only for files that were never sent in it")
+        oddities.append(f"results for {len(strangers)} files that were never sent, such as {strangers[0]!a}")
+    unknown = {row.type for row in rows.values() if row.type is not None} - set(types)
+    oddities += [f"a type that no rule names: {label!a}" for label in sorted(unknown)] if types else []
+    return Collected(tuple(rows.get(file_id) or _rowless(file_id, job) for file_id in file_ids), tuple(oddities))
+
+
+def _rowless(file_id: str, job: RemoteJob) -> FileResult:
+    outcome = WITHOUT_ROW[job.status or JobStatus.FAILED]
+    return FileResult(file_id, outcome, error=job.error or _SAID_NOTHING[outcome])
+
+
+def _conflict(first: FileResult, second: FileResult) -> FileResult:
+    words = " / ".join(f"{row.type or row.outcome.value} {row.confidence}" for row in (first, second))
+    return FileResult(first.file_id, Outcome.FAILED, error=f"the API gave two different results: {words}")

@@ -1,0 +1,128 @@
+"""The ledger's results as a file: JSONL without loss, CSV that is safe to open in a spreadsheet, or Parquet.
+
+Streamed row by row; written beside its target and renamed, so that a reader never sees half of it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from orchestrator.errors import InputError, LedgerError
+from orchestrator.models import Json
+
+#: What makes a spreadsheet take a cell for a formula, also behind blanks and invisible characters.
+_FORMULA = re.compile(r"[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n\x00]")
+
+FORMATS = ("jsonl", "csv", "parquet")
+
+
+def cell(value: Json) -> Json:
+    """*value* as a CSV cell: text that a spreadsheet could run gets a ``'`` in front (to undo, drop one)."""
+    if isinstance(value, str) and (_FORMULA.match(value) or value.startswith("'")):
+        return "'" + value
+    return "" if value is None else value
+
+
+def write_jsonl(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Json]]) -> int:
+    """One JSON object a line, ASCII only; how many."""
+    count = 0
+    for row in rows:
+        out.write(json.dumps(dict(zip(columns, row, strict=True)), allow_nan=False) + "\n")
+        count += 1
+    return count
+
+
+def write_csv(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Json]]) -> int:
+    """A header, then one quoted record a row; how many."""
+    writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\r\n")
+    writer.writerow(columns)
+    count = 0
+    for row in rows:
+        writer.writerow([cell(value) for value in row])
+        count += 1
+    return count
+
+
+def write_parquet(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Json]]) -> int:
+    """A Parquet file at *path*; how many rows. Raises InputError when the optional pyarrow is not installed."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise InputError("Parquet needs pyarrow: pip install 'orchestrator[parquet]'") from None
+    numbers = {"confidence": pa.float64(), "chunk_id": pa.int64(), "generation": pa.int64(), "rehearsal": pa.bool_()}
+    schema = pa.schema([(name, numbers.get(name, pa.string())) for name in columns])
+    count = 0
+    with pq.ParquetWriter(path, schema) as writer:
+        for batch in _batches(rows, 50_000):
+            count += len(batch)
+            arrays = [
+                pa.array(column, kind.type) for column, kind in zip(zip(*batch, strict=True), schema, strict=True)
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+    return count
+
+
+def export(path: Path | None, form: str, columns: Sequence[str], rows: Iterable[Sequence[Json]]) -> int:
+    """Write *rows* to *path*, or to standard output; how many. Raises LedgerError when it can't be written."""
+    if form == "parquet":
+        if path is None:
+            raise InputError("Parquet is not text: name a file with -o")
+        with replacing(path) as temporary:
+            return write_parquet(temporary, columns, rows)
+    write = write_csv if form == "csv" else write_jsonl
+    if path is None:
+        return write(sys.stdout, columns, rows)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
+        return write(out, columns, rows)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A private file beside *path* that takes its place, whole and on disk, when the block ends well.
+
+    Raises LedgerError when it can't be written; *path* is then as it was.
+    """
+    if path.exists() and not path.is_file():
+        yield path  # a device or a pipe: there is nothing to replace
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise LedgerError(f"{path}: {error.strerror or error}") from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _batches(rows: Iterable[Sequence[Json]], size: int) -> Iterator[list[Sequence[Json]]]:
+    batch: list[Sequence[Json]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

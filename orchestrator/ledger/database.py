@@ -1,0 +1,257 @@
+"""Opening the ledger safely, one transaction at a time, and the lock that keeps a second run out."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
+
+from orchestrator.errors import LedgerError, LockHeld, SettingsError
+from orchestrator.ledger.schema import check_version, migrate
+
+#: SQLite's WAL "does not work over a network filesystem" (sqlite.org/wal.html), and neither do kernel locks reliably.
+NETWORK_FILE_SYSTEMS = frozenset({
+    "9p", "afs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs",
+    "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
+})  # fmt: skip
+#: What SQLite puts beside the database.
+COMPANIONS = ("-wal", "-shm")
+
+
+class Ledger:
+    """One open ledger. At most one of a process is open for writing; readers never block it.
+
+    The database is in WAL mode with ``synchronous=FULL``: a committed transaction survives a power loss. SQLite before
+    3.51.3 can corrupt a WAL when two connections write or checkpoint at the same instant, so every transaction is also
+    held under a kernel lock of our own (``<ledger>.write-lock``), which all processes share.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open *path*, creating it (mode 0600) unless *read_only*. Raises LedgerError."""
+        try:
+            _refuse_network(path)
+            if read_only:
+                write_lock = None
+                if not path.exists():
+                    raise LedgerError(f"{path}: there is no ledger here yet; `orchestrator run` creates it")
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _create_private(path)
+                write_lock = _open_lock(path.with_name(path.name + ".write-lock"))
+        except OSError as error:
+            raise LedgerError(f"{path}: {error.strerror}") from error
+        self._open(path, f"file:{_uri_path(path)}?mode={'ro' if read_only else 'rw'}", write_lock)
+
+    @classmethod
+    def in_memory(cls) -> Ledger:
+        """An empty ledger that is never written anywhere."""
+        ledger = cls.__new__(cls)
+        ledger._open(Path(":memory:"), "file::memory:", None)
+        return ledger
+
+    def _open(self, path: Path, uri: str, write_lock: int | None) -> None:
+        self.path = path
+        self._write_lock = write_lock
+        read_only = uri.endswith("?mode=ro")
+        self._engine = create_engine(
+            "sqlite://", poolclass=StaticPool, creator=lambda: sqlite3.connect(uri, uri=True, timeout=60)
+        )
+        event.listen(self._engine, "connect", _set_up_read_only if read_only else _set_up)
+        event.listen(self._engine, "begin", _begin_deferred if read_only else _begin_immediate)
+        try:
+            with self._serialised(), _translated(path):
+                self._connection = self._engine.connect()
+                if read_only:
+                    check_version(self._connection)
+                else:
+                    self._refuse_damage()
+                    migrate(self._connection)
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    def _refuse_damage(self) -> None:
+        with self._connection.begin():
+            found = self._connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+        if found != "ok":
+            raise LedgerError(
+                f"{self.path}: the ledger is damaged ({found}); put back a copy, or rebuild it from the API"
+                " with `orchestrator adopt` into a new one"
+            )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction: on disk when the block ends, rolled back when it raises. Raises LedgerError."""
+        with self._serialised(), _translated(self.path), self._connection.begin():
+            yield self._connection
+
+    def close(self) -> None:
+        with self._serialised(), _translated(self.path):
+            self._connection.close()
+            self._engine.dispose()
+        if self._write_lock is not None:
+            os.close(self._write_lock)
+            self._write_lock = None
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _serialised(self) -> Iterator[None]:
+        if self._write_lock is None:
+            yield
+            return
+        fcntl.flock(self._write_lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._write_lock, fcntl.LOCK_UN)
+
+
+def resolve(location: str) -> Path:
+    """The path that a ``--ledger`` or ``ORCHESTRATOR_LEDGER`` value names. Raises SettingsError for other databases."""
+    if location.startswith("sqlite:///"):
+        location = location.removeprefix("sqlite:///")
+    if "://" in location:
+        raise SettingsError(f"--ledger {location.split('://')[0]}://…: only a path or sqlite:///PATH is supported")
+    if not location:
+        raise SettingsError("--ledger is empty; give a path")
+    return Path(location)
+
+
+@contextmanager
+def run_lock(ledger: Path, manifest: str, holder: dict[str, str]) -> Iterator[None]:
+    """Hold *manifest* in *ledger* for as long as the block runs; a kernel lock, so a killed run frees it.
+
+    Raises LockHeld, naming the holder, when another process has it. The lock file is never removed: removing it would
+    let two processes hold "the" lock.
+    """
+    path = ledger.with_name(f"{ledger.name}.{manifest}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _open_lock(path)
+    except OSError as error:
+        raise LedgerError(f"{path}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockHeld(f"another run holds manifest {manifest!r}: {_holder(descriptor)}") from None
+        note = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), **holder}).encode()
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, note, 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def scalar_int(connection: Connection, statement: str, **parameters: object) -> int:
+    """The one integer that *statement* gives; 0 for NULL."""
+    return int(connection.execute(text(statement), parameters).scalar_one() or 0)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        note = json.loads(os.pread(descriptor, 4096, 0))
+        return f"pid {note['pid']} on {note['host']}, {note['command']} since {note['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "it has just begun"
+
+
+def _open_lock(path: Path) -> int:
+    """A lock file's descriptor: ours alone, never through a link, closed on exec so that no child keeps the lock."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(descriptor)
+        raise LedgerError(f"{path}: not a plain file of its own; remove it")
+    return descriptor
+
+
+def _create_private(path: Path) -> None:
+    """Create the database file 0600, so that SQLite's companions inherit the mode; leave an existing one alone."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if not path.is_file():
+            raise LedgerError(f"{path}: not a plain file") from None
+        for name in (path, *(path.with_name(path.name + companion) for companion in COMPANIONS)):
+            if name.exists() and name.stat().st_mode & 0o077:
+                name.chmod(0o600)
+
+
+def _refuse_network(path: Path) -> None:
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:  # not Linux: nothing to go by
+        return
+    where = path.absolute().parent.resolve()
+    kinds = [
+        (len(point.parts), fields[fields.index("-") + 1])
+        for fields in map(str.split, mounts)
+        if where.is_relative_to(point := Path(fields[4].replace("\\040", " ")))
+    ]
+    kind = max(kinds, default=(0, ""))[1]
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise LedgerError(f"{path}: on a network file system ({kind}), where SQLite can lose data; use a local disk")
+
+
+def _uri_path(path: Path) -> str:
+    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _set_up(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    # Transactions are begun by _begin_immediate: Python's own implicit ones leave schema changes outside.
+    connection.isolation_level = None
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "trusted_schema=OFF",
+        "cell_size_check=ON",
+        "mmap_size=0",
+        "cache_size=-65536",
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _set_up_read_only(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None
+    for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0", "cache_size=-65536"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_deferred(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """SQLAlchemy's and SQLite's errors become LedgerError; a broken constraint stays what it is: a bug of ours."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError)):
+            raise
+        raise LedgerError(f"{path}: {cause}") from error
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path}: {error}") from error

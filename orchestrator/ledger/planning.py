@@ -1,0 +1,228 @@
+"""What a manifest asks for against what the ledger has: staged, counted and cut into chunks inside SQL.
+
+The wanted file IDs live in a temporary table of the connection, never in Python: a million of them cost little.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+from sqlalchemy import Connection, text
+
+from orchestrator.errors import InputError
+from orchestrator.ledger.database import scalar_int
+from orchestrator.models import GOOD, Config, Review
+
+#: Rows a statement takes at once.
+BATCH = 10_000
+
+GOOD_SQL = "(" + ", ".join(f"'{outcome.value}'" for outcome in sorted(GOOD)) + ")"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One manifest under one config: what most questions to the ledger are about."""
+
+    manifest_id: int
+    config_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a run of the manifest would find; ``listed`` = ``files`` + ``duplicates``."""
+
+    listed: int
+    files: int
+    done: int
+    failed: int
+    in_flight: int
+    new: int
+    changed: int  #: of ``new``: files that have an outcome under other rules
+
+    @property
+    def duplicates(self) -> int:
+        return self.listed - self.files
+
+
+def stage(connection: Connection, file_ids: Iterable[str]) -> int:
+    """Put *file_ids*, in order and each once, into the connection's table ``wanted``; how many were listed."""
+    connection.exec_driver_sql("DROP TABLE IF EXISTS temp.wanted")
+    connection.exec_driver_sql("CREATE TEMP TABLE wanted (position INTEGER PRIMARY KEY, file_id TEXT NOT NULL UNIQUE)")
+    listed = 0
+    rest = iter(file_ids)
+    while batch := [(file_id,) for file_id in islice(rest, BATCH)]:
+        connection.exec_driver_sql("INSERT OR IGNORE INTO temp.wanted (file_id) VALUES (?)", batch)
+        listed += len(batch)
+    return listed
+
+
+def find_scope(connection: Connection, name: str, *, rehearsal: bool, config: Config) -> Scope:
+    """The manifest's and the config's rows; ids of 0 where the ledger has none yet."""
+    parameters = {"name": name, "rehearsal": rehearsal, "fingerprint": config.fingerprint}
+    return Scope(
+        scalar_int(
+            connection, "SELECT max(id) FROM manifests WHERE name = :name AND rehearsal = :rehearsal", **parameters
+        ),
+        scalar_int(connection, "SELECT max(id) FROM configs WHERE fingerprint = :fingerprint", **parameters),
+    )
+
+
+def config_row(connection: Connection, config: Config) -> int:
+    """The id of *config*'s row, made if need be."""
+    parameters = {"fingerprint": config.fingerprint, "canonical": config.canonical}
+    connection.execute(
+        text("INSERT INTO configs (fingerprint, canonical) VALUES (:fingerprint, :canonical) ON CONFLICT DO NOTHING"),
+        parameters,
+    )
+    return scalar_int(connection, "SELECT id FROM configs WHERE fingerprint = :fingerprint", **parameters)
+
+
+def register(
+    connection: Connection,
+    name: str,
+    *,
+    rehearsal: bool,
+    origin: str,
+    project_id: str | None,
+    config: Config,
+    review: Review,
+    path: str,
+    sha256: str,
+) -> Scope:
+    """The scope of this manifest as it is now. Raises InputError when the ledger knows it at another API or project."""
+    config_id = config_row(connection, config)
+    row = {
+        "name": name,
+        "rehearsal": rehearsal,
+        "origin": origin,
+        "project_id": project_id,
+        "config_id": config_id,
+        "review": json.dumps({"below_confidence": review.below_confidence, "unmatched": review.unmatched}),
+        "path": path,
+        "sha256": sha256,
+    }
+    known = connection.execute(
+        text("SELECT id, origin, project_id FROM manifests WHERE name = :name AND rehearsal = :rehearsal"), row
+    ).first()
+    if known is None:
+        columns = ", ".join(row)
+        values = ", ".join(f":{column}" for column in row)
+        connection.execute(text(f"INSERT INTO manifests ({columns}) VALUES ({values})"), row)
+    else:
+        if known.origin != origin:
+            raise InputError(
+                f"this ledger holds results of manifest {name!r} from {known.origin}, this run would go to {origin}; "
+                "use another --ledger or another name"
+            )
+        if (known.project_id or None) != project_id and known.project_id and project_id:
+            raise InputError(
+                f"this ledger holds results of manifest {name!r} from project {known.project_id}, "
+                f"this run is for {project_id}; use another --ledger or another name"
+            )
+        connection.execute(
+            text(
+                "UPDATE manifests SET config_id = :config_id, review = :review, path = :path, sha256 = :sha256, "
+                "project_id = coalesce(:project_id, project_id) WHERE name = :name AND rehearsal = :rehearsal"
+            ),
+            row,
+        )
+    return find_scope(connection, name, rehearsal=rehearsal, config=config)
+
+
+def count(connection: Connection, scope: Scope, listed: int) -> Counts:
+    """How the wanted files stand in *scope*."""
+    row = connection.execute(
+        text(f"""
+        SELECT count(*) AS files,
+               sum(f.id IS NULL) AS new,
+               sum(r.outcome IN {GOOD_SQL}) AS done,
+               sum(r.outcome NOT IN {GOOD_SQL}) AS failed,
+               sum(f.id IS NOT NULL AND r.file_row IS NULL) AS in_flight
+        FROM temp.wanted w
+        LEFT JOIN files f ON f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.file_id = w.file_id
+                         AND f.standing = 1
+        LEFT JOIN results r ON r.file_row = f.id
+        """),
+        {"manifest_id": scope.manifest_id, "config_id": scope.config_id},
+    ).one()
+    changed = 0
+    if row.new and scope.manifest_id:
+        changed = scalar_int(
+            connection,
+            """
+            SELECT count(DISTINCT w.file_id) FROM temp.wanted w
+            JOIN files f ON f.manifest_id = :manifest_id AND f.file_id = w.file_id AND f.config_id <> :config_id
+            JOIN results r ON r.file_row = f.id
+            WHERE NOT EXISTS (SELECT 1 FROM files g WHERE g.manifest_id = :manifest_id AND g.file_id = w.file_id
+                              AND g.config_id = :config_id)
+            """,
+            manifest_id=scope.manifest_id,
+            config_id=scope.config_id,
+        )
+    return Counts(listed, row.files, row.done or 0, row.failed or 0, row.in_flight or 0, row.new or 0, changed)
+
+
+def select_new(connection: Connection, scope: Scope) -> int:
+    """Choose, for the next cut, the wanted files that were never submitted in *scope*; how many."""
+    _choose(
+        connection,
+        """
+        SELECT w.file_id, 0 FROM temp.wanted w
+        WHERE NOT EXISTS (SELECT 1 FROM files f WHERE f.manifest_id = :manifest_id AND f.file_id = w.file_id
+                          AND f.config_id = :config_id)
+        ORDER BY w.position
+        """,
+        scope,
+    )
+    return scalar_int(connection, "SELECT count(*) FROM temp.chosen")
+
+
+def _choose(connection: Connection, query: str, scope: Scope, **parameters: object) -> None:
+    connection.exec_driver_sql("DROP TABLE IF EXISTS temp.chosen")
+    connection.exec_driver_sql(
+        "CREATE TEMP TABLE chosen (n INTEGER PRIMARY KEY, file_id TEXT NOT NULL, generation INTEGER NOT NULL)"
+    )
+    connection.execute(
+        text(f"INSERT INTO temp.chosen (file_id, generation) {query}"),
+        {"manifest_id": scope.manifest_id, "config_id": scope.config_id, **parameters},
+    )
+
+
+def cut(
+    connection: Connection, scope: Scope, *, chunk_size: int, job_config_id: int, api: str, run_id: str, at: str
+) -> int:
+    """Make pending chunks of at most *chunk_size* out of the chosen files, in order; how many chunks.
+
+    *job_config_id* is what the jobs will be created with; it differs from the scope's when a retry overrides it.
+    """
+    base = scalar_int(connection, "SELECT max(id) FROM jobs")
+    parameters = {
+        "base": base,
+        "size": chunk_size,
+        "manifest_id": scope.manifest_id,
+        "config_id": scope.config_id,
+        "job_config_id": job_config_id,
+        "run_id": run_id,
+        "api": api,
+        "at": at,
+    }
+    connection.execute(
+        text("""
+        INSERT INTO jobs (id, manifest_id, config_id, run_id, api, size, changed_at)
+        SELECT :base + 1 + (n - 1) / :size, :manifest_id, :job_config_id, :run_id, :api, count(*), :at
+        FROM temp.chosen GROUP BY (n - 1) / :size
+        """),
+        parameters,
+    )
+    connection.execute(
+        text("""
+        INSERT INTO files (chunk_id, manifest_id, config_id, file_id, generation, standing)
+        SELECT :base + 1 + (n - 1) / :size, :manifest_id, :config_id, file_id, generation, generation = 0
+        FROM temp.chosen ORDER BY n
+        """),
+        parameters,
+    )
+    return scalar_int(connection, "SELECT max(id) FROM jobs") - base

@@ -1,0 +1,233 @@
+"""What the ledger says: totals, rows for export, what needs a person. Nothing here writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from sqlalchemy import Connection, bindparam, text
+
+from orchestrator.ledger.planning import Scope
+from orchestrator.models import Json, Outcome
+
+#: ``orchestrator export``'s columns, in order. Part of the command line's contract.
+COLUMNS = (
+    "manifest", "file_id", "outcome", "type", "confidence", "reasoning", "error", "review", "job_id", "chunk_id", "api",
+    "mode", "generation", "fingerprint", "run_id", "submitted_at", "finished_at",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRow:
+    """A manifest as the ledger knows it."""
+
+    id: int
+    name: str
+    rehearsal: bool
+    origin: str
+    project_id: str | None
+    config_id: int
+    fingerprint: str
+    path: str
+    review: dict[str, Json]
+
+
+def manifests(connection: Connection, name: str | None = None, *, rehearsal: bool | None = None) -> list[ManifestRow]:
+    """The manifests of this ledger, or the one called *name*."""
+    rows = connection.execute(
+        text(
+            "SELECT m.id, m.name, m.rehearsal, m.origin, m.project_id, m.config_id, c.fingerprint, m.path, m.review "
+            "FROM manifests m JOIN configs c ON c.id = m.config_id "
+            "WHERE (:name IS NULL OR m.name = :name) AND (:rehearsal IS NULL OR m.rehearsal = :rehearsal) "
+            "ORDER BY m.name, m.rehearsal"
+        ),
+        {"name": name, "rehearsal": rehearsal},
+    )
+    return [
+        ManifestRow(
+            r.id,
+            r.name,
+            bool(r.rehearsal),
+            r.origin,
+            r.project_id,
+            r.config_id,
+            r.fingerprint,
+            r.path,
+            json.loads(r.review),
+        )
+        for r in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How the files of one manifest stand under its config of now."""
+
+    outcomes: dict[Outcome, int]
+    types: dict[str, int]
+    unfinished: int
+    review: int
+
+
+def totals(connection: Connection, scope: Scope, *, wanted: bool, review: dict[str, Json]) -> Totals:
+    """Of the staged files (*wanted*), or of all that the ledger has. A file that is being retried is unfinished."""
+    source = "temp.wanted w JOIN files f ON f.file_id = w.file_id" if wanted else "files f"
+    below = review.get("below_confidence")
+    grouped = connection.execute(
+        text(f"""
+        SELECT r.outcome, r.type, count(*) AS files,
+               sum(r.outcome = 'classified' AND :below IS NOT NULL AND coalesce(r.confidence, 0) < :below
+                   OR r.outcome = 'unmatched' AND :unmatched) AS review
+        FROM {source}
+        LEFT JOIN results r ON r.file_row = f.id
+        WHERE f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1
+        GROUP BY r.outcome, r.type
+        """),
+        {
+            "manifest_id": scope.manifest_id,
+            "config_id": scope.config_id,
+            "below": below,
+            "unmatched": bool(review.get("unmatched")),
+        },
+    ).all()
+    outcomes = dict.fromkeys(Outcome, 0)
+    types: dict[str, int] = {}
+    unfinished = flagged = 0
+    for outcome, label, files, review_files in grouped:
+        if outcome is None:
+            unfinished += files
+            continue
+        outcomes[Outcome(outcome)] += files
+        flagged += review_files or 0
+        if label is not None:
+            types[label] = types.get(label, 0) + files
+    # A later generation that is under way: its file counts as unfinished, not as what it was.
+    again = connection.execute(
+        text(f"""
+        SELECT r.outcome, r.type, count(*) AS files
+        FROM jobs j JOIN files n ON n.chunk_id = j.id AND n.standing = 0
+        JOIN files f ON f.manifest_id = n.manifest_id AND f.file_id = n.file_id AND f.config_id = n.config_id
+                    AND f.standing = 1
+        JOIN results r ON r.file_row = f.id
+        WHERE j.manifest_id = :manifest_id AND j.status IN ('pending', 'submitting', 'submitted', 'running')
+          AND n.config_id = :config_id
+          {"AND EXISTS (SELECT 1 FROM temp.wanted w WHERE w.file_id = n.file_id)" if wanted else ""}
+        GROUP BY r.outcome, r.type
+        """),
+        {"manifest_id": scope.manifest_id, "config_id": scope.config_id},
+    ).all()
+    for outcome, label, files in again:
+        outcomes[Outcome(outcome)] -= files
+        unfinished += files
+        if label is not None:
+            types[label] -= files
+    return Totals(outcomes, dict(sorted(types.items(), key=lambda item: (-item[1], item[0]))), unfinished, flagged)
+
+
+def failed_files(connection: Connection, scope: Scope, most: int) -> list[dict[str, str]]:
+    """The first files that ended badly, each as ``file_id``, ``outcome`` and ``error``: the API's words."""
+    rows = connection.execute(
+        text(
+            "SELECT f.file_id, r.outcome, coalesce(r.error, '') AS error "
+            "FROM files f JOIN results r ON r.file_row = f.id "
+            "WHERE f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1 "
+            "AND r.outcome IN ('failed', 'missing', 'cancelled') ORDER BY f.id LIMIT :most"
+        ),
+        {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "most": most},
+    )
+    return [dict(row._mapping) for row in rows]
+
+
+def export_rows(
+    connection: Connection, manifest_ids: list[int], *, history: bool = False
+) -> Iterator[tuple[Json, ...]]:
+    """One row of COLUMNS for each file with an outcome, streamed, in the order in which files were first planned.
+
+    Under several configs the manifest's own of now comes first, then the latest. *history*: every generation instead.
+    """
+    several = connection.execute(
+        text("SELECT count(DISTINCT config_id) > 1 FROM files WHERE manifest_id IN :ids").bindparams(
+            bindparam("ids", expanding=True)
+        ),
+        {"ids": manifest_ids},
+    ).scalar_one()
+    only = "1 = 1" if history else "f.standing = 1"
+    if several and not history:
+        only += """ AND NOT EXISTS (
+            SELECT 1 FROM files g JOIN results gr ON gr.file_row = g.id
+            WHERE g.manifest_id = f.manifest_id AND g.file_id = f.file_id AND g.standing = 1 AND g.id <> f.id
+              AND (g.config_id = m.config_id, g.config_id) > (f.config_id = m.config_id, f.config_id))"""
+    rows = connection.execution_options(yield_per=2000).execute(
+        text(f"""
+        SELECT m.name, f.file_id, r.outcome, r.type, r.confidence, r.reasoning, r.error, m.review, j.job_id,
+               f.chunk_id, j.api, c.canonical, f.generation, c.fingerprint, j.run_id, j.submitted_at, j.finished_at
+        FROM files f JOIN results r ON r.file_row = f.id JOIN jobs j ON j.id = f.chunk_id
+        JOIN configs c ON c.id = j.config_id JOIN manifests m ON m.id = f.manifest_id
+        WHERE f.manifest_id IN :ids AND {only}
+        ORDER BY f.id
+        """).bindparams(bindparam("ids", expanding=True)),
+        {"ids": manifest_ids},
+    )
+    mode = cache(lambda canonical: json.loads(canonical)["mode"])
+    review = cache(json.loads)
+    for row in rows:
+        values = list(row)
+        values[COLUMNS.index("review")] = why_review(row.outcome, row.confidence, review(row.review))
+        values[COLUMNS.index("mode")] = mode(row.canonical)
+        yield tuple(values)
+
+
+def why_review(outcome: str, confidence: float | None, review: dict[str, Json]) -> str | None:
+    """Why a person should look at a result; None when nobody needs to."""
+    below = review.get("below_confidence")
+    if outcome == Outcome.CLASSIFIED and below is not None and (confidence or 0.0) < below:
+        return "low_confidence"
+    if outcome == Outcome.UNMATCHED and review.get("unmatched"):
+        return "unmatched"
+    return None
+
+
+def open_jobs(connection: Connection, manifest_id: int) -> list[dict[str, Json]]:
+    """Status -> jobs and files that have not ended, and what the oldest waits since."""
+    rows = connection.execute(
+        text(
+            "SELECT status, count(*) AS jobs, sum(size) AS files, min(coalesce(submitted_at, sent_at)) AS oldest, "
+            "sum(held) AS held FROM jobs WHERE manifest_id = :manifest_id "
+            "AND status IN ('pending', 'submitting', 'submitted', 'running') GROUP BY status"
+        ),
+        {"manifest_id": manifest_id},
+    )
+    return [dict(row._mapping) for row in rows]
+
+
+def decisions(connection: Connection, manifest_id: int) -> list[dict[str, Json]]:
+    """Chunks that only a person can settle, and jobs that were paid for twice."""
+    rows = connection.execute(
+        text(
+            "SELECT e.chunk_id, e.event, e.note, e.at FROM events e JOIN jobs j ON j.id = e.chunk_id "
+            "WHERE j.manifest_id = :manifest_id AND (e.event = 'held' AND j.held = 1 OR e.event = 'orphan') "
+            "AND e.event NOT IN ('pending', 'submitting', 'submitted', 'running', 'succeeded', 'failed', 'cancelled') "
+            "ORDER BY e.id"
+        ),
+        {"manifest_id": manifest_id},
+    )
+    return [dict(row._mapping) for row in rows]
+
+
+def runs(connection: Connection, manifest_id: int, most: int) -> list[dict[str, Json]]:
+    """The latest runs, newest first."""
+    rows = connection.execute(
+        text(
+            "SELECT id, command, api, started_at, finished_at, exit_code, summary FROM runs "
+            "WHERE manifest_id = :manifest_id ORDER BY started_at DESC, id DESC LIMIT :most"
+        ),
+        {"manifest_id": manifest_id, "most": most},
+    )
+    found = []
+    for row in rows:
+        values = dict(row._mapping)
+        values["summary"] = json.loads(row.summary) if row.summary else None
+        found.append(values)
+    return found

@@ -1,0 +1,175 @@
+"""The ledger's tables, and how an older ledger becomes a current one.
+
+One row of ``jobs`` is one chunk and its job; one row of ``files`` is one deliberate submission of one file under one
+config (its *generation*); ``results`` says how that ended. ``files.standing`` marks, for each file under each config,
+the generation that counts. Every change of a job's status leaves an event: a trigger writes it, so no caller forgets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import Connection
+
+from orchestrator.errors import LedgerError
+from orchestrator.models import JobStatus, Outcome
+
+#: "orch" in ASCII: tells our file from any other SQLite database.
+APPLICATION_ID = 0x6F726368
+
+
+def _one_of(column: str, words: type[JobStatus] | type[Outcome]) -> str:
+    return f"{column} IN ({', '.join(repr(word.value) for word in words)})"
+
+
+_FIRST = f"""
+CREATE TABLE configs (
+  id INTEGER PRIMARY KEY,
+  fingerprint TEXT NOT NULL UNIQUE,
+  canonical TEXT NOT NULL
+);
+CREATE TABLE manifests (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL,
+  rehearsal INTEGER NOT NULL CHECK (rehearsal IN (0, 1)),
+  origin TEXT NOT NULL,
+  project_id TEXT,
+  config_id INTEGER NOT NULL REFERENCES configs (id),
+  review TEXT NOT NULL DEFAULT '{{}}',
+  path TEXT NOT NULL,
+  sha256 TEXT NOT NULL,
+  UNIQUE (name, rehearsal)
+);
+CREATE TABLE runs (
+  id TEXT PRIMARY KEY,
+  manifest_id INTEGER NOT NULL REFERENCES manifests (id),
+  command TEXT NOT NULL,
+  api TEXT NOT NULL,
+  started_at TEXT NOT NULL,
+  finished_at TEXT,
+  exit_code INTEGER,
+  summary TEXT
+);
+CREATE INDEX runs_manifest ON runs (manifest_id, started_at);
+CREATE TABLE jobs (
+  id INTEGER PRIMARY KEY,
+  manifest_id INTEGER NOT NULL REFERENCES manifests (id),
+  config_id INTEGER NOT NULL REFERENCES configs (id),
+  run_id TEXT NOT NULL REFERENCES runs (id),
+  api TEXT NOT NULL,
+  parent_id INTEGER REFERENCES jobs (id),
+  depth INTEGER NOT NULL DEFAULT 0,
+  size INTEGER NOT NULL CHECK (size > 0),
+  status TEXT NOT NULL DEFAULT 'pending' CHECK ({_one_of("status", JobStatus)}),
+  job_id TEXT,
+  api_status TEXT,
+  error TEXT,
+  sends INTEGER NOT NULL DEFAULT 0,
+  resends INTEGER NOT NULL DEFAULT 0 CHECK (resends <= 1),
+  accepted INTEGER NOT NULL DEFAULT 0 CHECK (accepted IN (0, 1)),
+  held INTEGER NOT NULL DEFAULT 0 CHECK (held IN (0, 1)),
+  mark TEXT,
+  credits REAL,
+  parse_job_id TEXT,
+  sent_at TEXT,
+  submitted_at TEXT,
+  finished_at TEXT,
+  changed_at TEXT NOT NULL,
+  CHECK (status NOT IN ('submitted', 'running', 'succeeded') OR job_id IS NOT NULL),
+  CHECK (status <> 'submitting' OR sent_at IS NOT NULL)
+);
+CREATE UNIQUE INDEX jobs_job_id ON jobs (manifest_id, job_id) WHERE job_id IS NOT NULL;
+CREATE INDEX jobs_open ON jobs (manifest_id, status, id)
+  WHERE status IN ('pending', 'submitting', 'submitted', 'running');
+CREATE TABLE files (
+  id INTEGER PRIMARY KEY,
+  chunk_id INTEGER NOT NULL REFERENCES jobs (id),
+  manifest_id INTEGER NOT NULL,
+  config_id INTEGER NOT NULL,
+  file_id TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  standing INTEGER NOT NULL CHECK (standing IN (0, 1)),
+  UNIQUE (manifest_id, file_id, config_id, generation)
+);
+CREATE INDEX files_chunk ON files (chunk_id);
+CREATE TABLE results (
+  file_row INTEGER PRIMARY KEY REFERENCES files (id),
+  outcome TEXT NOT NULL CHECK ({_one_of("outcome", Outcome)}),
+  type TEXT,
+  confidence REAL,
+  reasoning TEXT,
+  error TEXT,
+  CHECK ((outcome = 'classified') = (type IS NOT NULL))
+);
+CREATE TABLE events (
+  id INTEGER PRIMARY KEY,
+  at TEXT NOT NULL,
+  chunk_id INTEGER REFERENCES jobs (id),
+  event TEXT NOT NULL,
+  note TEXT
+);
+CREATE INDEX events_chunk ON events (chunk_id);
+CREATE INDEX events_named ON events (event, chunk_id) WHERE event NOT IN
+  ('pending', 'submitting', 'submitted', 'running', 'succeeded', 'failed', 'cancelled');
+CREATE TRIGGER jobs_status AFTER UPDATE OF status ON jobs
+WHEN OLD.status <> NEW.status
+BEGIN
+  INSERT INTO events (at, chunk_id, event, note)
+  VALUES (NEW.changed_at, NEW.id, NEW.status, coalesce(NEW.error, NEW.job_id));
+END
+"""
+
+
+def _statements(script: str) -> list[str]:
+    """*script* cut at its semicolons; a trigger's body stays whole."""
+    statements: list[str] = []
+    for piece in script.split(";\n"):
+        if statements and statements[-1].lstrip().startswith("CREATE TRIGGER") and "\nEND" not in statements[-1]:
+            statements[-1] += ";\n" + piece
+        else:
+            statements.append(piece)
+    return [statement for statement in statements if statement.strip()]
+
+
+def _create(connection: Connection) -> None:
+    for statement in _statements(_FIRST):
+        connection.exec_driver_sql(statement)
+
+
+#: ``MIGRATIONS[n]`` takes a ledger of version n to version n + 1.
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create,)
+
+
+def check_version(connection: Connection) -> None:
+    """Raises LedgerError unless the ledger is just of this program's version."""
+    with connection.begin():
+        version = _version(connection)
+    if version < len(MIGRATIONS):
+        raise LedgerError("the ledger is of an older version; any `orchestrator run` brings it up to date")
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the ledger to this program's version; all steps and their record are one transaction.
+
+    Raises LedgerError when the file is not a ledger, or was written by a newer version of this program.
+    """
+    with connection.begin():
+        for step, migration in enumerate(MIGRATIONS[_version(connection) :], start=_version(connection) + 1):
+            migration(connection)
+            connection.exec_driver_sql(f"PRAGMA user_version = {step}")
+            connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def _version(connection: Connection) -> int:
+    """The ledger's version; 0 for an empty file."""
+    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    application = int(connection.exec_driver_sql("PRAGMA application_id").scalar_one())
+    tables = int(connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one())
+    if application != APPLICATION_ID and (tables or version):
+        raise LedgerError("this file is a database, but not a ledger; choose another --ledger")
+    if version > len(MIGRATIONS):
+        raise LedgerError(
+            f"the ledger has schema version {version}, this program knows {len(MIGRATIONS)} at most; "
+            "upgrade orchestrator"
+        )
+    return version

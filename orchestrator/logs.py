@@ -1,0 +1,89 @@
+"""The only structlog set-up: one JSON object a line on stderr, and no secret in it.
+
+Global by nature: structlog and logging are configured once for the process.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import sys
+from collections.abc import Iterable, MutableMapping
+from typing import Any, TextIO
+from urllib.parse import quote
+
+import structlog
+
+HIDDEN = "[hidden]"
+
+
+class Redactor:
+    """Takes exact secrets, and their base64 and URL forms, out of any text."""
+
+    def __init__(self) -> None:
+        self._secrets: list[str] = []
+
+    def add(self, secrets: Iterable[str]) -> None:
+        for secret in secrets:
+            if len(secret) >= 4:  # shorter ones would blank out ordinary words
+                encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
+                self._secrets += [secret, encoded, quote(secret, safe="")]
+        self._secrets.sort(key=len, reverse=True)
+
+    def text(self, value: str) -> str:
+        for secret in self._secrets:
+            value = value.replace(secret, HIDDEN)
+        return value
+
+    def __call__(self, _: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {name: self._value(value) for name, value in event.items()}
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, int | float | bool) or value is None:
+            return value
+        return self.text(repr(value))
+
+
+redactor = Redactor()
+
+
+class _Filtered:
+    """A stream that secrets don't pass, whatever library writes to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(redactor.text(text))
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def configure(level: str, *, stream: TextIO | None = None, quiet: bool = False) -> None:
+    """Log lines of *level* and above go to *stream* (stderr) as JSON; with *quiet* only errors do.
+
+    ASCII only, so that no locale can break a line and no terminal escape gets through.
+    """
+    out = _Filtered(stream or sys.stderr)
+    least = logging.ERROR if quiet else logging.getLevelNamesMapping()[level]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
+            ),
+            redactor,
+            structlog.processors.JSONRenderer(ensure_ascii=True, default=repr),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.PrintLoggerFactory(out),  # type: ignore[arg-type]  # it asks for no more than write and flush
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(stream=out, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", force=True)
+    for noisy in ("httpx", "httpcore", "asyncio", "aiohttp"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,113 @@
+"""The stages of one shard wired together: API client, submitter, poller, reconciler."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+
+import httpx
+
+from orchestrator import reconcile
+from orchestrator.api.client import Api, Limiters, Wire
+from orchestrator.api.dialect import Dialect, Target
+from orchestrator.api.limiter import AdaptiveLimiter
+from orchestrator.api.v1 import V1
+from orchestrator.clock import Clock
+from orchestrator.engine import Work, run_stages
+from orchestrator.errors import RunStopped
+from orchestrator.ledger.writer import Writer
+from orchestrator.manifest import Manifest
+from orchestrator.poller import Poller
+from orchestrator.settings import Settings
+from orchestrator.submitter import Submitter
+
+
+def dialect_of(manifest: Manifest) -> Dialect:
+    """The API version that the manifest names, speaking for its project and webhooks."""
+    target = Target(
+        project_id=manifest.project_id,
+        organization_id=manifest.organization_id,
+        webhooks=manifest.webhook_configurations,
+        webhook_configuration_ids=manifest.webhook_configuration_ids,
+    )
+    return V1(target)
+
+
+def connect(
+    manifest: Manifest,
+    settings: Settings,
+    *,
+    base_url: str,
+    key: str,
+    clock: Clock,
+    rng: random.Random,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Api:
+    """The API at *base_url*, paced by the settings' ceilings."""
+    dialect = dialect_of(manifest)
+    wire = Wire(
+        base_url,
+        key,
+        clock=clock,
+        timeout_s=settings.timeout_s,
+        fresh_creates=not dialect.traits.idempotent,
+        transport=transport,
+    )
+    limiter = partial(AdaptiveLimiter, clock=clock)
+    limiters = Limiters(limiter(settings.creates_per_s), limiter(settings.reads_per_s), limiter(settings.lists_per_s))
+    return Api(dialect, wire, limiters, clock=clock, rng=rng, retry_budget_s=settings.retry_budget_s)
+
+
+class Pipeline:
+    """Everything that one run of one manifest has in motion."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        settings: Settings,
+        *,
+        base_url: str,
+        key: str,
+        manifest_id: int,
+        run_id: str,
+        writer: Writer,
+        clock: Clock,
+        rng: random.Random,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        api = connect(manifest, settings, base_url=base_url, key=key, clock=clock, rng=rng, transport=transport)
+        self.api = api
+        self.work = Work(manifest_id, run_id, api, writer, clock, settings.settle_s, settings.stale_s)
+        self.poller = Poller(self.work)
+        self.submitter = Submitter(self.work, rng, submitted=self.poller.watch)
+        self.reconciler = reconcile.Reconciler(
+            self.work,
+            out=lambda: self.submitter.busy,
+            adopted=self.poller.watch,
+            send_again=self.submitter.look_again,
+        )
+
+    @property
+    def requests(self) -> int:
+        return self.api.wire.requests.total()
+
+    @property
+    def left(self) -> dict[int, str]:
+        """Chunks that this run leaves to a later one or to a person, and why."""
+        held = dict.fromkeys(
+            self.reconciler.held, "an unanswered create call needs a person: see `orchestrator status`"
+        )
+        return {**self.poller.set_aside, **self.reconciler.set_aside, **held}
+
+    async def run(self, *, wait: bool) -> None:
+        """Carry the shard as far as it goes; ``work.stop`` says why it ended early, if it did."""
+        work = self.work
+        try:
+            await run_stages(work, self.submitter, [self.poller, self.reconciler], wait=wait)
+            if work.stop.everything is None and wait:
+                await reconcile.audit(work)
+        except RunStopped as error:
+            work.stop.stop_everything(error)
+
+    async def close(self) -> None:
+        await self.api.close()

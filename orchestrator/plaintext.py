@@ -1,0 +1,14 @@
+"""Text from outside made harmless for a terminal: no escape, no line break, no invisible or direction-changing mark."""
+
+from __future__ import annotations
+
+import re
+
+#: C0, DEL, C1, zero-width, bidirectional controls, line separators, byte order mark, and half characters.
+_HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def safe(text: object, most: int | None = None) -> str:
+    """*text* on one line, harmful characters spelled out as ``\\x1b``; at most *most* characters."""
+    shown = _HARMFUL.sub(lambda match: ascii(match[0])[1:-1], str(text))
+    return shown if most is None or len(shown) <= most else shown[: max(most - 1, 0)] + "…"

@@ -1,0 +1,241 @@
+"""submitted -> ended: one watcher for all jobs of a shard; it collects the results of those that have ended."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from sqlalchemy import Connection
+
+from orchestrator.collector import Collected, collect
+from orchestrator.engine import Work
+from orchestrator.errors import ContractBroken, Rejected
+from orchestrator.ledger import jobs
+from orchestrator.models import TERMINAL, Chunk, JobResults, JobStatus, RemoteJob
+from orchestrator.poll_schedule import PollSchedule
+
+log = structlog.get_logger()
+
+#: Status and result calls under way at once.
+READERS = 32
+
+#: An ended job whose results lack rows, or a job that the API does not know: asked this often before it is believed.
+TRIES = 3
+TRY_AGAIN_S = 1.0
+
+
+@dataclass(slots=True)
+class _Watched:
+    job_id: str
+    size: int
+    started: float
+    old: bool  #: has been in flight for longer than is normal: asked once, then left to a later run
+    word: str = ""
+    unknown_tries: int = 0
+
+
+class Poller:
+    """Asks about jobs when they are likely to have ended (``PollSchedule``), and records those that have."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._watched: dict[int, _Watched] = {}
+        self._schedule = PollSchedule(batch=work.api.traits.jobs_per_ask)
+        self._readers = asyncio.Semaphore(READERS)
+        self._more = asyncio.Event()
+        self._ready = False
+        self.set_aside: dict[int, str] = {}  #: chunk id -> why this run leaves its job to a later one
+
+    @property
+    def idle(self) -> bool:
+        return self._ready and not self._watched
+
+    def watch(self, chunk_id: int, job_id: str, size: int, *, age_s: float = 0.0) -> None:
+        """Take up a job that was submitted *age_s* seconds ago."""
+        started = self._work.clock.monotonic() - age_s
+        self._watched[chunk_id] = _Watched(job_id, size, started, old=age_s > self._work.stale_s)
+        self._schedule.add(chunk_id, started, size)
+        self._more.set()
+
+    async def run(self) -> None:
+        work = self._work
+        for job in await work.writer.write(lambda connection: jobs.in_flight(connection, work.manifest_id)):
+            age = (work.clock.now() - datetime.fromisoformat(job.submitted_at)).total_seconds()
+            if job.chunk_id not in self._watched:
+                self.watch(job.chunk_id, job.job_id, job.size, age_s=max(age, 0.0))
+        self._ready = True
+        work.stop.changed.set()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await self._readers.acquire()
+                keys = await self._next()
+                now = work.clock.monotonic()
+                for key in keys:
+                    self._schedule.asked(key, now)
+                tasks.create_task(self._ask(keys))
+
+    async def _next(self) -> list[int]:
+        """Wait until some jobs are worth a call, and name them."""
+        clock = self._work.clock
+        while not (keys := self._schedule.due(clock.monotonic(), self._work.api.traits.jobs_per_ask)):
+            self._more.clear()
+            at = self._schedule.next_at()
+            try:
+                async with asyncio.timeout(None if at is None else max(at - clock.monotonic(), 0.001)):
+                    await self._more.wait()
+            except TimeoutError:
+                pass
+        return keys
+
+    async def _ask(self, keys: list[int]) -> None:
+        """One status call, and what follows from it. A failure that ends the run is told to ``stop``."""
+        try:
+            await self._ask_about(keys)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - told to the run; raised here it would cancel the other calls
+            self._work.stop.stop_everything(error)
+        finally:
+            self._readers.release()
+
+    async def _ask_about(self, keys: list[int]) -> None:
+        by_job_id = {self._watched[key].job_id: key for key in keys if key in self._watched}
+        if not by_job_id:
+            return
+        if len(by_job_id) == 1 or self._work.api.traits.jobs_per_ask == 1:
+            for job_id, key in by_job_id.items():
+                await self._ask_one(key, job_id)
+            return
+        try:
+            told = await self._work.api.status(list(by_job_id))
+        except Rejected as error:
+            self._work.warn("status.bulk_refused", why=str(error))
+            told = ()
+        for job in told:
+            if (key := by_job_id.pop(job.id, None)) is not None:
+                await self._told(key, job)
+        for job_id, key in by_job_id.items():  # left out of the listing
+            await self._ask_one(key, job_id)
+
+    async def _ask_one(self, key: int, job_id: str) -> None:
+        try:
+            job = await self._work.api.get(job_id)
+        except Rejected as error:
+            await self._unknown(key, error)
+            return
+        if job.id == job_id:
+            await self._told(key, job)
+        else:
+            self._leave(key, f"asked about job {job_id}, told about {job.id}")
+
+    async def _told(self, key: int, job: RemoteJob) -> None:
+        watched = self._watched.get(key)
+        if watched is None:
+            return
+        if job.status in TERMINAL:
+            await self._ended(key, watched, job)
+            return
+        if job.status is None and job.api_status != watched.word:
+            word = ascii(job.api_status)[:80]
+            self._work.warn("job.status_unknown", chunk_id=key, job_id=job.id, status=word)
+            await self._note(key, "status_unknown", word)
+        watched.word = job.api_status
+        await self._run_status(key, job)
+        if watched.old or self._work.clock.monotonic() - watched.started > self._work.stale_s:
+            self._leave(key, f"stale: {job.api_status or 'no status'} for over {self._work.stale_s:g} s")
+
+    async def _run_status(self, key: int, job: RemoteJob) -> None:
+        """Record that the API has begun, where it tells."""
+        work = self._work
+        if job.status is JobStatus.RUNNING:
+            await work.writer.write(lambda connection: jobs.running(connection, key, at=work.at()))
+
+    async def _ended(self, key: int, watched: _Watched, job: RemoteJob) -> None:
+        work = self._work
+        chunk = await work.writer.write(lambda connection: jobs.chunk(connection, key))
+        try:
+            collected = await self._collect(chunk, job)
+        except ContractBroken as error:
+            work.warn("job.answers_against_contract", chunk_id=key, job_id=job.id, why=str(error))
+            await self._note(key, "against_contract", str(error))
+            self._leave(key, str(error))
+            work.stop.stop_creates(error)
+            return
+        await work.writer.write(lambda connection: record(connection, chunk, job, collected, at=work.at()))
+        if self._watched.pop(key, None) is None:
+            return
+        duration = None
+        if job.created_at and job.ended_at:
+            duration = max((job.ended_at - job.created_at).total_seconds(), 0.0)
+        self._schedule.ended(key, work.clock.monotonic(), duration)
+        for result in collected.results:
+            work.progress.outcomes[result.outcome] += 1
+            if result.type is not None:
+                work.progress.types[result.type] += 1
+        for oddity in collected.oddities:
+            work.warn("results.odd", chunk_id=key, job_id=job.id, what=oddity)
+        log.info("job.ended", chunk_id=key, job_id=job.id, status=job.api_status, files=watched.size)
+        work.stop.changed.set()
+
+    async def _collect(self, chunk: Chunk, job: RemoteJob) -> Collected:
+        """The job's results; fetched again a few times while a job that succeeded lacks rows."""
+        types = [rule.type for rule in chunk.config.rules]
+        for attempt in range(1, TRIES + 1):
+            answer = job.results if job.results is not None else await self._results(job)
+            collected = collect(chunk.file_ids, types, job, answer)
+            if not collected.without_row or job.results is not None or attempt == TRIES:
+                break
+            await self._work.clock.sleep(TRY_AGAIN_S * attempt)
+        return collected
+
+    async def _results(self, job: RemoteJob) -> JobResults:
+        try:
+            return await self._work.api.results(job.id)
+        except Rejected as error:
+            # 404 is how the API says "no results (yet)": _collect asks again where there should be some.
+            return JobResults((), (f"no results: {error}",))
+
+    async def _unknown(self, key: int, error: Rejected) -> None:
+        """The API says that it has no such job. Believed only when it says so again and again."""
+        work, watched = self._work, self._watched.get(key)
+        if watched is None:
+            return
+        watched.unknown_tries += 1
+        if watched.unknown_tries >= TRIES:
+            work.warn("job.gone", chunk_id=key, job_id=watched.job_id, why=str(error))
+            await self._note(key, "gone", str(error))
+            self._leave(key, f"the API no longer knows job {watched.job_id} ({error}); wrong project, or expired")
+
+    async def _note(self, key: int, event: str, words: str) -> None:
+        work = self._work
+        await work.writer.write(lambda connection: jobs.note(connection, key, event, words, at=work.at()))
+
+    def _leave(self, key: int, why: str) -> None:
+        """This run asks no more about the job; a later one will."""
+        if self._watched.pop(key, None) is not None:
+            self._schedule.ended(key, self._work.clock.monotonic(), None)
+            self.set_aside[key] = why
+            self._work.stop.changed.set()
+
+
+def record(connection: Connection, chunk: Chunk, job: RemoteJob, collected: Collected, *, at: str) -> None:
+    """Status, results and oddities of an ended job, in the caller's one transaction."""
+    if job.status is None:
+        raise ValueError(f"job {job.id} has not ended")
+    rows = jobs.file_rows(connection, chunk.id)
+    results = [(rows[result.file_id], result) for result in collected.results]
+    jobs.end(
+        connection,
+        chunk.id,
+        job.status,
+        results,
+        at=at,
+        api_status=job.api_status,
+        error=job.error,
+        credits=job.credits,
+        parse_job_id=job.parse_job_id,
+    )
+    for oddity in collected.oddities:
+        jobs.note(connection, chunk.id, "odd_results", oddity, at=at)

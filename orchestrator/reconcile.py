@@ -1,0 +1,322 @@
+"""submitting -> submitted, or pending again: finding out what an unanswered create call came to.
+
+Only for an API without idempotency keys. A job does not say which files it is for, so the proof is its results: the
+job whose rows are the chunk's files is the chunk's. Absence is proved by two complete listings without a candidate,
+the first of them a settle time after the call was over, the second a settle time after the first. What is left in
+doubt is held for a person; nothing is ever sent again on a guess.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import Connection
+
+from orchestrator.api.client import Api, refuse_circle
+from orchestrator.engine import Work
+from orchestrator.errors import Rejected, RunStopped
+from orchestrator.ledger import jobs
+from orchestrator.models import TERMINAL, Chunk, RemoteJob
+
+log = structlog.get_logger()
+
+#: How far the listing goes back beyond the newest job known before a call: clocks of one service differ.
+SLACK = timedelta(minutes=10)
+
+#: How often a job that may be ours is looked at until it ends: from, to.
+FIRST_LOOK_S, LAST_LOOK_S = 0.5, 15.0
+
+
+@dataclass(slots=True)
+class _Open:
+    """An unanswered chunk on its way to a verdict."""
+
+    chunk: Chunk
+    parked: jobs.Parked
+    taken_up: float  #: monotonic
+    not_before: float  #: monotonic; a listing begun earlier proves no absence
+    clean_at: float | None = None  #: monotonic start of the first listing that had no candidate
+    doubtful_since: float | None = None
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What is known of the jobs that the ledger does not know."""
+
+    files: dict[str, frozenset[str]] = field(default_factory=dict)  #: ended jobs -> the files in their results
+
+    async def gather(self, api: Api, candidates: Iterable[RemoteJob]) -> None:
+        """Read the results of the ended *candidates*. Raises ApiError."""
+        for job in candidates:
+            if job.status in TERMINAL and job.id not in self.files:
+                try:
+                    results = await api.results(job.id)
+                except Rejected:  # an ended job without results
+                    self.files[job.id] = frozenset()
+                else:
+                    self.files[job.id] = frozenset(row.file_id for row in results.rows)
+
+    def proves(self, job: RemoteJob, chunk: Chunk) -> bool:
+        """Whether *job*'s results are all of *chunk*'s files."""
+        files = self.files.get(job.id)
+        return bool(files) and files is not None and files <= set(chunk.file_ids)
+
+
+class Reconciler:
+    """Settles the shard's unanswered chunks while the others go on."""
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        out: Callable[[], Set[int]],
+        adopted: Callable[[int, str, int], None],
+        send_again: Callable[[], None],
+    ) -> None:
+        """*out* names the chunks whose create call is still out; *adopted* and *send_again* pass on the verdicts."""
+        self._work = work
+        self._out = out
+        self._adopted = adopted
+        self._send_again = send_again
+        self._open: dict[int, _Open] = {}
+        self._evidence = Evidence()
+        self._ready = False
+        self._gave_up = False
+        self._look_s = FIRST_LOOK_S
+        self.held: set[int] = set()
+        self.set_aside: dict[int, str] = {}  #: chunk id -> why this run leaves it undecided
+
+    @property
+    def idle(self) -> bool:
+        return self._ready and (self._gave_up or not (self._open or self._work.unanswered.is_set()))
+
+    async def run(self) -> None:
+        work = self._work
+        if work.api.traits.idempotent:
+            self._ready = True
+            work.stop.changed.set()
+            return
+        await self._take_up(first=True)
+        self._ready = True
+        while True:
+            work.stop.changed.set()
+            if not self._open:
+                await work.unanswered.wait()
+            work.unanswered.clear()
+            await self._take_up(first=False)
+            if not self._open:
+                await work.clock.sleep(0.05)  # the call's task is about to let go of the chunk
+                await self._take_up(first=False)
+                continue
+            try:
+                wait_s = await self._look()
+            except RunStopped as error:
+                self._gave_up = True
+                work.stop.stop_creates(error)
+                return
+            work.stop.changed.set()
+            await self._sleep(wait_s)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until the next look is due, or another call went unanswered."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._work.unanswered.wait()
+        except TimeoutError:
+            pass
+        await self._work.clock.sleep(min(seconds, 0.2))
+
+    async def _take_up(self, *, first: bool) -> None:
+        """Add chunks that have become unanswered."""
+        work = self._work
+        out = self._out()
+        now = work.clock.monotonic()
+
+        def read(connection: Connection) -> list[tuple[jobs.Parked, Chunk]]:
+            taken = self._open.keys() | self.set_aside.keys() | out
+            parked = jobs.unanswered(connection, work.manifest_id)
+            new = [p for p in parked if not p.held and p.chunk_id not in taken]
+            return [(p, jobs.chunk(connection, p.chunk_id)) for p in new]
+
+        for parked, chunk in await work.writer.write(read):
+            self._open[parked.chunk_id] = _Open(chunk, parked, taken_up=now, not_before=now + work.settle_s)
+            self._look_s = FIRST_LOOK_S
+            log.info("create.parked", chunk_id=chunk.id, since=parked.sent_at, from_an_earlier_run=first)
+
+    async def _look(self) -> float:
+        """One complete listing and what follows from it; seconds until the next is worth making. Raises RunStopped."""
+        work = self._work
+        began = work.clock.monotonic()
+        candidates = await self._candidates(open_.parked.mark for open_ in self._open.values())
+        await self._evidence.gather(work.api, candidates)
+        for open_ in list(self._open.values()):
+            proven = [job for job in candidates if self._evidence.proves(job, open_.chunk)]
+            if proven:
+                oldest, *extra = sorted(proven, key=lambda job: (job.created_at is None, job.created_at, job.id))
+                await self._adopt(open_, oldest, "its results are of this chunk's files")
+                candidates.remove(oldest)
+                for job in extra:
+                    await report_orphan(work, open_.chunk.id, job)
+                    candidates.remove(job)
+        waits = [await self._judge(open_, candidates, began) for open_ in list(self._open.values())]
+        return min((wait for wait in waits if wait is not None), default=0.0)
+
+    async def _candidates(self, marks: Iterable[str | None]) -> list[RemoteJob]:
+        """The jobs that the ledger does not know and that were created with the config of an open chunk."""
+        work = self._work
+        configs = {open_.chunk.config for open_ in self._open.values()}
+        marks = list(marks)
+        since = None if None in marks else min(datetime.fromisoformat(mark) for mark in marks if mark)
+        listed = await complete_listing(work.api, since=since and since - SLACK)
+        alike = [job for job in listed if job.config in configs]
+        known = await work.writer.write(lambda connection: jobs.known_job_ids(connection, [job.id for job in alike]))
+        return [job for job in alike if job.id not in known]
+
+    async def _judge(self, open_: _Open, candidates: list[RemoteJob], began: float) -> float | None:
+        """A verdict on one chunk that no job was proved to be of; seconds until the next look, None when settled."""
+        work, settle_s = self._work, self._work.settle_s
+        mine = [job for job in candidates if job.config == open_.chunk.config]
+        running = [job for job in mine if job.status not in TERMINAL]
+        empty = [job for job in mine if job.status in TERMINAL and not self._evidence.files.get(job.id)]
+        if began - open_.taken_up > work.stale_s:
+            del self._open[open_.chunk.id]
+            self.set_aside[open_.chunk.id] = (
+                f"undecided for over {work.stale_s:g} s: jobs that may be its own have not ended"
+            )
+            return None
+        if running:
+            open_.clean_at = open_.doubtful_since = None
+            self._look_s = min(self._look_s * 1.5, LAST_LOOK_S)
+            return self._look_s
+        if empty:
+            rivals = [other for other in self._open.values() if other.chunk.config == open_.chunk.config]
+            if len(rivals) == len(empty) == 1 and not self._out():
+                await self._adopt(open_, empty[0], "the only job and the only chunk without a partner")
+                candidates.remove(empty[0])
+                return None
+            open_.clean_at = None
+            open_.doubtful_since = open_.doubtful_since or began
+            if began - open_.doubtful_since < settle_s:
+                return max(settle_s / 2, FIRST_LOOK_S)
+            await self._hold(open_, f"jobs without results may be this chunk's: {', '.join(j.id for j in empty[:5])}")
+            return None
+        open_.doubtful_since = None
+        if began < open_.not_before:
+            return open_.not_before - began
+        if open_.clean_at is None:
+            open_.clean_at = began
+            return settle_s
+        if began - open_.clean_at < settle_s:
+            return open_.clean_at + settle_s - began
+        if open_.parked.accepted:
+            await self._hold(open_, "the API accepted the call in words that can't be read, and lists no such job")
+        elif open_.parked.resends:
+            await self._hold(open_, "sent twice, and the API lists no job of either call")
+        elif work.stop.sending:
+            await self._absent(open_)
+        else:
+            return LAST_LOOK_S
+        return None
+
+    async def _adopt(self, open_: _Open, job: RemoteJob, why: str) -> None:
+        work, chunk = self._work, open_.chunk
+        del self._open[chunk.id]
+
+        def write(connection: Connection) -> None:
+            jobs.submitted(connection, chunk.id, job.id, at=work.at())
+            jobs.note(connection, chunk.id, "adopted", why, at=work.at())
+
+        await work.writer.write(write)
+        work.progress.adopted += 1
+        log.info("job.adopted", chunk_id=chunk.id, job_id=job.id, why=why)
+        self._adopted(chunk.id, job.id, len(chunk.file_ids))
+
+    async def _absent(self, open_: _Open) -> None:
+        work, chunk = self._work, open_.chunk
+        del self._open[chunk.id]
+        why = f"two complete listings, {work.settle_s:g} s apart, have no job of this chunk"
+
+        def write(connection: Connection) -> None:
+            jobs.note(connection, chunk.id, "absent", why, at=work.at())
+            jobs.send_again(connection, chunk.id, at=work.at())
+
+        await work.writer.write(write)
+        work.progress.sent_again += 1
+        log.info("create.absent", chunk_id=chunk.id, why=why)
+        self._send_again()
+
+    async def _hold(self, open_: _Open, why: str) -> None:
+        work, chunk = self._work, open_.chunk
+        del self._open[chunk.id]
+        self.held.add(chunk.id)
+        await work.writer.write(lambda connection: jobs.hold(connection, chunk.id, why, at=work.at()))
+        work.warn("create.held", chunk_id=chunk.id, why=why)
+
+
+async def complete_listing(api: Api, *, since: datetime | None = None) -> list[RemoteJob]:
+    """Every job of the project, at least back to *since*. Raises ApiError rather than return part of them.
+
+    The order of a listing is documented nowhere: it ends early only where all it has shown so far ran from new to old.
+    """
+    listed: list[RemoteJob] = []
+    token: str | None = None
+    seen: set[str] = set()
+    newest_first = True
+    while True:
+        page = await api.page(token)
+        for job in page.jobs:
+            before = listed[-1].created_at if listed else None
+            if job.created_at is None or (before is not None and job.created_at > before):
+                newest_first = False
+            listed.append(job)
+        if page.next_token is None:
+            return listed
+        oldest = listed[-1].created_at if listed else None
+        if since and newest_first and oldest and oldest < since:
+            return listed
+        token = page.next_token
+        refuse_circle(token, seen, "the list of jobs")
+
+
+async def newest_mark(api: Api) -> str | None:
+    """A time that every job created from now on is younger than; None when the API lists nothing to go by."""
+    try:
+        page = await api.page(None, page_size=1)
+    except Rejected:
+        return None
+    times = [job.created_at for job in page.jobs if job.created_at]
+    return max(times).isoformat() if times else None
+
+
+async def report_orphan(work: Work, chunk_id: int, job: RemoteJob) -> None:
+    """A second job of a chunk's files: it was paid for, so it is never hidden."""
+    work.warn("job.orphan", chunk_id=chunk_id, job_id=job.id)
+    await work.writer.write(
+        lambda connection: jobs.note(connection, chunk_id, "orphan", f"job {job.id} is of this chunk too", at=work.at())
+    )
+
+
+async def audit(work: Work) -> int:
+    """Look for jobs of chunks that were sent again, made by their first call after all; how many were found."""
+
+    def read(connection: Connection) -> list[Chunk]:
+        return [jobs.chunk(connection, chunk_id) for chunk_id in jobs.to_audit(connection, work.manifest_id)]
+
+    again = [] if work.api.traits.idempotent else await work.writer.write(read)
+    if not again:
+        return 0
+    configs = {chunk.config for chunk in again}
+    alike = [job for job in await complete_listing(work.api) if job.config in configs]
+    known = await work.writer.write(lambda connection: jobs.known_job_ids(connection, [job.id for job in alike]))
+    strangers = [job for job in alike if job.id not in known]
+    evidence = Evidence()
+    await evidence.gather(work.api, strangers)
+    found = [(chunk, job) for chunk in again for job in strangers if evidence.proves(job, chunk)]
+    for chunk, job in found:
+        await report_orphan(work, chunk.id, job)
+    await work.writer.write(lambda connection: jobs.audited(connection, [chunk.id for chunk in again], at=work.at()))
+    return len(found)

@@ -1,0 +1,377 @@
+"""One run: lock, plan, the stages, signals and deadline, summary. Knows no SQL and no HTTP; prints nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Connection
+
+from orchestrator import settings as settings_
+from orchestrator.clock import Clock, SystemClock
+from orchestrator.engine import Interrupted, Progress, Work
+from orchestrator.errors import ApiError, ExitCode, OrchestratorError, OutOfCredits, RunStopped
+from orchestrator.ledger import Ledger, database, planning, reading, runs
+from orchestrator.ledger.jobs import tally
+from orchestrator.ledger.writer import Writer
+from orchestrator.logs import redactor
+from orchestrator.manifest import Manifest
+from orchestrator.models import Json, Outcome
+from orchestrator.pipeline import Pipeline
+from orchestrator.planner import files_per_chunk, over_limits
+from orchestrator.settings import Settings
+
+log = structlog.get_logger()
+
+#: The key that a rehearsal uses; the embedded sandbox takes any.
+REHEARSAL_KEY = "rehearsal"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How this run differs from what manifest and settings say."""
+
+    ledger: str | None = None
+    base_url: str | None = None
+    chunk_size: int | None = None
+    deadline: str | None = None
+    wait: bool = True
+    sandbox: bool = False
+    faults: tuple[str, ...] = ()
+    command: str = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What ``run --json`` prints, and what the ledger keeps of a run."""
+
+    manifest: str
+    run_id: str
+    rehearsal: bool
+    files: int
+    classified: int
+    unmatched: int
+    failed: int
+    missing: int
+    cancelled: int
+    unfinished: int
+    skipped: int
+    duplicates: int
+    jobs_created: int
+    requests: int
+    seconds: float
+    exit_code: int
+    reason: str
+    types: dict[str, int]
+    review: int
+    adopted: int
+    sent_again: int
+    credits_ceiling: int
+    failed_files: list[dict[str, str]]  #: the first few
+
+    def as_json(self) -> dict[str, Json]:
+        return asdict(self)
+
+
+#: Called with the run's work while it goes on: shows it to a person.
+Watcher = Callable[[Work, "Plan"], "AsyncIterator[None]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What this run set out to do."""
+
+    scope: planning.Scope
+    counts: planning.Counts
+    chunks: int
+    files_to_send: int
+    credits_ceiling: int
+
+
+def ledger_path(manifest: str | None, settings: Settings, option: str | None) -> Path:
+    """``--ledger``, else ``ORCHESTRATOR_LEDGER``, else ``ledger.db`` beside *manifest* (or here)."""
+    location = option if option is not None else settings.ledger
+    if location is not None:
+        return database.resolve(location)
+    return (Path(manifest).absolute().parent if manifest else Path.cwd()) / "ledger.db"
+
+
+def lock_name(manifest: Manifest, *, rehearsal: bool) -> str:
+    return f"{manifest.name}~rehearsal" if rehearsal else manifest.name
+
+
+def run(
+    manifest: Manifest,
+    settings: Settings,
+    options: Options,
+    *,
+    clock: Clock | None = None,
+    watcher: Watcher | None = None,
+    prepare: Callable[[Connection, planning.Scope], int] | None = None,
+) -> Summary:
+    """Make the ledger agree with *manifest*, as far as this run gets; the summary's ``exit_code`` says how far.
+
+    *prepare* chooses the files to send (see ``planning.select_new``). Raises OrchestratorError when nothing was begun.
+    """
+    clock = clock or SystemClock()
+    base_url = settings_.checked_base_url(options.base_url or settings.base_url)
+    key = REHEARSAL_KEY if options.sandbox else settings_.key_of(settings)
+    redactor.add([key, *manifest.secrets])
+    deadline = options.deadline or settings.deadline
+    deadline_s = settings_.seconds(deadline, "--deadline") if deadline else None
+    if options.chunk_size is not None:
+        manifest = replace(manifest, chunk_size=options.chunk_size)
+    path = ledger_path(manifest.path, settings, options.ledger)
+    run_id = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    holder = {
+        "command": f"orchestrator {options.command} (run {run_id})",
+        "since": clock.now().isoformat("T", "seconds"),
+    }
+    with (
+        structlog.contextvars.bound_contextvars(
+            manifest=manifest.name, run_id=run_id, **({"rehearsal": True} if options.sandbox else {})
+        ),
+        database.run_lock(path, lock_name(manifest, rehearsal=options.sandbox), holder),
+        Ledger(path) as ledger,
+    ):
+        execution = _Execution(manifest, settings, options, ledger, clock, run_id, base_url, key, deadline_s, watcher)
+        return execution.run(prepare or planning.select_new)
+
+
+class _Execution:
+    """One run under its lock, with its ledger open."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        settings: Settings,
+        options: Options,
+        ledger: Ledger,
+        clock: Clock,
+        run_id: str,
+        base_url: str,
+        key: str,
+        deadline_s: float | None,
+        watcher: Watcher | None,
+    ) -> None:
+        self.manifest = manifest
+        self.settings = settings
+        self.options = options
+        self.ledger = ledger
+        self.clock = clock
+        self.run_id = run_id
+        self.base_url = base_url
+        self.key = key
+        self.deadline_s = deadline_s
+        self.watcher = watcher
+        self.began = clock.monotonic()
+        self.requests = 0
+        self.progress = Progress()
+        self.left: dict[int, str] = {}
+
+    def run(self, prepare: Callable[[Connection, planning.Scope], int]) -> Summary:
+        with self.ledger.transaction() as connection:
+            plan = self._plan(connection, prepare)
+            unfinished = tally(connection, plan.scope.manifest_id)
+        log.info(
+            "run.planned",
+            files=plan.counts.files,
+            new=plan.counts.new,
+            chunks=plan.chunks,
+            done=plan.counts.done,
+            duplicates=plan.counts.duplicates,
+        )
+        error: BaseException | None = None
+        if unfinished:
+            try:
+                error = asyncio.run(self._carry_out(plan))
+            except OrchestratorError as failure:
+                error = failure
+        if error is not None and not isinstance(error, OrchestratorError):
+            raise error
+        return self._conclude(plan, error)
+
+    def _plan(self, connection: Connection, prepare: Callable[[Connection, planning.Scope], int]) -> Plan:
+        manifest, at = self.manifest, self.clock.now().isoformat(timespec="milliseconds")
+        listed = planning.stage(connection, manifest.file_ids())
+        scope = planning.register(
+            connection,
+            manifest.name,
+            rehearsal=self.options.sandbox,
+            origin="rehearsal" if self.options.sandbox else settings_.origin(self.base_url),
+            project_id=manifest.project_id,
+            config=manifest.config,
+            review=manifest.review,
+            path=str(Path(manifest.path).absolute()),
+            sha256=manifest.sha256,
+        )
+        if self.options.sandbox:
+            runs.forget_open(connection, scope.manifest_id)
+        counts = planning.count(connection, scope, listed)
+        to_send = prepare(connection, scope)
+        ceiling = to_send * manifest.config.credits_per_file
+        if why := over_limits(manifest, to_send, ceiling):
+            raise OutOfCredits(f"{why}; nothing was sent")
+        runs.begin(connection, self.run_id, scope.manifest_id, command=self.options.command, api=manifest.api, at=at)
+        chunks = planning.cut(
+            connection,
+            scope,
+            chunk_size=files_per_chunk(manifest),
+            job_config_id=scope.config_id,
+            api=manifest.api,
+            run_id=self.run_id,
+            at=at,
+        )
+        return Plan(scope, counts, chunks, to_send, ceiling)
+
+    async def _carry_out(self, plan: Plan) -> BaseException | None:
+        """Run the stages; why they ended early, if they did."""
+        async with self._api_origin() as base_url:
+            pipeline = Pipeline(
+                self.manifest,
+                self.settings,
+                base_url=base_url,
+                key=self.key,
+                manifest_id=plan.scope.manifest_id,
+                run_id=self.run_id,
+                writer=Writer(self.ledger, self.clock),
+                clock=self.clock,
+                rng=random.Random(),
+            )
+            work = pipeline.work
+            self.progress = work.progress
+            try:
+                with _signals(work), _deadline(work, self.deadline_s):
+                    async with _watched(self.watcher, work, plan):
+                        await pipeline.run(wait=self.options.wait)
+            finally:
+                self.requests = pipeline.requests
+                self.left = pipeline.left
+                await pipeline.close()
+            return work.stop.everything or work.stop.creates
+
+    @asynccontextmanager
+    async def _api_origin(self) -> AsyncIterator[str]:
+        """The base URL to talk to: for a rehearsal, that of a sandbox that lives as long as the block."""
+        if not self.options.sandbox:
+            yield self.base_url
+            return
+        from orchestrator.sandbox import Sandbox, SandboxOptions, parse_faults
+
+        sandbox = Sandbox(SandboxOptions(faults=parse_faults(self.options.faults)))
+        base_url = await sandbox.start()
+        log.info(
+            "rehearsal.started", note="an embedded sandbox answers; nothing is sent to the API and nothing is billed"
+        )
+        try:
+            yield base_url
+        finally:
+            await sandbox.stop()
+
+    def _conclude(self, plan: Plan, error: OrchestratorError | None) -> Summary:
+        manifest = self.manifest
+        review = {"below_confidence": manifest.review.below_confidence, "unmatched": manifest.review.unmatched}
+        with self.ledger.transaction() as connection:
+            totals = reading.totals(connection, plan.scope, wanted=True, review=review)
+            failed_files = reading.failed_files(connection, plan.scope, 5)
+            leftover = sum(files for _, files in tally(connection, plan.scope.manifest_id).values())
+            unfinished = max(totals.unfinished, leftover)
+            code, reason = self._verdict(totals, unfinished, error)
+            outcomes = totals.outcomes
+            summary = Summary(
+                manifest=manifest.name,
+                run_id=self.run_id,
+                rehearsal=self.options.sandbox,
+                files=plan.counts.files,
+                classified=outcomes[Outcome.CLASSIFIED],
+                unmatched=outcomes[Outcome.UNMATCHED],
+                failed=outcomes[Outcome.FAILED],
+                missing=outcomes[Outcome.MISSING],
+                cancelled=outcomes[Outcome.CANCELLED],
+                unfinished=unfinished,
+                skipped=plan.counts.done + plan.counts.failed,
+                duplicates=plan.counts.duplicates,
+                jobs_created=self.progress.created,
+                requests=self.requests,
+                seconds=round(self.clock.monotonic() - self.began, 3),
+                exit_code=int(code),
+                reason=reason,
+                types=totals.types,
+                review=totals.review,
+                adopted=self.progress.adopted,
+                sent_again=self.progress.sent_again,
+                credits_ceiling=plan.credits_ceiling,
+                failed_files=failed_files,
+            )
+            at = self.clock.now().isoformat(timespec="milliseconds")
+            runs.finish(connection, self.run_id, exit_code=int(code), summary=summary.as_json(), at=at)
+        log.info("run.finished", exit_code=int(code), reason=reason, files=summary.files, unfinished=unfinished)
+        return summary
+
+    def _verdict(
+        self, totals: reading.Totals, unfinished: int, error: OrchestratorError | None
+    ) -> tuple[ExitCode, str]:
+        if isinstance(error, ApiError) and (unfinished or not isinstance(error, RunStopped)):
+            return error.exit_code, str(error)
+        if error is not None and not isinstance(error, Interrupted | ApiError):
+            return error.exit_code, str(error)
+        if unfinished:
+            left = "; ".join(sorted(set(self.left.values()))[:3])
+            why = str(error) if error else left or "submitted; a later run collects the results"
+            return ExitCode.UNFINISHED, why
+        bad = sum(totals.outcomes[outcome] for outcome in (Outcome.FAILED, Outcome.MISSING, Outcome.CANCELLED))
+        if bad:
+            return ExitCode.SOME_FAILED, f"{bad} files failed, are missing or were cancelled"
+        return ExitCode.OK, "every file has an outcome"
+
+
+@contextmanager
+def _signals(work: Work) -> Iterator[None]:
+    """SIGTERM and SIGINT end the run in order; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def told(name: str) -> None:
+        if work.stop.everything is not None:
+            os._exit(int(ExitCode.UNFINISHED))
+        log.warning("run.stopping", why=name)
+        work.stop.stop_everything(Interrupted(f"stopped by {name}; run again to go on"))
+
+    caught = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for number in caught:
+        loop.add_signal_handler(number, told, number.name)
+    try:
+        yield
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _deadline(work: Work, seconds: float | None) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
+    handle = asyncio.get_running_loop().call_later(
+        seconds, work.stop.stop_everything, Interrupted(f"the deadline of {seconds:g} s has passed; run again to go on")
+    )
+    try:
+        yield
+    finally:
+        handle.cancel()
+
+
+@asynccontextmanager
+async def _watched(watcher: Watcher | None, work: Work, plan: Plan) -> AsyncIterator[None]:
+    if watcher is None:
+        yield
+        return
+    async with asynccontextmanager(watcher)(work, plan):
+        yield

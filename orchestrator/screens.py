@@ -1,0 +1,203 @@
+"""What a person sees: tables for plan, status and summary, and the live display. Rich is imported only here."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.engine import Work
+from orchestrator.models import GOOD, Json
+from orchestrator.plaintext import safe
+from orchestrator.planner import Preview
+from orchestrator.runner import Plan, Summary, Watcher
+
+REHEARSAL = "REHEARSAL: answered by the embedded sandbox; these are not real results and nothing was billed"
+
+_STYLES = {"classified": "green", "unmatched": "cyan", "failed": "red", "missing": "red", "cancelled": "yellow"}
+
+
+def console(stream: TextIO) -> Console:
+    """A console that fits *stream*: no colour without a terminal or with NO_COLOR."""
+    width = None if stream.isatty() else int(os.environ.get("COLUMNS", "100"))
+    return Console(file=stream, width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
+
+
+def plan_view(preview: Preview) -> RenderableType:
+    """What ``run`` would do."""
+    title = Text(f"plan for {preview.manifest}" + (" (rehearsal)" if preview.rehearsal else ""), style="bold")
+    table = _pairs()
+    rows: list[tuple[str, int, str]] = [
+        ("files", preview.files, ""),
+        ("new", preview.new, "to be sent"),
+        ("done", preview.done, "have an outcome under these rules"),
+        ("in flight", preview.in_flight, "planned or sent by an earlier run"),
+        ("failed", preview.failed, "`orchestrator retry` sends them again" if preview.failed else ""),
+        ("duplicate", preview.duplicates, "listed more than once, sent once" if preview.duplicates else ""),
+        ("changed", preview.changed, "of the new: have an outcome under other rules" if preview.changed else ""),
+        ("create calls", preview.create_calls, f"of at most {preview.chunk_size} files"),
+    ]
+    for label, value, note in rows:
+        table.add_row(label, f"{value:,}", note)
+    table.add_row("credits", f"<= {preview.credits_ceiling:,}", "if every file has as many pages as may be read")
+    if preview.over_limits is None:
+        return Group(title, table)
+    return Group(title, table, Text(f"over the limits: {safe(preview.over_limits)}", style="bold red"))
+
+
+def summary_view(summary: Summary, manifest_path: str) -> RenderableType:
+    """The end of a run: counts, types, the first failed files, and what to do next."""
+    parts: list[RenderableType] = []
+    if summary.rehearsal:
+        parts.append(Text(REHEARSAL, style="bold yellow"))
+    parts.append(Text(f"run {summary.run_id} of {summary.manifest}", style="bold"))
+    counts = _pairs()
+    for name in ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished"):
+        value = int(getattr(summary, name))
+        if value or name in ("files", "classified"):
+            counts.add_row(Text(name, style=_STYLES.get(name, "")), f"{value:,}", "")
+    for label, files in list(summary.types.items())[:20]:
+        counts.add_row(Text(f"  {safe(label, 50)}", style="dim"), f"{files:,}", "")
+    if summary.review:
+        counts.add_row("to review", f"{summary.review:,}", "")
+    parts.append(counts)
+    parts.append(
+        Text(
+            f"{summary.jobs_created:,} jobs created, {summary.skipped:,} files had an outcome before, "
+            f"{summary.requests:,} requests, {summary.seconds:,.1f} s"
+        )
+    )
+    if summary.failed_files:
+        parts.append(failed_table(summary.failed_files))
+    parts.append(Text(f"exit {summary.exit_code}: {safe(summary.reason)}", style="bold"))
+    if hint := _next_step(summary, manifest_path):
+        parts.append(Text(hint))
+    return Group(*parts)
+
+
+def failed_table(failed: Sequence[dict[str, str]]) -> Table:
+    """File ID, outcome and the API's words of each."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("failed file", overflow="fold")
+    table.add_column("outcome")
+    table.add_column("the API's words", overflow="fold")
+    for file in failed:
+        table.add_row(safe(file["file_id"]), file["outcome"], safe(file["error"], 200))
+    return table
+
+
+def _next_step(summary: Summary, path: str) -> str:
+    tail = " --sandbox" if summary.rehearsal else ""
+    if summary.exit_code == 3:
+        return f"next: orchestrator run {path}{tail}    (goes on where this run stopped)"
+    if summary.exit_code == 1:
+        return (
+            f"next: orchestrator export {path}{tail} --format csv    (all rows, failed ones with the API's words)\n"
+            f"      orchestrator retry {path}{tail}    (sends the failed files again)"
+        )
+    if summary.exit_code == 0:
+        return f"next: orchestrator export {path}{tail} --format csv"
+    return ""
+
+
+def status_view(states: Sequence[dict[str, Json]]) -> RenderableType:
+    """Every manifest of a ledger."""
+    parts: list[RenderableType] = []
+    for state in states:
+        if state["rehearsal"]:
+            parts.append(Text(REHEARSAL, style="bold yellow"))
+        parts.append(Text(f"{safe(state['manifest'])} at {safe(state['api'])}", style="bold"))
+        table = _pairs()
+        for name in ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished", "review"):
+            if state[name] or name == "files":
+                table.add_row(Text(name, style=_STYLES.get(name, "")), f"{state[name]:,}", "")
+        for label, files in list(state["types"].items())[:20]:
+            table.add_row(Text(f"  {safe(label, 50)}", style="dim"), f"{files:,}", "")
+        for name, job in state["open"].items():
+            oldest = f", oldest {job['oldest']}" if job["oldest"] else ""
+            table.add_row(f"jobs {name}", f"{job['jobs']:,}", f"{job['files']:,} files{oldest}")
+        parts.append(table)
+        parts += [
+            Text(f"needs you: chunk {found['chunk_id']} {found['event']}: {safe(found['note'])}")
+            for found in state["needs_decision"]
+        ]
+        if state["failed_files"]:
+            parts.append(failed_table(state["failed_files"]))
+        if state["runs"]:
+            parts.append(_runs_table(state["runs"]))
+        parts.append(Text())
+    return Group(*parts)
+
+
+def _runs_table(runs: Sequence[dict[str, Json]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("latest runs", "command", "started", "exit", "reason"):
+        table.add_column(column, overflow="fold")
+    for run in runs:
+        exit_code = "-" if run["exit_code"] is None else str(run["exit_code"])
+        reason = (run["summary"] or {}).get("reason", "under way, or killed")
+        table.add_row(run["id"], run["command"], run["started_at"][:19], exit_code, safe(reason, 120))
+    return table
+
+
+def _pairs() -> Table:
+    """Name, number, remark."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(overflow="fold", style="dim")
+    return table
+
+
+def watcher(out: Console) -> Watcher:
+    """Shows a run under way on *out*."""
+    return partial(_live, out)
+
+
+async def _live(out: Console, work: Work, plan: Plan) -> AsyncIterator[None]:
+    began = work.clock.monotonic()
+    planned = plan.counts.new + plan.counts.in_flight
+
+    def view() -> RenderableType:
+        progress = work.progress
+        done = sum(progress.outcomes.values())
+        bad = sum(files for outcome, files in progress.outcomes.items() if outcome not in GOOD)
+        passed = max(work.clock.monotonic() - began, 0.001)
+        rate = done / passed
+        eta = f"{(planned - done) / rate:,.0f} s left" if rate and done < planned else ""
+        line = (
+            f"{done:,}/{planned:,} files  {bad:,} failed  {progress.created:,} jobs created  {rate:,.1f} files/s  {eta}"
+        )
+        parts: list[RenderableType] = [
+            ProgressBar(total=max(planned, 1), completed=done),
+            Text(line, overflow="ellipsis"),
+        ]
+        if work.api.limiters.creates.refused:
+            parts.append(Text(f"create limit found: {work.api.limiters.creates.rate_per_s:.2f} calls/s", style="dim"))
+        if progress.warning:
+            parts.append(Text(safe(progress.warning), style="yellow", overflow="ellipsis", no_wrap=True))
+        return Group(*parts)
+
+    with Live(view(), console=out, refresh_per_second=4, auto_refresh=False, transient=True) as shown:
+
+        async def refresh() -> None:
+            while True:
+                await work.clock.sleep(0.25)
+                shown.update(view(), refresh=True)
+
+        task = asyncio.create_task(refresh())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task

@@ -1,0 +1,244 @@
+"""pending -> submitted: create calls, each with its intent on disk before it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Set
+
+import structlog
+from sqlalchemy import Connection
+
+from orchestrator.api.client import MAX_CONNECTIONS
+from orchestrator.api.retry import retrying
+from orchestrator.engine import Work
+from orchestrator.errors import (
+    Ambiguous,
+    ContractBroken,
+    LedgerError,
+    NotCreated,
+    NotSent,
+    Rejected,
+    RunStopped,
+    Throttled,
+)
+from orchestrator.ledger import jobs
+from orchestrator.models import Chunk, FileResult, JobStatus, Outcome, RemoteJob
+from orchestrator.reconcile import newest_mark
+
+log = structlog.get_logger()
+
+
+class Submitter:
+    """Sends the ledger's pending chunks, as many at once as the limiter's pace keeps busy.
+
+    Each chunk has one task, which is never cancelled while its call is out: when the run stops, tasks that wait give
+    up their chunk unsent, and calls that are out are waited for.
+    """
+
+    def __init__(self, work: Work, rng: random.Random, *, submitted: Callable[[int, str, int], None]) -> None:
+        """*submitted* is told of every new job: chunk id, job id, number of files."""
+        self._work = work
+        self._rng = rng
+        self._submitted = submitted
+        self._busy: set[int] = set()
+        self._cursor = 0
+        self._exhausted = False
+        self._marked = False
+        self._told_to_look_again = False
+        self._more = asyncio.Event()
+        self._more.set()
+
+    @property
+    def idle(self) -> bool:
+        stop = self._work.stop
+        return not self._busy and (self._exhausted or not stop.sending)
+
+    @property
+    def busy(self) -> Set[int]:
+        """The chunks under way: their calls may be out."""
+        return self._busy
+
+    def look_again(self) -> None:
+        """Some chunk has become pending."""
+        self._told_to_look_again = True
+        self._cursor = 0
+        self._exhausted = False
+        self._more.set()
+
+    async def run(self) -> None:
+        stop = self._work.stop
+        async with asyncio.TaskGroup() as tasks:
+            if self._work.api.traits.idempotent:
+                await self._resume(tasks)
+            while stop.sending:
+                await self._fill(tasks)
+                stop.changed.set()
+                waits = [asyncio.ensure_future(self._more.wait()), asyncio.ensure_future(stop.sleep(3600.0))]
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                for wait in waits:
+                    wait.cancel()
+                self._more.clear()
+
+    async def _resume(self, tasks: asyncio.TaskGroup) -> None:
+        """What was sent and never answered is sent again under the same key: the API gives the job it made, if any."""
+        manifest_id = self._work.manifest_id
+        parked = await self._work.writer.write(
+            lambda connection: [
+                jobs.chunk(connection, chunk.chunk_id) for chunk in jobs.unanswered(connection, manifest_id)
+            ]
+        )
+        for chunk in parked:
+            self._start(tasks, chunk, resumed=True)
+
+    async def _fill(self, tasks: asyncio.TaskGroup) -> None:
+        """Take up pending chunks until as many are under way as there are connections."""
+        room = MAX_CONNECTIONS - len(self._busy)
+        if room < MAX_CONNECTIONS // 4 and self._busy:
+            return  # many at a time: one query for each chunk would be most of the work
+        after, manifest_id = self._cursor, self._work.manifest_id
+        chunks = await self._work.writer.write(
+            lambda connection: jobs.pending(connection, manifest_id, after=after, most=room)
+        )
+        if chunks and not self._marked and not self._work.api.traits.idempotent:
+            self._work.mark = await newest_mark(self._work.api)
+            self._marked = True
+        for chunk in chunks:
+            if chunk.id not in self._busy:
+                self._start(tasks, chunk, resumed=False)
+        if self._cursor == after and not self._told_to_look_again:
+            self._exhausted = len(chunks) < room
+            self._cursor = chunks[-1].id if chunks else after
+        self._told_to_look_again = False
+
+    def _start(self, tasks: asyncio.TaskGroup, chunk: Chunk, *, resumed: bool) -> None:
+        self._busy.add(chunk.id)
+        tasks.create_task(self._submit(chunk, resumed))
+
+    async def _submit(self, chunk: Chunk, resumed: bool) -> None:
+        """Take one chunk as far as it goes. Never raises: a failure here must not cancel another chunk's call."""
+        try:
+            await _Sending(self._work, self._rng, chunk, resumed, self._submitted).run()
+        except RunStopped as error:
+            self._work.stop.stop_creates(error)
+        except BaseException as error:  # noqa: BLE001 - see the docstring
+            self._work.stop.stop_everything(error)
+        finally:
+            self._busy.discard(chunk.id)
+            self._more.set()
+
+
+class _Sending:
+    """One chunk on its way to the API."""
+
+    def __init__(
+        self,
+        work: Work,
+        rng: random.Random,
+        chunk: Chunk,
+        resumed: bool,
+        submitted: Callable[[int, str, int], None],
+    ) -> None:
+        self._work = work
+        self._rng = rng
+        self._chunk = chunk
+        self._submitted = submitted
+        #: A call of this chunk may have had its effect: from then on no refusal proves that it had none.
+        self._unsure = resumed
+
+    async def run(self) -> None:
+        """Raises RunStopped when nothing more should be sent, LedgerError when nothing more can be recorded."""
+        work = self._work
+        again = (NotSent, Throttled, Ambiguous) if work.api.traits.idempotent else (NotSent, Throttled)
+        policy = retrying(
+            on=again,
+            given_up=lambda started: not work.stop.sending or work.api.given_up(started),
+            clock=work.clock,
+            rng=self._rng,
+            sleep=work.stop.sleep,
+        )
+        try:
+            job: RemoteJob = await policy(self._send)
+        except _Withdrawn:
+            return
+        except Rejected as error:
+            await self._refused(error)
+        except (NotCreated, Ambiguous) as error:
+            if isinstance(error, Ambiguous) and not work.api.traits.idempotent:
+                return
+            if work.stop.sending:
+                raise work.api.unreachable(error) from error
+        else:
+            await self._answered(job)
+
+    async def _send(self) -> RemoteJob:
+        """One create call. On failure the chunk's status says what the failure proves."""
+        try:
+            return await self._work.api.create(self._chunk, intend=self._intend)
+        except LedgerError:
+            raise
+        except Ambiguous as error:
+            self._unsure = True
+            await self._write_unanswered(error)
+            raise
+        except ContractBroken as error:
+            await self._write_unanswered(Ambiguous(str(error)))
+            raise
+        except (NotCreated, RunStopped):
+            if not self._unsure:
+                await self._move(JobStatus.PENDING)
+            raise
+
+    async def _intend(self) -> None:
+        work = self._work
+        if not work.stop.sending:
+            raise _Withdrawn
+        if self._unsure:
+            return  # the first call's intent still stands
+        chunk_id, mark = self._chunk.id, work.mark
+        await work.writer.write(lambda connection: jobs.intend(connection, [chunk_id], mark=mark, at=work.at()))
+
+    async def _move(self, to: JobStatus) -> None:
+        work, chunk_id = self._work, self._chunk.id
+        await work.writer.write(lambda connection: jobs.move(connection, [chunk_id], to, at=work.at()))
+
+    async def _write_unanswered(self, error: Ambiguous) -> None:
+        work, chunk_id = self._work, self._chunk.id
+        work.warn("create.unanswered", chunk_id=chunk_id, why=str(error))
+        await work.writer.write(
+            lambda connection: jobs.unanswered_call(
+                connection, chunk_id, str(error), accepted=error.created, at=work.at()
+            )
+        )
+        work.unanswered.set()
+
+    async def _refused(self, error: Rejected) -> None:
+        """The API will never take this chunk: its files fail with the API's words."""
+        work, chunk = self._work, self._chunk
+        work.warn("create.refused", chunk_id=chunk.id, why=str(error))
+        results = [FileResult(file_id, Outcome.FAILED, error=str(error)) for file_id in chunk.file_ids]
+
+        def write(connection: Connection) -> None:
+            rows = jobs.file_rows(connection, chunk.id)
+            jobs.end(
+                connection,
+                chunk.id,
+                JobStatus.FAILED,
+                [(rows[result.file_id], result) for result in results],
+                at=work.at(),
+                error=str(error),
+            )
+
+        await work.writer.write(write)
+        work.progress.outcomes[Outcome.FAILED] += len(results)
+
+    async def _answered(self, job: RemoteJob) -> None:
+        work, chunk = self._work, self._chunk
+        await work.writer.write(lambda connection: jobs.submitted(connection, chunk.id, job.id, at=work.at()))
+        work.progress.created += 1
+        log.info("job.submitted", chunk_id=chunk.id, job_id=job.id, files=len(chunk.file_ids))
+        self._submitted(chunk.id, job.id, len(chunk.file_ids))
+
+
+class _Withdrawn(Exception):
+    """The run stopped before the call left."""
