@@ -97,11 +97,15 @@ class ParsingConfiguration:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that changes the answer: rules in order, mode, parsing configuration."""
+    """Everything that changes the answer: rules in order, mode, parsing configuration.
+
+    Or ``configuration_id``, v2's name for all three kept on the server; then ``rules`` is empty.
+    """
 
     rules: tuple[Rule, ...]
     mode: Mode = Mode.FAST
     parsing_configuration: ParsingConfiguration = ParsingConfiguration()
+    configuration_id: str | None = None
 
     @cached_property
     def canonical(self) -> str:
@@ -114,6 +118,8 @@ class Config:
             "max_pages": parsing.max_pages,
             "target_pages": parsing.target_pages,
         }
+        if self.configuration_id is not None:
+            value["configuration_id"] = self.configuration_id
         return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
     @cached_property
@@ -127,7 +133,8 @@ class Config:
         value = json.loads(text)
         pages = value["target_pages"]
         parsing = ParsingConfiguration(value["lang"], value["max_pages"], tuple(pages) if pages else None)
-        return cls(tuple(Rule(*rule) for rule in value["rules"]), Mode(value["mode"]), parsing)
+        rules = tuple(Rule(*rule) for rule in value["rules"])
+        return cls(rules, Mode(value["mode"]), parsing, value.get("configuration_id"))
 
     @property
     def credits_per_file(self) -> int:
@@ -154,7 +161,15 @@ class Review:
     """Which results a person should look at."""
 
     below_confidence: float | None = None
-    unmatched: bool = False
+    unmatched: bool = False  #: also those that no rule matched
+
+
+@dataclass(frozen=True, slots=True)
+class Escalate:
+    """Which results are asked for a second time, in a better and dearer mode."""
+
+    below_confidence: float
+    mode: Mode = Mode.MULTIMODAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +178,7 @@ class Limits:
 
     max_files: int | None = None
     max_credits: int | None = None
+    max_generations: int | None = None  #: most times that one file is deliberately submitted
 
 
 @dataclass(frozen=True, slots=True)

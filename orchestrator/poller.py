@@ -46,6 +46,7 @@ class Poller:
         self._readers = asyncio.Semaphore(READERS)
         self._more = asyncio.Event()
         self._ready = False
+        self._asking: set[int] = set()  #: a call about them is out, or their results are being fetched
         self.set_aside: dict[int, str] = {}  #: chunk id -> why this run leaves its job to a later one
 
     @property
@@ -74,7 +75,9 @@ class Poller:
                 now = work.clock.monotonic()
                 for key in keys:
                     self._schedule.asked(key, now)
-                tasks.create_task(self._ask(keys))
+                idle = [key for key in keys if key not in self._asking]
+                self._asking.update(idle)
+                tasks.create_task(self._ask(idle))
 
     async def _next(self) -> list[int]:
         """Wait until some jobs are worth a call, and name them."""
@@ -98,6 +101,7 @@ class Poller:
         except BaseException as error:  # noqa: BLE001 - told to the run; raised here it would cancel the other calls
             self._work.stop.stop_everything(error)
         finally:
+            self._asking.difference_update(keys)
             self._readers.release()
 
     async def _ask_about(self, keys: list[int]) -> None:

@@ -31,6 +31,11 @@ SLACK = timedelta(minutes=10)
 FIRST_LOOK_S, LAST_LOOK_S = 0.5, 15.0
 
 
+#: Most times that a chunk is sent again, each on a proof of absence of its own. Where no create call at all gets
+#: through, the fault is no accident, and one is enough.
+MAX_RESENDS = 3
+
+
 @dataclass(slots=True)
 class _Open:
     """An unanswered chunk on its way to a verdict."""
@@ -214,8 +219,9 @@ class Reconciler:
             return open_.clean_at + settle_s - began
         if open_.parked.accepted:
             await self._hold(open_, "the API accepted the call in words that can't be read, and lists no such job")
-        elif open_.parked.resends:
-            await self._hold(open_, "sent twice, and the API lists no job of either call")
+        elif open_.parked.resends >= (MAX_RESENDS if work.progress.created else 1):
+            sends = open_.parked.resends + 1
+            await self._hold(open_, f"sent {sends} times, and the API lists no job of any of these calls")
         elif work.stop.sending:
             await self._absent(open_)
         else:

@@ -65,7 +65,7 @@ CREATE TABLE jobs (
   api_status TEXT,
   error TEXT,
   sends INTEGER NOT NULL DEFAULT 0,
-  resends INTEGER NOT NULL DEFAULT 0 CHECK (resends <= 1),
+  resends INTEGER NOT NULL DEFAULT 0 CHECK (resends <= 3),
   accepted INTEGER NOT NULL DEFAULT 0 CHECK (accepted IN (0, 1)),
   held INTEGER NOT NULL DEFAULT 0 CHECK (held IN (0, 1)),
   mark TEXT,
