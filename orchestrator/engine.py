@@ -16,6 +16,7 @@ import structlog
 from orchestrator.api.client import Api
 from orchestrator.clock import Clock
 from orchestrator.errors import OrchestratorError
+from orchestrator.ledger.jobs import Shard
 from orchestrator.ledger.writer import Writer
 from orchestrator.models import Outcome
 
@@ -80,15 +81,15 @@ class Progress:
 class Work:
     """What the stages of one shard share."""
 
-    manifest_id: int
+    shard: Shard
     run_id: str
     api: Api
     writer: Writer
     clock: Clock
     settle_s: float
     stale_s: float
+    progress: Progress
     stop: Stop = field(default_factory=Stop)
-    progress: Progress = field(default_factory=Progress)
     #: Newest ``created_at`` that the API had listed when the run began; None where reconcile does without.
     mark: str | None = None
     unanswered: asyncio.Event = field(default_factory=asyncio.Event)  #: a create call went unanswered

@@ -27,9 +27,11 @@ MAX_NODES = 200_000
 #: Most problems shown of one manifest and its lists; whoever has more mends these first.
 MAX_PROBLEMS = 100
 
+Loader = type[yaml.BaseLoader] | type[yaml.CBaseLoader]
+
 #: libyaml's parser where PyYAML was built with it. Only events are asked of it: its *composer* is recursive and
 #: crashes the process on deep nesting.
-_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+LOADER: Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 #: Outside YAML's character set, or a line break to YAML 1.1 and not to an editor, so that lines would be misnumbered.
 _FOREIGN = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -102,14 +104,14 @@ def open_regular(path: str) -> BinaryIO:
     raise OSError(0, "not a regular file")
 
 
-def parse(data: bytes, file: str) -> tuple[Node | None, list[Problem]]:
+def parse(data: bytes, file: str, loader: Loader = LOADER) -> tuple[Node | None, list[Problem]]:
     """The root of the one document in *data*, and what is wrong with it; None when it can't be understood.
 
     *file* is the name that problems carry. Problems are in file order and at most MAX_PROBLEMS.
     """
     problems: list[Problem] = []
     try:
-        root = _Builder(_events(_decode(data)), file, problems).document()
+        root = _Builder(_events(_decode(data), loader), file, problems).document()
     except Unreadable as error:
         problems.append(Problem(file, error.line, error.column, error.message))
         root = None
@@ -145,10 +147,10 @@ def _place(before: str) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
-def _events(text: str) -> Iterator[yaml.Event]:
+def _events(text: str, loader: Loader) -> Iterator[yaml.Event]:
     """The parser's events; its errors become Unreadable with advice."""
     try:
-        yield from yaml.parse(text, Loader=_LOADER)
+        yield from yaml.parse(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         complaint = error.problem or "not YAML"
         mark = error.problem_mark or error.context_mark

@@ -12,9 +12,11 @@ from orchestrator.api.client import Api, Limiters, Wire
 from orchestrator.api.dialect import Dialect, Target
 from orchestrator.api.limiter import AdaptiveLimiter
 from orchestrator.api.v1 import V1
+from orchestrator.api.v2 import V2
 from orchestrator.clock import Clock
-from orchestrator.engine import Work, run_stages
+from orchestrator.engine import Progress, Work, run_stages
 from orchestrator.errors import RunStopped
+from orchestrator.ledger.jobs import Shard
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest import Manifest
 from orchestrator.poller import Poller
@@ -22,19 +24,20 @@ from orchestrator.settings import Settings
 from orchestrator.submitter import Submitter
 
 
-def dialect_of(manifest: Manifest) -> Dialect:
-    """The API version that the manifest names, speaking for its project and webhooks."""
+def dialect_of(manifest: Manifest, api: str) -> Dialect:
+    """The API version *api*, speaking for the manifest's project and webhooks."""
     target = Target(
         project_id=manifest.project_id,
         organization_id=manifest.organization_id,
         webhooks=manifest.webhook_configurations,
         webhook_configuration_ids=manifest.webhook_configuration_ids,
     )
-    return V1(target)
+    return V2(target) if api == "v2" else V1(target)
 
 
 def connect(
     manifest: Manifest,
+    api: str,
     settings: Settings,
     *,
     base_url: str,
@@ -44,7 +47,7 @@ def connect(
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> Api:
     """The API at *base_url*, paced by the settings' ceilings."""
-    dialect = dialect_of(manifest)
+    dialect = dialect_of(manifest, api)
     wire = Wire(
         base_url,
         key,
@@ -68,16 +71,19 @@ class Pipeline:
         *,
         base_url: str,
         key: str,
-        manifest_id: int,
+        shard: Shard,
         run_id: str,
         writer: Writer,
         clock: Clock,
         rng: random.Random,
+        progress: Progress | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        api = connect(manifest, settings, base_url=base_url, key=key, clock=clock, rng=rng, transport=transport)
+        api = connect(
+            manifest, shard.api, settings, base_url=base_url, key=key, clock=clock, rng=rng, transport=transport
+        )
         self.api = api
-        self.work = Work(manifest_id, run_id, api, writer, clock, settings.settle_s, settings.stale_s)
+        self.work = Work(shard, run_id, api, writer, clock, settings.settle_s, settings.stale_s, progress or Progress())
         self.poller = Poller(self.work)
         self.submitter = Submitter(self.work, rng, submitted=self.poller.watch)
         self.reconciler = reconcile.Reconciler(

@@ -62,7 +62,7 @@ class Poller:
 
     async def run(self) -> None:
         work = self._work
-        for job in await work.writer.write(lambda connection: jobs.in_flight(connection, work.manifest_id)):
+        for job in await work.writer.write(lambda connection: jobs.in_flight(connection, work.shard)):
             age = (work.clock.now() - datetime.fromisoformat(job.submitted_at)).total_seconds()
             if job.chunk_id not in self._watched:
                 self.watch(job.chunk_id, job.job_id, job.size, age_s=max(age, 0.0))
@@ -118,8 +118,9 @@ class Poller:
             self._work.warn("status.bulk_refused", why=str(error))
             told = ()
         for job in told:
-            if (key := by_job_id.pop(job.id, None)) is not None:
-                await self._told(key, job)
+            told_of = by_job_id.pop(job.id, None)
+            if told_of is not None:
+                await self._told(told_of, job)
         for job_id, key in by_job_id.items():  # left out of the listing
             await self._ask_one(key, job_id)
 

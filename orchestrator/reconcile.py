@@ -143,7 +143,7 @@ class Reconciler:
 
         def read(connection: Connection) -> list[tuple[jobs.Parked, Chunk]]:
             taken = self._open.keys() | self.set_aside.keys() | out
-            parked = jobs.unanswered(connection, work.manifest_id)
+            parked = jobs.unanswered(connection, work.shard)
             new = [p for p in parked if not p.held and p.chunk_id not in taken]
             return [(p, jobs.chunk(connection, p.chunk_id)) for p in new]
 
@@ -310,7 +310,7 @@ async def audit(work: Work) -> int:
     """Look for jobs of chunks that were sent again, made by their first call after all; how many were found."""
 
     def read(connection: Connection) -> list[Chunk]:
-        return [jobs.chunk(connection, chunk_id) for chunk_id in jobs.to_audit(connection, work.manifest_id)]
+        return [jobs.chunk(connection, chunk_id) for chunk_id in jobs.to_audit(connection, work.shard.manifest_id)]
 
     again = [] if work.api.traits.idempotent else await work.writer.write(read)
     if not again:

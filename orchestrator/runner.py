@@ -20,7 +20,7 @@ from orchestrator.clock import Clock, SystemClock
 from orchestrator.engine import Interrupted, Progress, Work
 from orchestrator.errors import ApiError, ExitCode, OrchestratorError, OutOfCredits, RunStopped
 from orchestrator.ledger import Ledger, database, planning, reading, runs
-from orchestrator.ledger.jobs import tally
+from orchestrator.ledger.jobs import Shard, open_apis, tally
 from orchestrator.ledger.writer import Writer
 from orchestrator.logs import redactor
 from orchestrator.manifest import Manifest
@@ -215,6 +215,7 @@ class _Execution:
         )
         if self.options.sandbox:
             runs.forget_open(connection, scope.manifest_id)
+        planning.forget_unsent(connection, scope, api=manifest.api)
         counts = planning.count(connection, scope, listed)
         to_send = prepare(connection, scope)
         ceiling = to_send * manifest.config.credits_per_file
@@ -233,30 +234,41 @@ class _Execution:
         return Plan(scope, counts, chunks, to_send, ceiling)
 
     async def _carry_out(self, plan: Plan) -> BaseException | None:
-        """Run the stages; why they ended early, if they did."""
+        """Run the stages, first for what an earlier run left with another API version; why they ended early, if so."""
+        writer = Writer(self.ledger, self.clock)
+        manifest_id = plan.scope.manifest_id
+        apis = await writer.write(lambda connection: open_apis(connection, manifest_id))
         async with self._api_origin() as base_url:
-            pipeline = Pipeline(
-                self.manifest,
-                self.settings,
-                base_url=base_url,
-                key=self.key,
-                manifest_id=plan.scope.manifest_id,
-                run_id=self.run_id,
-                writer=Writer(self.ledger, self.clock),
-                clock=self.clock,
-                rng=random.Random(),
-            )
-            work = pipeline.work
-            self.progress = work.progress
-            try:
-                with _signals(work), _deadline(work, self.deadline_s):
-                    async with _watched(self.watcher, work, plan):
-                        await pipeline.run(wait=self.options.wait)
-            finally:
-                self.requests = pipeline.requests
-                self.left = pipeline.left
-                await pipeline.close()
-            return work.stop.everything or work.stop.creates
+            for api in sorted(apis, key=lambda api: api == self.manifest.api):
+                error = await self._carry_shard(plan, Shard(manifest_id, api), base_url, writer)
+                if error is not None:
+                    return error
+        return None
+
+    async def _carry_shard(self, plan: Plan, shard: Shard, base_url: str, writer: Writer) -> BaseException | None:
+        pipeline = Pipeline(
+            self.manifest,
+            self.settings,
+            base_url=base_url,
+            key=self.key,
+            shard=shard,
+            run_id=self.run_id,
+            writer=writer,
+            clock=self.clock,
+            rng=random.Random(),
+            progress=self.progress,
+        )
+        work = pipeline.work
+        left_s = None if self.deadline_s is None else self.began + self.deadline_s - self.clock.monotonic()
+        try:
+            with _signals(work), _deadline(work, left_s):
+                async with _watched(self.watcher, work, plan):
+                    await pipeline.run(wait=self.options.wait)
+        finally:
+            self.requests += pipeline.requests
+            self.left |= pipeline.left
+            await pipeline.close()
+        return work.stop.everything or work.stop.creates
 
     @asynccontextmanager
     async def _api_origin(self) -> AsyncIterator[str]:
@@ -360,7 +372,7 @@ def _deadline(work: Work, seconds: float | None) -> Iterator[None]:
         yield
         return
     handle = asyncio.get_running_loop().call_later(
-        seconds, work.stop.stop_everything, Interrupted(f"the deadline of {seconds:g} s has passed; run again to go on")
+        seconds, work.stop.stop_everything, Interrupted("the deadline has passed; run again to go on")
     )
     try:
         yield

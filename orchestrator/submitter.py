@@ -82,11 +82,9 @@ class Submitter:
 
     async def _resume(self, tasks: asyncio.TaskGroup) -> None:
         """What was sent and never answered is sent again under the same key: the API gives the job it made, if any."""
-        manifest_id = self._work.manifest_id
+        shard = self._work.shard
         parked = await self._work.writer.write(
-            lambda connection: [
-                jobs.chunk(connection, chunk.chunk_id) for chunk in jobs.unanswered(connection, manifest_id)
-            ]
+            lambda connection: [jobs.chunk(connection, chunk.chunk_id) for chunk in jobs.unanswered(connection, shard)]
         )
         for chunk in parked:
             self._start(tasks, chunk, resumed=True)
@@ -96,9 +94,9 @@ class Submitter:
         room = MAX_CONNECTIONS - len(self._busy)
         if room < MAX_CONNECTIONS // 4 and self._busy:
             return  # many at a time: one query for each chunk would be most of the work
-        after, manifest_id = self._cursor, self._work.manifest_id
+        after, shard = self._cursor, self._work.shard
         chunks = await self._work.writer.write(
-            lambda connection: jobs.pending(connection, manifest_id, after=after, most=room)
+            lambda connection: jobs.pending(connection, shard, after=after, most=room)
         )
         if chunks and not self._marked and not self._work.api.traits.idempotent:
             self._work.mark = await newest_mark(self._work.api)

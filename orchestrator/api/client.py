@@ -162,7 +162,10 @@ class Api:
         Raises ApiError, and what *intend* raises.
         """
         call = self.dialect.create(chunk)
-        return await self._attempt(call, "create", self.limiters.creates, self.dialect.read_job, intend)
+        job = await self._attempt(call, "create", self.limiters.creates, self.dialect.read_job, intend)
+        if not self.dialect.echoes(chunk, job):
+            raise ContractBroken(f"the API answered a create call with job {job.id}, which is of another call")
+        return job
 
     async def status(self, job_ids: Sequence[str]) -> tuple[RemoteJob, ...]:
         """What the API says of *job_ids* (at most ``traits.jobs_per_ask``); it may leave some out. Raises ApiError."""

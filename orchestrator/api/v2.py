@@ -21,7 +21,6 @@ from orchestrator.api.dialect import (
     read_time,
 )
 from orchestrator.api.v1 import webhook_body
-from orchestrator.errors import Ambiguous
 from orchestrator.models import (
     TERMINAL,
     Chunk,
@@ -118,6 +117,15 @@ class V2:
             results=_read_result(job) if status in TERMINAL else None,
         )
 
+    def echoes(self, chunk: Chunk, job: RemoteJob) -> bool:
+        """Whether *job* is of *chunk*'s create call: a reused key brings back its first job, whatever was asked."""
+        key = transaction_id(self._target.project_id, chunk)
+        return (
+            job.file_id in (None, *chunk.file_ids)
+            and job.transaction_id in (None, key)
+            and (job.config is None or job.config.rules == chunk.config.rules or not chunk.config.rules)
+        )
+
     def read_page(self, answer: Json) -> Page:
         items, token = items_and_token(answer)
         return Page(tuple(self.read_job(item) for item in items), token)
@@ -197,12 +205,3 @@ def _read_config(job: Mapping[str, Json]) -> Config | None:
 
 def _number(value: Json) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def check_echo(chunk: Chunk, job: RemoteJob, project_id: str | None) -> None:
-    """Raises Ambiguous(created=True) unless *job* is what *chunk*'s create call asked for."""
-    if job.file_id not in (None, *chunk.file_ids) or job.transaction_id not in (
-        None,
-        transaction_id(project_id, chunk),
-    ):
-        raise Ambiguous(f"the API answered with job {job.id}, which is of another call", created=True)

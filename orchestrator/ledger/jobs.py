@@ -22,6 +22,14 @@ class ForbiddenMove(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """The chunks that one pipeline carries: those of one manifest through one API version."""
+
+    manifest_id: int
+    api: str
+
+
+@dataclass(frozen=True, slots=True)
 class OpenJob:
     """A job that the API has and that had not ended when it was last asked about."""
 
@@ -148,26 +156,26 @@ def _let_stand(connection: Connection, chunk_id: int) -> None:
         connection.execute(text("UPDATE files SET standing = 1 WHERE id = :new"), swaps)
 
 
-def pending(connection: Connection, manifest_id: int, *, after: int, most: int) -> list[Chunk]:
-    """The next chunks to send, by id; for a resumed idempotent API see ``unanswered_chunks``."""
+def pending(connection: Connection, shard: Shard, *, after: int, most: int) -> list[Chunk]:
+    """The next chunks to send, by id."""
     rows = connection.execute(
         text(
-            "SELECT j.id, j.config_id FROM jobs j WHERE j.manifest_id = :manifest_id AND j.status = 'pending' "
-            "AND j.id > :after ORDER BY j.id LIMIT :most"
+            "SELECT id, config_id FROM jobs WHERE manifest_id = :manifest_id AND api = :api AND status = 'pending' "
+            "AND id > :after ORDER BY id LIMIT :most"
         ),
-        {"manifest_id": manifest_id, "after": after, "most": most},
+        {"manifest_id": shard.manifest_id, "api": shard.api, "after": after, "most": most},
     ).all()
     return chunks(connection, [(row.id, row.config_id) for row in rows])
 
 
-def unanswered(connection: Connection, manifest_id: int) -> list[Parked]:
+def unanswered(connection: Connection, shard: Shard) -> list[Parked]:
     """The chunks in ``submitting``."""
     rows = connection.execute(
         text(
             "SELECT id, config_id, sent_at, mark, resends, accepted, held FROM jobs "
-            "WHERE manifest_id = :manifest_id AND status = 'submitting' ORDER BY id"
+            "WHERE manifest_id = :manifest_id AND api = :api AND status = 'submitting' ORDER BY id"
         ),
-        {"manifest_id": manifest_id},
+        {"manifest_id": shard.manifest_id, "api": shard.api},
     )
     return [Parked(r.id, r.config_id, r.sent_at, r.mark, r.resends, bool(r.accepted), bool(r.held)) for r in rows]
 
@@ -202,14 +210,14 @@ def chunks(connection: Connection, rows: Sequence[tuple[int, int]]) -> list[Chun
     return [Chunk(row[0], configs[row[1]], tuple(files[row[0]]), generations[row[0]]) for row in rows]
 
 
-def in_flight(connection: Connection, manifest_id: int) -> list[OpenJob]:
+def in_flight(connection: Connection, shard: Shard) -> list[OpenJob]:
     """The jobs that the API has and that have not ended."""
     rows = connection.execute(
         text(
             "SELECT id, job_id, size, submitted_at FROM jobs "
-            "WHERE manifest_id = :manifest_id AND status IN :open ORDER BY id"
+            "WHERE manifest_id = :manifest_id AND api = :api AND status IN :open ORDER BY id"
         ).bindparams(bindparam("open", expanding=True)),
-        {"manifest_id": manifest_id, "open": [status.value for status in IN_FLIGHT]},
+        {"manifest_id": shard.manifest_id, "api": shard.api, "open": [status.value for status in IN_FLIGHT]},
     )
     return [OpenJob(row.id, row.job_id, row.size, row.submitted_at) for row in rows]
 
@@ -255,6 +263,18 @@ def tally(connection: Connection, manifest_id: int) -> dict[JobStatus, tuple[int
         {"manifest_id": manifest_id, "ended": [status.value for status in TERMINAL]},
     )
     return {JobStatus(status): (jobs, files) for status, jobs, files in rows}
+
+
+def open_apis(connection: Connection, manifest_id: int) -> list[str]:
+    """The API versions that have jobs of this manifest which have not ended, or may have."""
+    rows = connection.execute(
+        text(
+            "SELECT DISTINCT api FROM jobs WHERE manifest_id = :manifest_id "
+            "AND status IN ('pending', 'submitting', 'submitted', 'running')"
+        ),
+        {"manifest_id": manifest_id},
+    )
+    return sorted(rows.scalars())
 
 
 def known_job_ids(connection: Connection, job_ids: Collection[str]) -> set[str]:

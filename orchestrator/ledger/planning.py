@@ -59,6 +59,23 @@ def stage(connection: Connection, file_ids: Iterable[str]) -> int:
     return listed
 
 
+def forget_unsent(connection: Connection, scope: Scope, *, api: str) -> None:
+    """Remove chunks that were planned and never sent, so that what is planned now is what is wanted now.
+
+    Chunks of a retry stay, as nothing else remembers that they were asked for, unless config or API have changed.
+    """
+    unsent = """
+        SELECT j.id FROM jobs j WHERE j.manifest_id = :manifest_id AND j.status = 'pending' AND j.sends = 0
+        AND (j.api <> :api OR EXISTS (SELECT 1 FROM files f WHERE f.chunk_id = j.id
+                                      AND (f.generation = 0 OR f.config_id <> :config_id)))
+    """
+    parameters = {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "api": api}
+    connection.exec_driver_sql("DROP TABLE IF EXISTS temp.unsent")
+    connection.execute(text(f"CREATE TEMP TABLE unsent AS {unsent}"), parameters)
+    for table, column in (("files", "chunk_id"), ("jobs", "id")):
+        connection.execute(text(f"DELETE FROM {table} WHERE {column} IN (SELECT id FROM temp.unsent)"))
+
+
 def find_scope(connection: Connection, name: str, *, rehearsal: bool, config: Config) -> Scope:
     """The manifest's and the config's rows; ids of 0 where the ledger has none yet."""
     parameters = {"name": name, "rehearsal": rehearsal, "fingerprint": config.fingerprint}

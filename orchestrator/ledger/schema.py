@@ -57,7 +57,7 @@ CREATE TABLE jobs (
   config_id INTEGER NOT NULL REFERENCES configs (id),
   run_id TEXT NOT NULL REFERENCES runs (id),
   api TEXT NOT NULL,
-  parent_id INTEGER REFERENCES jobs (id),
+  parent_id INTEGER,
   depth INTEGER NOT NULL DEFAULT 0,
   size INTEGER NOT NULL CHECK (size > 0),
   status TEXT NOT NULL DEFAULT 'pending' CHECK ({_one_of("status", JobStatus)}),
