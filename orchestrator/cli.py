@@ -115,23 +115,71 @@ def run(
     no_wait: NoWaitOption = False,
     sandbox: SandboxOption = False,
     fault: FaultOption = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also what `retry` would send.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Make the ledger agree with the manifest: submit what is new, collect what is in flight."""
-    from orchestrator.runner import Options
+    options = _options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
+    if retry_failed:
+        from orchestrator.ledger.planning import Selection
 
-    if fault and not sandbox:
-        raise InputError("--fault is for the sandbox: add --sandbox")
-    options = Options(
-        ledger=ledger,
-        base_url=base_url,
-        chunk_size=chunk_size,
-        deadline=deadline,
-        wait=not no_wait,
-        sandbox=sandbox,
-        faults=tuple(fault or ()),
+        options = replace(options, again=Selection())
+    _execute(manifest, api, options, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def retry(
+    manifest: ManifestArgument,
+    ledger: LedgerOption = None,
+    api: ApiOption = None,
+    base_url: BaseUrlOption = None,
+    chunk_size: ChunkSizeOption = None,
+    deadline: DeadlineOption = None,
+    no_wait: NoWaitOption = False,
+    sandbox: SandboxOption = False,
+    fault: FaultOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    outcome: Annotated[list[str] | None, typer.Option(help="Only files with this outcome; repeatable.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--type", help="Only files classified as this; repeatable.")
+    ] = None,
+    below_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Only results less sure.")] = None,
+    file: Annotated[list[str] | None, typer.Option(help="Only this file ID; repeatable.")] = None,
+    file_from: Annotated[str | None, typer.Option(metavar="LIST", help="Only the file IDs in this list.")] = None,
+    run_id: Annotated[str | None, typer.Option("--run", help="Only files whose outcome is of this run.")] = None,
+    error: Annotated[str | None, typer.Option(help="Only files whose error has this text.")] = None,
+    mode: Annotated[str | None, typer.Option(metavar="FAST|MULTIMODAL", help="Over the manifest's mode.")] = None,
+    lang: Annotated[str | None, typer.Option(help="Over the manifest's language.")] = None,
+    max_pages: Annotated[int | None, typer.Option(min=1, help="Over the manifest's max_pages.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent and its ceiling.")] = False,
+) -> None:
+    """Submit again the files that failed, are missing or were cancelled."""
+    from orchestrator import reprocess
+
+    again = reprocess.selection(
+        outcomes=outcome,
+        types=label,
+        below_confidence=below_confidence,
+        file_ids=[*(file or ()), *(reprocess.listed(file_from) if file_from else ())],
+        run_id=run_id,
+        error=error,
     )
+    loaded = _load(manifest, api, resolve_secrets=not dry_run)
+    config = reprocess.overridden(loaded, mode=mode, lang=lang, max_pages=max_pages)
+    if dry_run:
+        found = reprocess.preview(loaded, _ledger_path(manifest, ledger), again, config, rehearsal=sandbox)
+        if as_json:
+            _print_json(found)
+        else:
+            print(f"{found['files']:,} files in {found['chunks']:,} create calls")
+            print(f"up to {found['credits_ceiling']:,} credits")
+            for file_id in found["file_ids"]:
+                print(f"  {safe(file_id)}")
+        return
+    options = _options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
+    options = replace(options, command="retry", new=False, again=again, config=config)
     _execute(manifest, api, options, as_json=as_json, quiet=quiet)
 
 
@@ -207,6 +255,23 @@ def schema() -> None:
     from orchestrator import manifest
 
     _print_json(manifest.json_schema())
+
+
+def _options(
+    ledger: str | None,
+    base_url: str | None,
+    chunk_size: int | None,
+    deadline: str | None,
+    no_wait: bool,
+    sandbox: bool,
+    fault: list[str] | None,
+) -> Options:
+    """What `run` and `retry` have in common."""
+    from orchestrator.runner import Options
+
+    if fault and not sandbox:
+        raise InputError("--fault is for the sandbox: add --sandbox")
+    return Options(ledger, base_url, chunk_size, deadline, not no_wait, sandbox, tuple(fault or ()))
 
 
 def _execute(path: str, api: str | None, options: Options, *, as_json: bool, quiet: bool) -> NoReturn:

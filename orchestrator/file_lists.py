@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from orchestrator.errors import Problem
 from orchestrator.manifest_yaml import MAX_PROBLEMS, Scalar, open_regular, shown
+from orchestrator.plaintext import safe
 
 STANDARD_INPUT = "-"
 
@@ -91,7 +92,7 @@ class FileList:
 
     def _unopened(self, why: str | None) -> Problem:
         message = (
-            f"file_ids_from: {shown(self.name)} can't be read ({why}); paths are relative to the manifest's folder"
+            f"file_ids_from: '{safe(self.name)}' can't be read ({why}); paths are relative to the manifest's folder"
         )
         return Problem(self.manifest, self.entry.line, self.entry.column, message)
 

@@ -187,7 +187,7 @@ def check_together(root: Entries, values: dict[str, Json], api: str, reading: Re
         reading.wrong(root, "no files are named; give `file_ids`, `file_ids_from` or both")
     _check_config(root, api, reading)
     _check_rules(root, reading)
-    _check_parsing(root, api, reading)
+    _check_parsing(root, values, api, reading)
     if api == "v2":
         _check_v2(root, values, reading)
     elif (node := _given(root, "webhook_configuration_ids")) is not None:
@@ -228,19 +228,17 @@ def _check_rules(root: Entries, reading: Reading) -> None:
             reading.wrong(kind, f"type {shown(kind.text)} is already used in line {first.line}; types must differ")
 
 
-def _check_parsing(root: Entries, api: str, reading: Reading) -> None:
+def _check_parsing(root: Entries, values: dict[str, Json], api: str, reading: Reading) -> None:
     parsing = root.values.get("parsing_configuration")
     if not isinstance(parsing, Entries):
         return
     if _given(parsing, "max_pages") is not None and (pages := _given(parsing, "target_pages")) is not None:
         reading.wrong(pages, "target_pages and max_pages exclude each other; keep one of them")
-    lang = _given(parsing, "lang")
-    if api == "v1" and isinstance(lang, Scalar) and lang.text and lang.text not in V1_LANGUAGES:
-        close = (
-            ["ch_sim", "ch_tra"] if lang.text.startswith("zh") else difflib.get_close_matches(lang.text, V1_LANGUAGES)
-        )
+    lang = values["parsing_configuration"]["lang"]
+    if api == "v1" and lang is not None and lang not in V1_LANGUAGES:
+        close = ["ch_sim", "ch_tra"] if lang.startswith("zh") else difflib.get_close_matches(lang, V1_LANGUAGES)
         hint = f"did you mean {' or '.join(close)}?" if close else "write one such as en, de, fr, ja, ch_sim"
-        reading.wrong(lang, f"lang {shown(lang.text)} is not among the 86 codes of v1; {hint}")
+        reading.wrong(parsing.values["lang"], f"lang {shown(lang)} is not among the 86 codes of v1; {hint}")
 
 
 def _check_v2(root: Entries, values: dict[str, Json], reading: Reading) -> None:

@@ -36,6 +36,9 @@ LOADER: Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 #: Outside YAML's character set, or a line break to YAML 1.1 and not to an editor, so that lines would be misnumbered.
 _FOREIGN = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+#: Both parsers compare each tag handle with every other one: a file full of them would take minutes.
+_TAG_DIRECTIVE = re.compile("^%TAG", re.MULTILINE)
+
 #: What to do about the parser's complaints; the first that its words contain.
 _ADVICE = {
     "mapping values are not allowed": "put quotes around a text that contains `: `, or mend the indentation",
@@ -140,6 +143,9 @@ def _decode(data: bytes) -> str:
         line, column = _place(text[: foreign.start()])
         what = "is binary or UTF-16" if foreign[0] == "\0" else f"holds the character U+{ord(foreign[0]):04X}"
         raise Unreadable(line, column, f"the file {what}; a manifest is UTF-8 text without control characters")
+    if directive := _TAG_DIRECTIVE.search(text):
+        line, column = _place(text[: directive.start()])
+        raise Unreadable(line, column, "a %TAG directive is not supported; write the manifest without tags")
     return text
 
 

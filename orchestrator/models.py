@@ -57,6 +57,7 @@ class Outcome(StrEnum):
 
 #: The outcomes a run is content with; every other one is for ``retry``.
 GOOD = frozenset({Outcome.CLASSIFIED, Outcome.UNMATCHED})
+BAD = tuple(outcome for outcome in Outcome if outcome not in GOOD)
 
 
 class Mode(StrEnum):

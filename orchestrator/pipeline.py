@@ -16,6 +16,7 @@ from orchestrator.api.v2 import V2
 from orchestrator.clock import Clock
 from orchestrator.engine import Progress, Work, run_stages
 from orchestrator.errors import RunStopped
+from orchestrator.isolate import Isolator
 from orchestrator.ledger.jobs import Shard
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest import Manifest
@@ -93,6 +94,12 @@ class Pipeline:
             send_again=self.submitter.look_again,
         )
 
+        self.isolator = Isolator(
+            self.work,
+            others_idle=lambda: self.submitter.idle and self.poller.idle and self.reconciler.idle,
+            send_again=self.submitter.look_again,
+        )
+
     @property
     def requests(self) -> int:
         return self.api.wire.requests.total()
@@ -109,7 +116,7 @@ class Pipeline:
         """Carry the shard as far as it goes; ``work.stop`` says why it ended early, if it did."""
         work = self.work
         try:
-            await run_stages(work, self.submitter, [self.poller, self.reconciler], wait=wait)
+            await run_stages(work, self.submitter, [self.poller, self.reconciler, self.isolator], wait=wait)
             if work.stop.everything is None and wait:
                 await reconcile.audit(work)
         except RunStopped as error:

@@ -13,7 +13,7 @@ from orchestrator.collector import Collected, collect
 from orchestrator.engine import Work
 from orchestrator.errors import ContractBroken, Rejected
 from orchestrator.ledger import jobs
-from orchestrator.models import TERMINAL, Chunk, JobResults, JobStatus, RemoteJob
+from orchestrator.models import TERMINAL, Chunk, JobResults, JobStatus, Outcome, RemoteJob
 from orchestrator.poll_schedule import PollSchedule
 
 log = structlog.get_logger()
@@ -225,6 +225,12 @@ class Poller:
             self._work.stop.changed.set()
 
 
+def may_be_poisoned(job: RemoteJob, collected: Collected) -> bool:
+    """Whether one file may have sunk the rest: a job of several files failed, and some have no result."""
+    failed = sum(result.outcome is Outcome.FAILED for result in collected.results)
+    return job.status is JobStatus.FAILED and job.results is None and failed > 0
+
+
 def record(connection: Connection, chunk: Chunk, job: RemoteJob, collected: Collected, *, at: str) -> None:
     """Status, results and oddities of an ended job, in the caller's one transaction."""
     if job.status is None:
@@ -241,6 +247,7 @@ def record(connection: Connection, chunk: Chunk, job: RemoteJob, collected: Coll
         error=job.error,
         credits=job.credits,
         parse_job_id=job.parse_job_id,
+        isolate=may_be_poisoned(job, collected),
     )
     for oddity in collected.oddities:
         jobs.note(connection, chunk.id, "odd_results", oddity, at=at)

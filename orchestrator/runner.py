@@ -24,7 +24,7 @@ from orchestrator.ledger.jobs import Shard, open_apis, tally
 from orchestrator.ledger.writer import Writer
 from orchestrator.logs import redactor
 from orchestrator.manifest import Manifest
-from orchestrator.models import Json, Outcome
+from orchestrator.models import Config, Json, Outcome
 from orchestrator.pipeline import Pipeline
 from orchestrator.planner import files_per_chunk, over_limits
 from orchestrator.settings import Settings
@@ -47,6 +47,9 @@ class Options:
     sandbox: bool = False
     faults: tuple[str, ...] = ()
     command: str = "run"
+    new: bool = True  #: send the files that were never submitted
+    again: planning.Selection | None = None  #: send these files once more
+    config: Config | None = None  #: create the jobs of *again* with this instead of the manifest's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +118,10 @@ def run(
     *,
     clock: Clock | None = None,
     watcher: Watcher | None = None,
-    prepare: Callable[[Connection, planning.Scope], int] | None = None,
 ) -> Summary:
     """Make the ledger agree with *manifest*, as far as this run gets; the summary's ``exit_code`` says how far.
 
-    *prepare* chooses the files to send (see ``planning.select_new``). Raises OrchestratorError when nothing was begun.
+    Raises OrchestratorError when nothing was begun.
     """
     clock = clock or SystemClock()
     base_url = settings_.checked_base_url(options.base_url or settings.base_url)
@@ -143,7 +145,7 @@ def run(
         Ledger(path) as ledger,
     ):
         execution = _Execution(manifest, settings, options, ledger, clock, run_id, base_url, key, deadline_s, watcher)
-        return execution.run(prepare or planning.select_new)
+        return execution.run()
 
 
 class _Execution:
@@ -177,9 +179,9 @@ class _Execution:
         self.progress = Progress()
         self.left: dict[int, str] = {}
 
-    def run(self, prepare: Callable[[Connection, planning.Scope], int]) -> Summary:
+    def run(self) -> Summary:
         with self.ledger.transaction() as connection:
-            plan = self._plan(connection, prepare)
+            plan = self._plan(connection)
             unfinished = tally(connection, plan.scope.manifest_id)
         log.info(
             "run.planned",
@@ -199,7 +201,7 @@ class _Execution:
             raise error
         return self._conclude(plan, error)
 
-    def _plan(self, connection: Connection, prepare: Callable[[Connection, planning.Scope], int]) -> Plan:
+    def _plan(self, connection: Connection) -> Plan:
         manifest, at = self.manifest, self.clock.now().isoformat(timespec="milliseconds")
         listed = planning.stage(connection, manifest.file_ids())
         scope = planning.register(
@@ -217,21 +219,35 @@ class _Execution:
             runs.forget_open(connection, scope.manifest_id)
         planning.forget_unsent(connection, scope, api=manifest.api)
         counts = planning.count(connection, scope, listed)
-        to_send = prepare(connection, scope)
-        ceiling = to_send * manifest.config.credits_per_file
-        if why := over_limits(manifest, to_send, ceiling):
-            raise OutOfCredits(f"{why}; nothing was sent")
         runs.begin(connection, self.run_id, scope.manifest_id, command=self.options.command, api=manifest.api, at=at)
-        chunks = planning.cut(
-            connection,
-            scope,
-            chunk_size=files_per_chunk(manifest),
-            job_config_id=scope.config_id,
-            api=manifest.api,
-            run_id=self.run_id,
-            at=at,
-        )
-        return Plan(scope, counts, chunks, to_send, ceiling)
+        chunks = files = ceiling = 0
+        for config, select in self._selections():
+            chosen = select(connection, scope)
+            files += chosen
+            ceiling += chosen * config.credits_per_file
+            chunks += planning.cut(
+                connection,
+                scope,
+                chunk_size=files_per_chunk(manifest),
+                job_config_id=planning.config_row(connection, config),
+                api=manifest.api,
+                run_id=self.run_id,
+                at=at,
+            )
+        if why := over_limits(manifest, files, ceiling):
+            raise OutOfCredits(f"{why}; nothing was sent")
+        return Plan(scope, counts, chunks, files, ceiling)
+
+    def _selections(self) -> Iterator[tuple[Config, Callable[[Connection, planning.Scope], int]]]:
+        """What to send: with which config, and how its files are chosen."""
+        if self.options.new:
+            yield self.manifest.config, planning.select_new
+        if (again := self.options.again) is not None:
+            again = replace(again, max_generations=self.manifest.limits.max_generations)
+            yield (
+                self.options.config or self.manifest.config,
+                lambda connection, scope: planning.select_again(connection, scope, again),
+            )
 
     async def _carry_out(self, plan: Plan) -> BaseException | None:
         """Run the stages, first for what an earlier run left with another API version; why they ended early, if so."""

@@ -225,6 +225,7 @@ class _Sending:
                 [(rows[result.file_id], result) for result in results],
                 at=work.at(),
                 error=str(error),
+                isolate=len(results) > 1,  # one unknown file ID has the whole call refused
             )
 
         await work.writer.write(write)

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, bindparam, text
 
 from orchestrator.errors import InputError
 from orchestrator.ledger.database import scalar_int
-from orchestrator.models import GOOD, Config, Review
+from orchestrator.models import BAD, GOOD, Config, Outcome, Review
 
 #: Rows a statement takes at once.
 BATCH = 10_000
@@ -197,15 +197,83 @@ def select_new(connection: Connection, scope: Scope) -> int:
     return scalar_int(connection, "SELECT count(*) FROM temp.chosen")
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which files with an outcome to submit again; all conditions that are set must hold."""
+
+    outcomes: tuple[Outcome, ...] = BAD
+    types: tuple[str, ...] = ()
+    below_confidence: float | None = None
+    file_ids: tuple[str, ...] = ()
+    run_id: str | None = None
+    error: str | None = None
+    max_generations: int | None = None  #: files submitted as often as this are left alone
+
+
+def select_again(connection: Connection, scope: Scope, selection: Selection) -> int:
+    """Choose, for the next cut, the wanted files that *selection* names, one generation on; how many.
+
+    A file of which a generation is under way is never chosen.
+    """
+    connection.exec_driver_sql("DROP TABLE IF EXISTS temp.named")
+    connection.exec_driver_sql("CREATE TEMP TABLE named (file_id TEXT PRIMARY KEY)")
+    if selection.file_ids:
+        connection.exec_driver_sql(
+            "INSERT OR IGNORE INTO temp.named VALUES (?)", [(file_id,) for file_id in selection.file_ids]
+        )
+    conditions = {
+        "r.outcome IN :outcomes": True,
+        "r.type IN :types": bool(selection.types),
+        "r.confidence < :below": selection.below_confidence is not None,
+        "w.file_id IN (SELECT file_id FROM temp.named)": bool(selection.file_ids),
+        "j.run_id = :run_id": selection.run_id is not None,
+        "instr(lower(coalesce(r.error, '')), lower(:error)) > 0": selection.error is not None,
+        "(SELECT max(g.generation) FROM files g WHERE g.manifest_id = f.manifest_id AND g.file_id = f.file_id"
+        " AND g.config_id = f.config_id) + 1 < :max_generations": selection.max_generations is not None,
+    }
+    _choose(
+        connection,
+        f"""
+        SELECT w.file_id, 1 + (SELECT max(g.generation) FROM files g WHERE g.manifest_id = f.manifest_id
+                               AND g.file_id = f.file_id AND g.config_id = f.config_id)
+        FROM temp.wanted w
+        JOIN files f ON f.manifest_id = :manifest_id AND f.file_id = w.file_id AND f.config_id = :config_id
+                    AND f.standing = 1
+        JOIN results r ON r.file_row = f.id JOIN jobs j ON j.id = f.chunk_id
+        WHERE {" AND ".join(condition for condition, applies in conditions.items() if applies)}
+          AND NOT EXISTS (SELECT 1 FROM files n LEFT JOIN results nr ON nr.file_row = n.id
+                          WHERE n.manifest_id = f.manifest_id AND n.file_id = f.file_id
+                            AND n.config_id = f.config_id AND nr.file_row IS NULL)
+        ORDER BY w.position
+        """,
+        scope,
+        outcomes=[outcome.value for outcome in selection.outcomes],
+        types=list(selection.types),
+        below=selection.below_confidence,
+        run_id=selection.run_id,
+        error=selection.error,
+        max_generations=selection.max_generations,
+    )
+    return scalar_int(connection, "SELECT count(*) FROM temp.chosen")
+
+
+def chosen(connection: Connection, most: int) -> list[str]:
+    """The first *most* of the chosen files."""
+    return list(
+        connection.execute(text("SELECT file_id FROM temp.chosen ORDER BY n LIMIT :most"), {"most": most}).scalars()
+    )
+
+
 def _choose(connection: Connection, query: str, scope: Scope, **parameters: object) -> None:
     connection.exec_driver_sql("DROP TABLE IF EXISTS temp.chosen")
     connection.exec_driver_sql(
         "CREATE TEMP TABLE chosen (n INTEGER PRIMARY KEY, file_id TEXT NOT NULL, generation INTEGER NOT NULL)"
     )
-    connection.execute(
-        text(f"INSERT INTO temp.chosen (file_id, generation) {query}"),
-        {"manifest_id": scope.manifest_id, "config_id": scope.config_id, **parameters},
-    )
+    values = {"manifest_id": scope.manifest_id, "config_id": scope.config_id, **parameters}
+    statement = text(f"INSERT INTO temp.chosen (file_id, generation) {query}")
+    used = {name: value for name, value in values.items() if f":{name}" in query}
+    lists = [name for name, value in used.items() if isinstance(value, list)]
+    connection.execute(statement.bindparams(*(bindparam(name, expanding=True) for name in lists)), used)
 
 
 def cut(

@@ -66,6 +66,7 @@ CREATE TABLE jobs (
   error TEXT,
   sends INTEGER NOT NULL DEFAULT 0,
   resends INTEGER NOT NULL DEFAULT 0 CHECK (resends <= 3),
+  isolate INTEGER NOT NULL DEFAULT 0 CHECK (isolate IN (0, 1)),
   accepted INTEGER NOT NULL DEFAULT 0 CHECK (accepted IN (0, 1)),
   held INTEGER NOT NULL DEFAULT 0 CHECK (held IN (0, 1)),
   mark TEXT,
@@ -81,6 +82,7 @@ CREATE TABLE jobs (
 CREATE UNIQUE INDEX jobs_job_id ON jobs (manifest_id, job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX jobs_open ON jobs (manifest_id, status, id)
   WHERE status IN ('pending', 'submitting', 'submitted', 'running');
+CREATE INDEX jobs_isolate ON jobs (manifest_id) WHERE isolate = 1;
 CREATE TABLE files (
   id INTEGER PRIMARY KEY,
   chunk_id INTEGER NOT NULL REFERENCES jobs (id),

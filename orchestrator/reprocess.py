@@ -1,0 +1,99 @@
+"""What ``retry`` sends: which files, with which changes to the manifest's config, at which ceiling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.errors import InputError, ManifestError, Problem
+from orchestrator.file_lists import FileList
+from orchestrator.ledger import Ledger, planning
+from orchestrator.ledger.planning import Selection
+from orchestrator.manifest import Manifest
+from orchestrator.manifest_yaml import Scalar
+from orchestrator.models import BAD, Config, Json, Mode, Outcome
+from orchestrator.planner import files_per_chunk
+
+#: How many file IDs ``--dry-run`` shows.
+MOST_SHOWN = 20
+
+
+def selection(
+    *,
+    outcomes: Sequence[str] | None,
+    types: Sequence[str] | None,
+    below_confidence: float | None,
+    file_ids: Sequence[str],
+    run_id: str | None,
+    error: str | None,
+) -> Selection:
+    """The files that the options name. Without any of them: what failed, is missing or was cancelled.
+
+    A condition that good results can meet (type, confidence, file) is for all outcomes, unless some are named.
+    Raises InputError.
+    """
+    try:
+        named = tuple(Outcome(outcome) for outcome in outcomes or ())
+    except ValueError:
+        raise InputError(f"--outcome must be one of {', '.join(Outcome)}") from None
+    everything = bool(types or file_ids or below_confidence is not None)
+    return Selection(
+        outcomes=named or (tuple(Outcome) if everything else BAD),
+        types=tuple(types or ()),
+        below_confidence=below_confidence,
+        file_ids=tuple(file_ids),
+        run_id=run_id,
+        error=error,
+    )
+
+
+def listed(path: str) -> list[str]:
+    """The file IDs in the list at *path*, in the formats of ``file_ids_from``. Raises ManifestError."""
+    found = FileList("--file-from", Scalar(1, 1, path, plain=False))
+    if problem := found.missing():
+        raise ManifestError([Problem(path, 1, 1, problem.message)])
+    problems: list[Problem] = []
+    file_ids = list(found.file_ids(problems))
+    if problems:
+        raise ManifestError(problems)
+    return file_ids
+
+
+def overridden(manifest: Manifest, *, mode: str | None, lang: str | None, max_pages: int | None) -> Config | None:
+    """The manifest's config with the options' changes; None without any. Raises InputError."""
+    config = manifest.config
+    if mode is not None:
+        if mode not in tuple(Mode):
+            raise InputError(f"--mode must be one of {', '.join(Mode)}")
+        if mode == Mode.MULTIMODAL and manifest.api == "v2":
+            raise InputError("--mode MULTIMODAL: only v1 has it; add --api v1")
+        config = replace(config, mode=Mode(mode))
+    if lang is not None:
+        config = replace(config, parsing_configuration=replace(config.parsing_configuration, lang=lang))
+    if max_pages is not None:
+        parsing = replace(config.parsing_configuration, max_pages=max_pages, target_pages=None)
+        config = replace(config, parsing_configuration=parsing)
+    return None if config == manifest.config else config
+
+
+def preview(
+    manifest: Manifest, path: Path, again: Selection, config: Config | None, *, rehearsal: bool
+) -> dict[str, Json]:
+    """What the retry would send: nothing is written. Raises LedgerError, ManifestError."""
+    with closing(Ledger(path, read_only=True)) as ledger, ledger.transaction() as connection:
+        planning.stage(connection, manifest.file_ids())
+        scope = planning.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
+        files = planning.select_again(
+            connection, scope, replace(again, max_generations=manifest.limits.max_generations)
+        )
+        shown = planning.chosen(connection, MOST_SHOWN)
+    return {
+        "manifest": manifest.name,
+        "files": files,
+        "chunks": math.ceil(files / files_per_chunk(manifest)),
+        "credits_ceiling": files * (config or manifest.config).credits_per_file,
+        "file_ids": shown,
+    }
