@@ -236,6 +236,52 @@ def export(
 
 
 @app.command()
+def doctor(
+    manifest: MaybeManifest = None,
+    ledger: LedgerOption = None,
+    base_url: BaseUrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at settings, ledger, key, clock and reachability: each good, or what to do."""
+    from orchestrator import doctor as doctors
+
+    findings = []
+    for finding in doctors.examine(manifest, ledger, base_url):
+        findings.append(finding)
+        if not as_json:
+            print(f"{'good' if finding.good else 'BAD '}  {finding.what:9} {safe(finding.words)}")
+    code = next((finding.exit_code for finding in findings if not finding.good), ExitCode.OK)
+    if as_json:
+        lines = [{"what": finding.what, "good": finding.good, "words": finding.words} for finding in findings]
+        _print_json({"good": code is ExitCode.OK, "exit_code": int(code), "findings": lines})
+    raise typer.Exit(int(code))
+
+
+@app.command()
+def adopt(
+    manifest: ManifestArgument,
+    ledger: LedgerOption = None,
+    api: ApiOption = None,
+    base_url: BaseUrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Record outcomes of jobs that the API has and the ledger does not: after a lost ledger, or an earlier script."""
+    from orchestrator import adopt as adopts
+    from orchestrator import logs
+
+    settings = _settings()
+    logs.configure(settings.log_level if not sys.stderr.isatty() else "WARNING")
+    found = adopts.adopt(_load(manifest, api), settings, _ledger_path(manifest, ledger), base_url=base_url)
+    if as_json:
+        _print_json(found.as_json())
+        return
+    print(f"{found.jobs_listed:,} jobs listed, {found.jobs_alike:,} of this manifest's config were not in the ledger")
+    print(f"{found.jobs_adopted:,} jobs adopted with {found.files_adopted:,} files")
+    if found.jobs_running:
+        print(f"{found.jobs_running:,} have not ended: run adopt again later, before the next run")
+
+
+@app.command()
 def sandbox(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8787,
     fault: FaultOption = None,

@@ -123,7 +123,7 @@ def _read(
     api = api or values["api"] or "v1"
     check_together(root, values, api, reading)
     lists = _lists(root, reading)
-    problems.sort(key=lambda problem: (problem.line, problem.column))
+    problems.sort()
     if problems:
         return None, lists, problems
     return _build(path, hashlib.sha256(data).hexdigest(), api, values, lists, reading.filled_in), lists, problems

@@ -118,7 +118,7 @@ def parse(data: bytes, file: str, loader: Loader = LOADER) -> tuple[Node | None,
     except Unreadable as error:
         problems.append(Problem(file, error.line, error.column, error.message))
         root = None
-    return root, problems
+    return root, sorted(problems)
 
 
 def shown(text: str) -> str:

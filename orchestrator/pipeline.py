@@ -52,7 +52,6 @@ def connect(
     wire = Wire(
         base_url,
         key,
-        clock=clock,
         timeout_s=settings.timeout_s,
         fresh_creates=not dialect.traits.idempotent,
         transport=transport,

@@ -21,7 +21,7 @@ from orchestrator.plaintext import safe
 
 
 def passing(error: BaseException) -> bool:
-    """Whether another attempt may do better. An upload costs nothing, so one that was answered by nobody is repeated."""
+    """Whether another attempt may do better. An upload is not billed, so a repeated one does no harm."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code in (408, 429) or error.response.status_code >= 500
     return isinstance(error, httpx.TransportError)
@@ -34,7 +34,7 @@ def passing(error: BaseException) -> bool:
     reraise=True,
 )
 def upload(client: httpx.Client, path: Path) -> str:
-    """The file ID that the API gives *path*. Raises OSError, httpx.HTTPError, or ValueError for an unreadable answer."""
+    """The file ID that the API gives *path*. Raises OSError, httpx.HTTPError, or ValueError when there is none."""
     with path.open("rb") as content:
         answer = client.post("/api/v1/beta/files", data={"purpose": "classify"}, files={"file": (path.name, content)})
     answer.raise_for_status()
@@ -57,7 +57,7 @@ def uploaded(client: httpx.Client, paths: Sequence[Path]) -> Iterator[tuple[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="scripts/upload", description="Upload files for classifying; print their IDs.")
+    parser = argparse.ArgumentParser("scripts/upload", description="Upload files for classifying; print their IDs.")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--csv", action="store_true", help="columns file_id and name, instead of one ID a line")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What several test files share: a clock that nobody waits for, a real HTTP server on loopback, and one small config."""
+"""What several test files share: a clock nobody waits for, a real HTTP server on loopback, and one small config."""
 
 from __future__ import annotations
 

@@ -59,7 +59,6 @@ class Wire:
         base_url: str,
         key: str,
         *,
-        clock: Clock,
         timeout_s: float,
         fresh_creates: bool,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -67,7 +66,6 @@ class Wire:
         """*fresh_creates*: creates never reuse a connection, as one that the API has just closed looks like a call
         that may have been sent. *transport* is for tests."""
         self._origin = httpx.URL(base_url)
-        self._clock = clock
         self._timeout_s = timeout_s
         self._key = key
         self.requests: Counter[str] = Counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -154,7 +153,7 @@ class RowReader:
         self.rows.append(FileResult(file_id, outcome, label, confidence, plain(result.get("reasoning"))))
 
     def _confidence(self, file_id: str, value: Json) -> float | None:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
             return float(value)
         self.oddities.append(f"the confidence of {plain(file_id)} is not a number from 0 to 1")
         return None

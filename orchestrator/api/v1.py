@@ -152,5 +152,5 @@ def _read_config(job: Mapping[str, Json]) -> Config | None:
                 tuple(int(page) for page in pages) if pages else None,
             ),
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None

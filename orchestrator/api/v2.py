@@ -113,7 +113,7 @@ class V2:
             file_id=plain(job.get("file_input")),
             transaction_id=plain(job.get("transaction_id")),
             parse_job_id=plain(job.get("parse_job_id")),
-            credits=_number(usage.get("credits")) if isinstance(usage, dict) else None,
+            credits=_credits(usage.get("credits")) if isinstance(usage, dict) else None,
             results=_read_result(job) if status in TERMINAL else None,
         )
 
@@ -199,9 +199,12 @@ def _read_config(job: Mapping[str, Json]) -> Config | None:
                 pages_of(pages) if pages else None,
             ),
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
 
-def _number(value: Json) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _credits(value: Json) -> float | None:
+    """*value* as an amount of credits; None when it can be none (JSON's integers know no end, and Python reads NaN)."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12:
+        return float(value)
+    return None

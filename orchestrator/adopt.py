@@ -1,0 +1,141 @@
+"""``orchestrator adopt``: outcomes of jobs that the API has and the ledger does not, recorded without paying again.
+
+Reconcile with an empty ledger: every job of the project that was created with the manifest's config is looked at, and
+what it says of the manifest's files is recorded, so that the next run buys only what is really missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Connection
+
+from orchestrator import reconcile
+from orchestrator import settings as settings_
+from orchestrator.api.client import Api
+from orchestrator.clock import SystemClock
+from orchestrator.collector import collect
+from orchestrator.errors import ExitCode, Rejected
+from orchestrator.ledger import Ledger, adopting, database, jobs, planning, runs
+from orchestrator.logs import redactor
+from orchestrator.manifest import Manifest
+from orchestrator.models import TERMINAL, JobResults, Json, RemoteJob
+from orchestrator.pipeline import connect
+from orchestrator.poller import record
+from orchestrator.settings import Settings
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What was found and what was recorded of it."""
+
+    manifest: str
+    jobs_listed: int  #: all of the project
+    jobs_alike: int  #: unknown to the ledger, and of the manifest's config
+    jobs_adopted: int
+    files_adopted: int
+    jobs_running: int  #: have not ended: adopt again later (v1 tells no files before)
+
+    def as_json(self) -> dict[str, Json]:
+        return asdict(self)
+
+
+def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str | None) -> Adopted:
+    """Raises OrchestratorError; what was recorded until then stays recorded."""
+    clock = SystemClock()
+    base = settings_.checked_base_url(base_url or settings.base_url)
+    key = settings_.key_of(settings)
+    redactor.add([key, *manifest.secrets])
+    run_id = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    at = clock.now().isoformat(timespec="milliseconds")
+    holder = {"command": f"orchestrator adopt (run {run_id})", "since": at}
+    with database.run_lock(path, manifest.name, holder), Ledger(path) as ledger:
+        with ledger.transaction() as connection:
+            planning.stage(connection, manifest.file_ids())
+            scope = planning.register(
+                connection,
+                manifest.name,
+                rehearsal=False,
+                origin=settings_.origin(base),
+                project_id=manifest.project_id,
+                config=manifest.config,
+                review=manifest.review,
+                path=str(Path(manifest.path).absolute()),
+                sha256=manifest.sha256,
+            )
+            runs.begin(connection, run_id, scope.manifest_id, command="adopt", api=manifest.api, at=at)
+
+        async def go() -> Adopted:
+            api = connect(manifest, manifest.api, settings, base_url=base, key=key, clock=clock, rng=random.Random())
+            try:
+                return await _adopt(api, manifest, ledger, scope, run_id, at)
+            finally:
+                await api.close()
+
+        adopted = asyncio.run(go())
+        with ledger.transaction() as connection:
+            runs.finish(connection, run_id, exit_code=int(ExitCode.OK), summary=adopted.as_json(), at=at)
+    return adopted
+
+
+async def _adopt(api: Api, manifest: Manifest, ledger: Ledger, scope: planning.Scope, run_id: str, at: str) -> Adopted:
+    listed = await reconcile.complete_listing(api)
+    with ledger.transaction() as connection:
+        known = jobs.known_job_ids(connection, [job.id for job in listed if job.config == manifest.config])
+    alike = [job for job in listed if job.config == manifest.config and job.id not in known]
+    alike.sort(key=lambda job: (job.created_at is None, job.created_at, job.id))
+    jobs_adopted = files_adopted = running = 0
+    for job in alike:
+        if job.status not in TERMINAL and job.file_id is None:
+            running += 1
+            continue
+        answer = await _results(api, job)
+        with ledger.transaction() as connection:
+            files = _take_in(connection, manifest, scope, job, answer, run_id, at)
+        jobs_adopted += files > 0
+        files_adopted += files
+        log.info("job.adopted", job_id=job.id, files=files)
+    return Adopted(manifest.name, len(listed), len(alike), jobs_adopted, files_adopted, running)
+
+
+async def _results(api: Api, job: RemoteJob) -> JobResults:
+    if job.status not in TERMINAL:
+        return JobResults(())
+    if job.results is not None:
+        return job.results
+    try:
+        return await api.results(job.id)
+    except Rejected:  # an ended job without results
+        return JobResults(())
+
+
+def _take_in(
+    connection: Connection,
+    manifest: Manifest,
+    scope: planning.Scope,
+    job: RemoteJob,
+    answer: JobResults,
+    run_id: str,
+    at: str,
+) -> int:
+    """Record what *job* says of the manifest's files that the ledger has nothing of; how many."""
+    told = [row.file_id for row in answer.rows] + ([job.file_id] if job.file_id else [])
+    file_ids = adopting.unrecorded(connection, scope, told)
+    if not file_ids:
+        return 0
+    chunk_id = adopting.take_in(connection, scope, file_ids, api=manifest.api, run_id=run_id, job_id=job.id, at=at)
+    jobs.note(connection, chunk_id, "adopted", "found in the API's list of jobs", at=at)
+    if job.status in TERMINAL:
+        chunk = jobs.chunk(connection, chunk_id)
+        ours = JobResults(tuple(row for row in answer.rows if row.file_id in set(file_ids)), answer.oddities)
+        record(
+            connection, chunk, job, collect(file_ids, [rule.type for rule in manifest.config.rules], job, ours), at=at
+        )
+    return len(file_ids)

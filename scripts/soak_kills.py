@@ -1,0 +1,189 @@
+"""kill -9 at random instants, over and over, against a real server, a real disk and real sockets.
+
+A night's manifest is run until it is complete; each run is killed after a random time, those that recover from a kill
+too. After every kill the ledger must be sound and must know of every job that the server made; after every night each
+file must have one outcome, the right one, and one job. Prints one JSON object; exit 0 when all of that held.
+
+Children are forked from a parent that has already imported the program: a thousand kills then cost minutes, and they
+fall on its work rather than on its imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import NoReturn
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from api_server import verdict
+from procs import ApiServer, LedgerState, environment, read_ledger, write_manifest
+
+from orchestrator import cli, export, logs, pipeline, runner, screens, settings  # noqa: F401 - for the children
+
+#: A killed run recovers for two settle times before it sends a lost call again: kills have to fall there too.
+SETTLE_S = 0.3
+
+#: Runs that may be needed without a kill before a night is complete. One is the promise.
+QUIET_RUNS = 1
+
+FILES_A_NIGHT = {"v1": 240, "v2": 60}
+
+
+def child(manifest: Path, log: Path) -> int:
+    """Start a run in a forked child; its process id."""
+    pid = os.fork()
+    if pid == 0:
+        _become_a_run(manifest, log)
+    return pid
+
+
+def _become_a_run(manifest: Path, log: Path) -> NoReturn:
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        sys.argv = ["orchestrator", "run", str(manifest), "--json"]
+        cli.main()
+    except SystemExit as end:
+        os._exit(int(end.code or 0))
+    finally:
+        os._exit(99)
+
+
+def code_of(pid: int, kill_after_s: float | None) -> int | None:
+    """Wait for *pid*, killing it after a while; its exit code, None when it was killed."""
+    if kill_after_s is not None:
+        until = time.monotonic() + kill_after_s
+        while time.monotonic() < until:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.002)
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return None if code == -signal.SIGKILL else code
+
+
+class Soak:
+    """Nights of work, killed until enough kills were made."""
+
+    def __init__(self, api: str, seed: int, folder: Path, server: ApiServer) -> None:
+        self.api = api
+        self.rng = random.Random(seed)
+        self.folder = folder
+        self.server = server
+        self.tally: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self.most_open = 0
+
+    def run(self, kills: int) -> None:
+        night = 0
+        while self.tally["kills"] < kills and not self.wrong:
+            night += 1
+            self._night(night, kills)
+        self.tally["nights"] = night
+
+    def _night(self, number: int, kills: int) -> None:
+        file_ids = [f"n{number}-f{i}" for i in range(FILES_A_NIGHT[self.api])]
+        manifest = write_manifest(self.folder, file_ids, api=self.api, chunk_size=8, name=f"night{number}")
+        ledger, log = self.folder / "ledger.db", self.folder / "log"
+        while self.tally["kills"] < kills:
+            code = code_of(child(manifest, log), self._kill_after())
+            if code is None:
+                self.tally["kills"] += 1
+                self._check_after_a_kill(read_ledger(ledger))
+            elif code == 0:
+                break
+            else:
+                self._complain(f"a run that was not killed ended with {code}")
+                return
+        code = code_of(child(manifest, log), None)
+        if code != 0:
+            self._complain(f"the last, undisturbed run ended with {code}")
+        self._check_the_night(file_ids, read_ledger(ledger))
+
+    def _kill_after(self) -> float:
+        """Half of the kills fall on planning and submitting, half on polling and on recovering from earlier kills."""
+        return self.rng.uniform(0.0, 0.5) if self.rng.random() < 0.5 else self.rng.uniform(0.0, 2.0)
+
+    def _check_after_a_kill(self, state: LedgerState) -> None:
+        if state.integrity != "ok":
+            self._complain(f"integrity_check says {state.integrity}")
+        unknown = self.server.stats().created.keys() - state.intents
+        if unknown:
+            self._complain(f"the server made jobs that the ledger had no intent for: {sorted(unknown)[:5]}")
+        unanswered = state.chunks.get("submitting", 0)
+        self.most_open = max(self.most_open, unanswered)
+        self.tally["kills_with_open_intents"] += unanswered > 0
+
+    def _check_the_night(self, file_ids: list[str], state: LedgerState) -> None:
+        stats = self.server.stats()
+        if stats.twice:
+            self._complain(f"created twice: {stats.twice[:5]}")
+        lost = [f for f in file_ids if state.outcomes.get(f, "lost") != verdict(f)["type"]]
+        if lost:
+            self._complain(f"{len(lost)} files without their outcome: {lost[:5]}")
+        if state.open:
+            self._complain(f"chunks left open: {dict(state.chunks)}")
+
+    def _complain(self, what: str) -> None:
+        self.wrong.append(f"after {self.tally['kills']} kills: {what}")
+
+
+def count_events(log: Path) -> Counter[str]:
+    """How often the runs logged each way of settling an unanswered call."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return Counter({name: text.count(f'"{name}"') for name in ("job.adopted", "create.absent", "create.held")})
+
+
+def soak(api: str, kills: int, seed: int) -> dict[str, object]:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, ApiServer() as server:
+        os.environ.clear()
+        os.environ.update(environment(server.url, ORCHESTRATOR_SETTLE_S=str(SETTLE_S)))
+        server.set(job_s=[0.05, 0.2])
+        work = Soak(api, seed, Path(folder), server)
+        work.run(kills)
+        events = count_events(Path(folder) / "log")
+        stats = server.stats()
+        keep = Path(folder, "log").read_text(errors="replace").splitlines()[-40:] if work.wrong else []
+    for line in keep:
+        print(line[:600], file=sys.stderr)
+    return {
+        "api": api,
+        "seed": seed,
+        **work.tally,
+        "most_open_intents": work.most_open,
+        **{name: count for name, count in sorted(events.items())},
+        "files": len(stats.created),
+        "created_twice": len(stats.twice),
+        "wrong": work.wrong,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    options.add_argument("--kills", type=int, default=1000)
+    options.add_argument("--api", choices=sorted(FILES_A_NIGHT), default="v1")
+    options.add_argument("--seed", type=int, default=0)
+    given = options.parse_args()
+    found = soak(given.api, given.kills, given.seed)
+    print(json.dumps(found))
+    return 1 if found["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""Real processes for the tests: an API server to talk to, and the program itself, started, signalled and read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+HERE = Path(__file__).parent
+ORCHESTRATOR = (sys.executable, "-m", "orchestrator")
+KEY = "llx-canary-6d1f"
+
+#: Every run has to be over by then; a hang is a failure, not a long test.
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What the server saw."""
+
+    created: Mapping[str, int]  #: file ID -> jobs that were made for it
+    jobs: Mapping[str, list[str]]  #: job ID -> its files
+    posts: int
+    requests: int
+
+    @property
+    def twice(self) -> list[str]:
+        return [file_id for file_id, times in self.created.items() if times > 1]
+
+
+class ApiServer:
+    """``api_server.py`` as a child process, for as long as the block runs."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "api_server.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._process.stdout is not None
+        self.url: str = json.loads(self._process.stdout.readline())
+        self._client = httpx.Client(base_url=self.url, trust_env=False, verify=False)  # noqa: S501 - loopback, no TLS
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._client.close()
+        self._process.kill()
+        with self._process:  # closes the pipes and reaps
+            pass
+
+    def set(self, **knobs: Any) -> None:
+        """Change ``api_server.Knobs``."""
+        self._client.post("/_set", json=knobs).raise_for_status()
+
+    def stats(self) -> Stats:
+        return Stats(**self._client.get("/_stats").raise_for_status().json())
+
+
+def write_manifest(
+    folder: Path, file_ids: Iterable[str], *, api: str = "v1", chunk_size: int = 10, name: str = "night"
+) -> Path:
+    """A manifest of *file_ids* in *folder*; beside it the ledger will be."""
+    path = folder / f"{name}.yaml"
+    folder.joinpath(f"{name}.txt").write_text("".join(f"{file_id}\n" for file_id in file_ids))
+    chunks = f"chunk_size: {chunk_size}\n" if api == "v1" else ""
+    path.write_text(
+        f"version: 1\nname: {name}\napi: {api}\n{chunks}rules:\n"
+        "  - {type: invoice, description: contains an invoice number and a total amount}\n"
+        "  - {type: receipt, description: proof of payment with a merchant name}\n"
+        f"file_ids_from: [{name}.txt]\n"
+    )
+    return path
+
+
+def environment(url: str, **more: str) -> dict[str, str]:
+    """What the program needs to be told, and nothing of what this process was told."""
+    return {
+        "LLAMA_CLOUD_API_KEY": KEY,
+        "LLAMA_CLOUD_BASE_URL": url,
+        "ORCHESTRATOR_SETTLE_S": "0.5",
+        "PATH": os.defpath,
+        **more,
+    }
+
+
+@dataclass
+class Ended:
+    """How a run ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Its ``--json`` object."""
+        summary: dict[str, Any] = json.loads(self.out)
+        return summary
+
+
+class Run:
+    """``orchestrator run MANIFEST --json`` as a child process with no terminal."""
+
+    def __init__(
+        self,
+        manifest: Path,
+        env: Mapping[str, str],
+        *options: str,
+        cwd: Path | None = None,
+        umask: int = 0o022,
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        """*before* is called in the child, ahead of the program."""
+        self._out = tempfile.TemporaryFile("w+b")
+        self._err = tempfile.TemporaryFile("w+b")
+        self.began = monotonic()
+        self.process = subprocess.Popen(
+            [*ORCHESTRATOR, "run", str(manifest), "--json", *options],
+            env=dict(env),
+            cwd=cwd or manifest.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=self._out,
+            stderr=self._err,
+            umask=umask,
+            preexec_fn=before,  # noqa: PLW1509 - no threads here
+            start_new_session=True,
+        )
+
+    def ended(self) -> Ended:
+        """Wait for its end."""
+        try:
+            code = self.process.wait(PATIENCE_S)
+        finally:
+            self.kill()
+        seconds = monotonic() - self.began
+        out, err = (self._read(file) for file in (self._out, self._err))
+        return Ended(code, out, err, seconds)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+
+    def log_so_far(self) -> str:
+        return os.pread(self._err.fileno(), 1 << 24, 0).decode()
+
+    @staticmethod
+    def _read(file: Any) -> str:
+        with file:
+            file.seek(0)
+            text: str = file.read().decode()
+            return text
+
+
+def run(manifest: Path, env: Mapping[str, str], *options: str, **how: Any) -> Ended:
+    """Start ``orchestrator run`` and wait for its end."""
+    return Run(manifest, env, *options, **how).ended()
+
+
+def wait_until(done: Callable[[], bool], *, what: str) -> None:
+    """Return as soon as *done*; another process is at work meanwhile. Fails after PATIENCE_S."""
+    from time import sleep
+
+    until = monotonic() + PATIENCE_S
+    while not done():
+        if monotonic() > until:
+            raise AssertionError(f"waited {PATIENCE_S:g} s in vain for {what}")
+        sleep(0.01)
+
+
+@dataclass(frozen=True)
+class LedgerState:
+    """What a ledger says, read from a copy: the next run must find the file as the last one left it."""
+
+    integrity: str
+    chunks: Mapping[str, int]  #: status -> chunks
+    intents: frozenset[str]  #: files of chunks whose create call was, or may have been, sent
+    outcomes: Mapping[str, str | None]  #: file ID -> type, for those that have an outcome
+
+    @property
+    def open(self) -> int:
+        return sum(self.chunks.get(status, 0) for status in ("pending", "submitting", "submitted", "running"))
+
+
+def read_ledger(path: Path) -> LedgerState:
+    """The state of the ledger at *path*; nobody may be writing to it."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy.db"
+        for ending in ("", "-wal"):
+            source = Path(f"{path}{ending}")
+            if source.exists():
+                shutil.copyfile(source, f"{copy}{ending}")
+        with closing(sqlite3.connect(copy)) as connection:
+            return _state(connection)
+
+
+def _state(connection: sqlite3.Connection) -> LedgerState:
+    def rows(statement: str) -> list[tuple[Any, ...]]:
+        return connection.execute(statement).fetchall()
+
+    ((integrity,),) = rows("PRAGMA integrity_check")
+    if not rows("SELECT 1 FROM sqlite_master WHERE name = 'jobs'"):
+        return LedgerState(integrity, {}, frozenset(), {})
+    return LedgerState(
+        integrity=integrity,
+        chunks=dict(rows("SELECT status, count(*) FROM jobs GROUP BY status")),
+        intents=frozenset(
+            file_id
+            for (file_id,) in rows(
+                "SELECT f.file_id FROM files f JOIN jobs j ON j.id = f.chunk_id WHERE j.status <> 'pending'"
+            )
+        ),
+        outcomes=dict(rows("SELECT f.file_id, r.type FROM files f JOIN results r ON r.file_row = f.id")),
+    )
