@@ -99,7 +99,11 @@ class Submitter:
             lambda connection: jobs.pending(connection, shard, after=after, most=room)
         )
         if chunks and not self._marked and not self._work.api.traits.idempotent:
-            self._work.mark = await newest_mark(self._work.api)
+            try:
+                self._work.mark = await newest_mark(self._work.api)
+            except RunStopped as error:
+                self._work.stop.stop_creates(error)
+                return
             self._marked = True
         for chunk in chunks:
             if chunk.id not in self._busy:

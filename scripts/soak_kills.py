@@ -16,10 +16,12 @@ import os
 import random
 import resource
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,10 +33,7 @@ from procs import ApiServer, LedgerState, environment, read_ledger, write_manife
 from orchestrator import cli, export, logs, pipeline, runner, screens, settings  # noqa: F401 - for the children
 
 #: A killed run recovers for two settle times before it sends a lost call again: kills have to fall there too.
-SETTLE_S = 0.3
-
-#: Runs that may be needed without a kill before a night is complete. One is the promise.
-QUIET_RUNS = 1
+SETTLE_S = 0.25
 
 FILES_A_NIGHT = {"v1": 240, "v2": 60}
 
@@ -76,11 +75,18 @@ def code_of(pid: int, kill_after_s: float | None) -> int | None:
     return None if code == -signal.SIGKILL else code
 
 
+def send_blindly(ledger: Path) -> None:
+    """The control: what most programs do after a crash with calls that were never answered."""
+    with closing(sqlite3.connect(ledger)) as connection, connection:
+        connection.execute("UPDATE jobs SET status = 'pending' WHERE status = 'submitting'")
+
+
 class Soak:
     """Nights of work, killed until enough kills were made."""
 
-    def __init__(self, api: str, seed: int, folder: Path, server: ApiServer) -> None:
+    def __init__(self, api: str, seed: int, folder: Path, server: ApiServer, *, naive: bool) -> None:
         self.api = api
+        self.naive = naive
         self.rng = random.Random(seed)
         self.folder = folder
         self.server = server
@@ -104,6 +110,8 @@ class Soak:
             if code is None:
                 self.tally["kills"] += 1
                 self._check_after_a_kill(read_ledger(ledger))
+                if self.naive:
+                    send_blindly(ledger)
             elif code == 0:
                 break
             else:
@@ -116,7 +124,7 @@ class Soak:
 
     def _kill_after(self) -> float:
         """Half of the kills fall on planning and submitting, half on polling and on recovering from earlier kills."""
-        return self.rng.uniform(0.0, 0.5) if self.rng.random() < 0.5 else self.rng.uniform(0.0, 2.0)
+        return self.rng.uniform(0.0, 0.4) if self.rng.random() < 0.5 else self.rng.uniform(0.0, 1.2)
 
     def _check_after_a_kill(self, state: LedgerState) -> None:
         if state.integrity != "ok":
@@ -148,13 +156,13 @@ def count_events(log: Path) -> Counter[str]:
     return Counter({name: text.count(f'"{name}"') for name in ("job.adopted", "create.absent", "create.held")})
 
 
-def soak(api: str, kills: int, seed: int) -> dict[str, object]:
+def soak(api: str, kills: int, seed: int, *, naive: bool) -> dict[str, object]:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, ApiServer() as server:
         os.environ.clear()
         os.environ.update(environment(server.url, ORCHESTRATOR_SETTLE_S=str(SETTLE_S)))
-        server.set(job_s=[0.05, 0.2])
-        work = Soak(api, seed, Path(folder), server)
+        server.set(job_s=[0.05, 0.2], lose_call=0.01, lose_answer=0.01)
+        work = Soak(api, seed, Path(folder), server, naive=naive)
         work.run(kills)
         events = count_events(Path(folder) / "log")
         stats = server.stats()
@@ -179,8 +187,9 @@ def main() -> int:
     options.add_argument("--kills", type=int, default=1000)
     options.add_argument("--api", choices=sorted(FILES_A_NIGHT), default="v1")
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--naive", action="store_true", help="control: send lost calls again blindly; has to fail")
     given = options.parse_args()
-    found = soak(given.api, given.kills, given.seed)
+    found = soak(given.api, given.kills, given.seed, naive=given.naive)
     print(json.dumps(found))
     return 1 if found["wrong"] else 0
 

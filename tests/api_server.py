@@ -14,7 +14,7 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from aiohttp import web
 
@@ -31,6 +31,8 @@ class Knobs:
     answer_s: tuple[float, float] = (0.0, 0.05)  #: and how long its answer then takes
     stuck: str = ""  #: jobs with a file ID that has this text do not end
     hold_creates: bool = False  #: create calls wait, without effect, until this is taken back
+    lose_call: float = 0.0  #: share of create calls whose connection is closed before they have their effect
+    lose_answer: float = 0.0  #: and after
 
 
 @dataclass
@@ -49,6 +51,7 @@ class State:
     by_key: dict[str, Job] = field(default_factory=dict)
     created: Counter[str] = field(default_factory=Counter)  #: file ID -> jobs that were made for it
     posts: int = 0
+    lost: int = 0  #: create calls that never had an effect
     requests: int = 0
     rng: random.Random = field(default_factory=lambda: random.Random(7))
 
@@ -71,12 +74,16 @@ def has_ended(state: State, job: Job) -> bool:
     return (datetime.now(UTC) - job.created_at).total_seconds() >= job.takes_s
 
 
-async def _make(state: State, body: dict[str, Any], file_ids: list[str], key: str | None) -> Job:
-    """Make a job, or find the one that was made under *key*, as slowly as the knobs say."""
+async def _make(request: web.Request, body: dict[str, Any], file_ids: list[str], key: str | None) -> Job:
+    """Make a job, or find the one that was made under *key*, as slowly and surely as the knobs say."""
+    state = request.app[STATE]
     state.posts += 1
     await asyncio.sleep(state.rng.uniform(*state.knobs.create_s))
     while state.knobs.hold_creates:
         await asyncio.sleep(0.01)
+    if state.rng.random() < state.knobs.lose_call:
+        state.lost += 1
+        _hang_up(request)
     job = state.by_key.get(key) if key else None
     if job is None:
         job = Job(str(uuid.uuid4()), body, file_ids, datetime.now(UTC), state.rng.uniform(*state.knobs.job_s))
@@ -84,8 +91,17 @@ async def _make(state: State, body: dict[str, Any], file_ids: list[str], key: st
         state.created.update(file_ids)
         if key:
             state.by_key[key] = job
+    if state.rng.random() < state.knobs.lose_answer:
+        _hang_up(request)
     await asyncio.sleep(state.rng.uniform(*state.knobs.answer_s))
     return job
+
+
+def _hang_up(request: web.Request) -> NoReturn:
+    """End the exchange as a broken network does: no status line, nothing."""
+    if request.transport is not None:
+        request.transport.abort()
+    raise asyncio.CancelledError
 
 
 def _common(job: Job, status: str) -> dict[str, Any]:
@@ -111,8 +127,8 @@ def _page(request: web.Request, jobs: list[Job]) -> tuple[list[Job], str | None]
 
 
 async def v1_create(request: web.Request) -> web.Response:
-    state, body = request.app[STATE], await request.json()
-    return web.json_response(_v1(state, await _make(state, body, body["file_ids"], None)))
+    body = await request.json()
+    return web.json_response(_v1(request.app[STATE], await _make(request, body, body["file_ids"], None)))
 
 
 async def v1_results(request: web.Request) -> web.Response:
@@ -122,8 +138,9 @@ async def v1_results(request: web.Request) -> web.Response:
 
 
 async def v2_create(request: web.Request) -> web.Response:
-    state, body = request.app[STATE], await request.json()
-    return web.json_response(_v2(state, await _make(state, body, [body["file_input"]], body["transaction_id"])))
+    body = await request.json()
+    job = await _make(request, body, [body["file_input"]], body["transaction_id"])
+    return web.json_response(_v2(request.app[STATE], job))
 
 
 async def get(request: web.Request) -> web.Response:
@@ -145,7 +162,13 @@ async def stats(request: web.Request) -> web.Response:
     state = request.app[STATE]
     job_files = {job.id: job.file_ids for job in state.jobs.values()}
     return web.json_response(
-        {"created": state.created, "jobs": job_files, "posts": state.posts, "requests": state.requests}
+        {
+            "created": state.created,
+            "jobs": job_files,
+            "posts": state.posts,
+            "lost": state.lost,
+            "requests": state.requests,
+        }
     )
 
 

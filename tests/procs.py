@@ -35,6 +35,7 @@ class Stats:
     created: Mapping[str, int]  #: file ID -> jobs that were made for it
     jobs: Mapping[str, list[str]]  #: job ID -> its files
     posts: int
+    lost: int  #: create calls that never had an effect
     requests: int
 
     @property

@@ -1,55 +1,264 @@
-"""Interim limiter: fixed spacing with AIMD."""
+"""How fast calls may leave: one pace for all callers of a kind, learnt from the API's own refusals.
+
+The limit is not known beforehand: the documented one is only the ceiling, and a free account has 20 calls a minute where
+a paid one has 40 a second. What is learnt, and how:
+
+* A refusal says that the API's window is full just now, so the calls it accepted within that window *are* the limit.
+  The window is taken to be a second; when a lone trial call is refused long after such a window must have emptied, it
+  is taken to be the next longer one that APIs use (``WINDOWS_S``).
+* A refusal that no count explains (a token bucket that has run dry) makes the pace fall by a factor.
+* The pace creeps up only while callers wait for it: quickly to just below what was last refused, then, after a long
+  calm, carefully past it. Each attempt that fails doubles the calm before the next.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.clock import Clock
 
+#: The windows over which APIs count calls, shortest first.
+WINDOWS_S = (1.0, 10.0, 60.0)
+
+#: Part of a known limit that is used: the rest absorbs the jitter of the network.
+MARGIN = 0.98
+
+#: How far a pace falls that was refused although nothing tells how far it was off.
+DECREASE = 0.7
+
+#: Even a pace that is refused all the time tries again.
+SLOWEST_PER_S = 1 / 60
+LONGEST_PAUSE_S = 60.0
+
+#: The pace is judged by the answers to this many calls, sent over at least a second.
+STEP_CALLS = 10
+
+#: Accepted calls before the first attempt to go past a known limit, and before any later one.
+CALM_CALLS = 200
+MOST_CALM_CALLS = 6400
+
+#: The first and the largest raise of an attempt; each raise is twice the one before.
+FIRST_RAISE = 0.005
+LARGEST_RAISE = 0.1
+
+#: A trial call whose answer takes longer than this no longer keeps the others waiting.
+TRIAL_S = 5.0
+
+#: A timer that fires late may be made up for by this much, so that oversleeping does not lower the pace.
+SLACK_S = 0.02
+
+#: How often a waiting caller looks whether an answer has ended the pause early.
+GLANCE_S = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    leave_at: float
+    """One call's permission to leave; handed back with what became of it."""
+
+    sent_at: float  #: monotonic seconds
 
 
 class Limiter(Protocol):
+    """The pace of one kind of call. Each ticket is handed back once: accepted or throttled."""
+
     @property
-    def rate_per_s(self) -> float: ...
+    def rate_per_s(self) -> float:
+        """The pace at present."""
+
     @property
-    def refused(self) -> int: ...
-    async def slot(self) -> Ticket: ...
-    def accepted(self, ticket: Ticket) -> None: ...
-    def throttled(self, ticket: Ticket, retry_after_s: float | None) -> None: ...
+    def refused(self) -> int:
+        """How many calls were answered with 429."""
+
+    async def slot(self) -> Ticket:
+        """Wait until the next call of this kind may leave; first come, first served."""
+
+    def accepted(self, ticket: Ticket) -> None:
+        """The call had any answer but 429, or none."""
+
+    def throttled(self, ticket: Ticket, retry_after_s: float | None) -> None:
+        """The call was answered with 429."""
+
+
+class Pacer:
+    """The decisions, without waiting: all times are monotonic seconds handed in by the caller."""
+
+    def __init__(self, ceiling_per_s: float) -> None:
+        self.ceiling = ceiling_per_s
+        self.rate = ceiling_per_s
+        self.told_until = float("-inf")  #: Retry-After: nothing leaves before
+        self._history: list[float] = []  # when calls left that were not refused; in order
+        self._last = float("-inf")  # the slot that was used last
+        self._window_s = WINDOWS_S[0]
+        # The gate: closed by a refusal, opened by a call that left later and was accepted.
+        self._refused_sent: float | None = None  # when the refused call left; None: open
+        self._closed_at = float("-inf")
+        self._full_since = 0.0  # when the oldest call left that counted when the gate closed
+        self._retry_at = float("-inf")  # when a trial call may leave
+        self._trials = 0
+        # The climb.
+        self._known_bad: float | None = None
+        self._known_good = 0.0
+        self._judged_from = 0.0
+        self._raise = FIRST_RAISE
+        self._calm = 0
+        self._calm_needed = CALM_CALLS
+
+    def earliest(self, came: float) -> float:
+        """When a caller who came at *came* and is first in the queue may leave, as things are."""
+        at = max(came, self._last + 1 / self.rate, self.told_until)
+        return at if self._refused_sent is None else max(at, self._retry_at)
+
+    @property
+    def closed(self) -> bool:
+        """Whether everything waits for a sign that the API accepts calls again; it may come at any time."""
+        return self._refused_sent is not None
+
+    def leave(self, at: float, now: float) -> None:
+        """The caller whose slot was *at* leaves *now*."""
+        if at > self._last + 2 / self.rate:
+            # A slot went unused: callers, not the pace, are what is scarce, and so the pace proves nothing.
+            self._judged_from = now
+        self._last = max(at, now - SLACK_S)
+        if self.closed:
+            self._retry_at = now + TRIAL_S
+        self._history.append(now)
+        if len(self._history) > 64 and self._history[len(self._history) // 2] < now - 2 * WINDOWS_S[-1]:
+            del self._history[: len(self._history) // 2]
+
+    def accepted(self, now: float, sent_at: float) -> None:
+        """The call that left at *sent_at* was not refused."""
+        if self._refused_sent is not None:
+            if sent_at <= self._refused_sent:
+                return
+            self._refused_sent, self._trials, self._judged_from = None, 0, now
+            return
+        self._calm += 1
+        if sent_at >= self._judged_from + max(WINDOWS_S[0], STEP_CALLS / self.rate):
+            self._judged_from = now
+            self._climb()
+
+    def throttled(self, now: float, sent_at: float, retry_after_s: float | None) -> None:
+        """The call that left at *sent_at* was refused; the API may have said for how long to stay away."""
+        index = bisect_left(self._history, sent_at)
+        if index < len(self._history) and self._history[index] == sent_at:
+            del self._history[index]
+        if retry_after_s is not None:
+            self.told_until = max(self.told_until, now + retry_after_s)
+        if sent_at <= self._closed_at:
+            return  # left before the pause began: it tells nothing new
+        if self.closed:
+            self._trials += 1
+            pause = min(2.0 ** (self._trials - 1), LONGEST_PAUSE_S)
+            self._widen(sent_at)
+            self._retry_at = now + pause
+        else:
+            self._full_since = self._oldest(sent_at)
+            self._slow_down(sent_at)
+            self._retry_at = max(now + 1 / self.rate, self._full_since + self._window_s)
+        self._refused_sent, self._closed_at = sent_at, now
+        self._calm, self._raise = 0, FIRST_RAISE
+
+    def _oldest(self, at: float) -> float:
+        """When the oldest call left that still counts at *at*."""
+        index = bisect_right(self._history, at - self._window_s)
+        return self._history[index] if index < len(self._history) else at
+
+    def _count(self, at: float) -> int:
+        """Calls accepted in the window that ends at *at*, as far as is known."""
+        history = self._history
+        return bisect_left(history, at) - bisect_right(history, at - self._window_s)
+
+    def _slow_down(self, at: float) -> None:
+        """Choose the pace after a call that left at *at* was refused."""
+        count = self._count(at)
+        measured = count / self._window_s
+        if measured and (measured < self.rate / 2 or (count >= STEP_CALLS and measured < 0.9 * self.rate)):
+            bad, rate = measured, MARGIN * measured
+        elif self.rate <= 1.1 * self._known_good:
+            bad = min(self.rate, measured) if count >= STEP_CALLS else self.rate
+            rate = MARGIN * bad
+        else:
+            bad, rate = self.rate, DECREASE * self.rate
+        self._set(bad, rate)
+
+    def _widen(self, at: float) -> None:
+        """A trial call that left at *at* was refused: the window is longer than was thought."""
+        waited = at - self._full_since
+        wider = next((window for window in WINDOWS_S if window > waited), WINDOWS_S[-1])
+        if wider <= self._window_s:
+            return
+        self._window_s = wider
+        measured = self._count(at) / self._window_s
+        if measured:
+            self._set(measured, min(self.rate, MARGIN * measured))
+
+    def _set(self, bad: float, rate: float) -> None:
+        self._calm_needed = min(2 * self._calm_needed, MOST_CALM_CALLS) if self._known_good else CALM_CALLS
+        self._known_bad = bad
+        self.rate = max(rate, SLOWEST_PER_S)
+        self._known_good = min(self._known_good, self.rate)
+
+    def _climb(self) -> None:
+        """The pace has stood its test: raise it if there is something to gain."""
+        self._known_good = max(self._known_good, self.rate)
+        top = self.ceiling
+        if self._known_bad is not None:
+            top = min(top, MARGIN * self._known_bad)
+            if self.rate >= top and self.rate < self.ceiling and self._calm >= self._calm_needed:
+                self._known_bad, top = None, self.ceiling
+        if self.rate < top:
+            self.rate = min(top, self.rate * (1 + self._raise))
+            self._raise = min(2 * self._raise, LARGEST_RAISE)
 
 
 class AdaptiveLimiter:
+    """The pace of one process, for any number of callers."""
+
     def __init__(self, ceiling_per_s: float, clock: Clock) -> None:
-        self._ceiling = ceiling_per_s
         self._clock = clock
-        self._rate = ceiling_per_s
-        self._next = clock.monotonic()
-        self._paused = 0.0
+        self._pacer = Pacer(ceiling_per_s)
+        self._turn = asyncio.Lock()  # wakes its waiters in the order they came, and forgets those that are cancelled
+        self._waiting = 0
         self.refused = 0
 
     @property
     def rate_per_s(self) -> float:
-        return self._rate
+        """The pace at present."""
+        return self._pacer.rate
+
+    @property
+    def paused_until(self) -> float | None:
+        """Until when (monotonic) nothing leaves, as far as is known; None when calls may leave."""
+        now = self._clock.monotonic()
+        until = max(self._pacer.told_until, self._pacer.earliest(now) if self._pacer.closed else now)
+        return until if until > now else None
+
+    def wait_s(self) -> float:
+        """How long a caller who came now would wait, as far as is known."""
+        now = self._clock.monotonic()
+        return self._pacer.earliest(now) - now + self._waiting / self._pacer.rate
 
     async def slot(self) -> Ticket:
-        now = self._clock.monotonic()
-        self._next = max(self._next, now, self._paused) + 1 / self._rate
-        leave_at = self._next - 1 / self._rate
-        if leave_at > now:
-            await self._clock.sleep(leave_at - now)
-        return Ticket(leave_at)
+        """Wait until the next call may leave; first come, first served. Cancelled, it leaves no trace."""
+        clock, pacer, came = self._clock, self._pacer, self._clock.monotonic()
+        self._waiting += 1
+        try:
+            async with self._turn:
+                while (at := pacer.earliest(came)) > (now := clock.monotonic()):
+                    await clock.sleep(min(at - now, GLANCE_S) if pacer.closed else at - now)
+                pacer.leave(at, now)
+                return Ticket(now)
+        finally:
+            self._waiting -= 1
 
     def accepted(self, ticket: Ticket) -> None:
-        self._rate = min(self._ceiling, self._rate * 1.001)
+        """The call had any answer but 429, or none."""
+        self._pacer.accepted(self._clock.monotonic(), ticket.sent_at)
 
     def throttled(self, ticket: Ticket, retry_after_s: float | None) -> None:
+        """The call was answered with 429: all callers wait, and go on more slowly."""
         self.refused += 1
-        now = self._clock.monotonic()
-        if ticket.leave_at >= self._paused:
-            self._rate = max(self._rate * 0.8, 0.2)
-            self._paused = now + (retry_after_s if retry_after_s is not None else 1.0)
+        self._pacer.throttled(self._clock.monotonic(), ticket.sent_at, retry_after_s)

@@ -164,8 +164,8 @@ def pages_of(text: str) -> tuple[int, ...]:
         if match is None:
             raise ValueError(f"not a range of pages: {part!r}")
         first, last = int(match[1]), int(match[2] or match[1])
-        if last - first > 100_000:
-            raise ValueError(f"too many pages: {part!r}")
+        if not 0 <= first - 1 <= last - 1 <= first + 100_000:
+            raise ValueError(f"not a range of pages: {part!r}")
         pages += range(first - 1, last)
     return tuple(pages)
 

@@ -193,6 +193,9 @@ class Checks:
         """The one object of the API that takes no unknown key."""
         for index, hook in enumerate(body.get("webhook_configurations") or []):
             loc: Loc = ("webhook_configurations", index)
+            if not isinstance(hook, dict):
+                self.add(loc, "model_type", "Input should be a valid dictionary or object", hook)
+                continue
             for name in sorted(hook.keys() - _WEBHOOK_KEYS):
                 self.add((*loc, name), "extra_forbidden", "Extra inputs are not permitted", hook[name])
             if not re.match("https?:", str(hook.get("webhook_url") or "https:")):

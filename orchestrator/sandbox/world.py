@@ -23,6 +23,10 @@ from orchestrator.sandbox.story import Story
 HOSTILE = '\x1b]0;owned\x07\x1b[2J=cmd|"/C calc"!A1,<script>alert(1)</script>\u202e\r\n\x00%s{0}'
 
 
+Keep = Callable[["Job"], bool]
+Found = tuple[list["Job"], str | None]
+
+
 class Phase(StrEnum):
     """Where a job is; each version of the API has its own words for it."""
 
@@ -171,8 +175,8 @@ class World:
             del self._by_transaction[job.project_id, job.transaction_id]
 
     def page(
-        self, version: str, token: str | None, size: int, keep: Callable[[Job], bool], oldest: float = float("-inf")
-    ) -> tuple[list[Job], str | None]:
+        self, version: str, token: str | None, size: int, keep: Keep, oldest: float = float("-inf")
+    ) -> Found:
         """Jobs that *keep* wants, newest first, none older than *oldest*; and the token of the next page.
 
         Raises ValueError for a token that was never given out.

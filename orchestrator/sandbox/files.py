@@ -1,0 +1,88 @@
+"""The files API: upload, list, get, delete. Of an upload only the words are kept."""
+
+from __future__ import annotations
+
+from orchestrator.models import Json
+from orchestrator.sandbox.checking import Call, Checks, Refused
+from orchestrator.sandbox.classifying import words_of
+from orchestrator.sandbox.world import File, World
+
+FILES = "/api/v1/beta/files"
+
+PURPOSES = ("user_data", "parse", "extract", "split", "classify", "sheet", "agent_app")
+
+#: How much of an upload is read for words, in bytes.
+READ_BYTES = 65_536
+
+
+def upload(world: World, call: Call) -> tuple[int, Json]:
+    given, checks = call.upload, Checks()
+    if given.content is None:
+        raise Refused(400, "file field is required for multipart requests.")
+    if not given.filename:
+        raise Refused(400, "File must have a filename.")
+    if not given.content:
+        raise Refused(400, "Uploaded file is empty.")
+    if given.purpose is None:
+        checks.add(("purpose",), "missing", "Field required", None)
+    else:
+        checks.one_of(given.purpose, ("purpose",), PURPOSES)
+    checks.done()
+    file = File(
+        id=f"dfl-{world.new_id('file')}",
+        name=given.filename,
+        project_id=call.project_id,
+        purpose=str(given.purpose),
+        external_file_id=given.external_file_id,
+        uploaded_at=world.now(),
+        words=words_of(given.content[:READ_BYTES].decode(errors="ignore")),
+    )
+    world.files[file.id] = file
+    return 201, _file(world, file)
+
+
+def list_files(world: World, call: Call) -> tuple[int, Json]:
+    size, project_id = call.whole_number("page_size", world.options.page_size, 1, 1000), call.project_id
+    name, external, ids = call.one("file_name"), call.one("external_file_id"), call.query.get("file_ids")
+    start = call.whole_number("page_token", 0, 0, None)
+    found = [
+        file
+        for file in reversed(world.files.values())
+        if file.project_id == project_id
+        and (name is None or file.name == name)
+        and (external is None or file.external_file_id == external)
+        and (ids is None or file.id in ids)
+    ]
+    items = [_file(world, file) for file in found[start : start + size]]
+    token = str(start + size) if start + size < len(found) else None
+    return 200, {"items": items, "next_page_token": token, "total_size": None}
+
+
+def get(world: World, call: Call) -> tuple[int, Json]:
+    return 200, _file(world, _found(world, call))
+
+
+def delete(world: World, call: Call) -> tuple[int, Json]:
+    del world.files[_found(world, call).id]
+    return 204, None
+
+
+def _found(world: World, call: Call) -> File:
+    file = world.files.get(call.id)
+    if file is None:
+        raise Refused(404, f"File {call.id} not found")
+    return file
+
+
+def _file(world: World, file: File) -> dict[str, Json]:
+    return {
+        "id": file.id,
+        "name": file.name,
+        "project_id": file.project_id,
+        "purpose": file.purpose,
+        "external_file_id": file.external_file_id,
+        "file_type": file.name.rpartition(".")[2] or None,
+        "last_modified_at": world.wall(file.uploaded_at).isoformat(),
+        "expires_at": None,
+        "download_url": None,
+    }
