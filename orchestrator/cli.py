@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from dataclasses import replace
@@ -423,12 +424,21 @@ def _crash() -> int:
     return int(ExitCode.BUG)
 
 
+def _interrupted(number: int, _: object) -> NoReturn:
+    """A signal to end where no create call can be out; while one can, the runner listens itself."""
+    _say(f"stopped by {signal.Signals(number).name}")
+    sys.exit(int(ExitCode.UNFINISHED))
+
+
 def main() -> NoReturn:
     """The console script: every way out is one of ``ExitCode``."""
     os.umask(0o077)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
+            signal.signal(number, _interrupted)
     code: int = ExitCode.OK
     try:
         app()  # ends in SystemExit: 0, 2 for a wrong call, or what a command asked for with typer.Exit

@@ -6,6 +6,7 @@ Global by nature: structlog and logging are configured once for the process.
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import sys
 from collections.abc import Iterable, MutableMapping
@@ -18,7 +19,7 @@ HIDDEN = "[hidden]"
 
 
 class Redactor:
-    """Takes exact secrets, and their base64 and URL forms, out of any text."""
+    """Takes exact secrets, and the forms that base64, URLs, JSON and Python's repr give them, out of any text."""
 
     def __init__(self) -> None:
         self._secrets: list[str] = []
@@ -27,7 +28,8 @@ class Redactor:
         for secret in secrets:
             if len(secret) >= 4:  # shorter ones would blank out ordinary words
                 encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
-                self._secrets += [secret, encoded, quote(secret, safe="")]
+                escaped = [repr(secret)[1:-1], ascii(secret)[1:-1], json.dumps(secret)[1:-1]]
+                self._secrets += {secret, encoded, quote(secret, safe=""), *escaped}
         self._secrets.sort(key=len, reverse=True)
 
     def text(self, value: str) -> str:

@@ -1,33 +1,277 @@
-"""Interim schedule: every job at 1 s, growing."""
+"""When to ask about which job: seldom, but soon after it ended. Pure: all times are monotonic seconds handed in.
+
+How long jobs take is learnt from the run's own ended jobs. From that follows, for a job that was alive when last asked
+about, how much time it is expected to have spent *ended and unnoticed*; it is asked about again when that reaches a
+small share of a usual duration. So asks are dense where jobs usually end, sparse before, and ever sparser for
+stragglers. Until a first job has ended, one of the oldest jobs after another is asked, as a scout for all.
+"""
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
+from collections import deque
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import accumulate, islice
 
-class PollSchedule:
-    def __init__(self, *, batch: int = 1, max_interval_s: float = 60.0) -> None:
-        self._batch = batch
-        self._max = max_interval_s
-        self._at: dict[int, float] = {}
-        self._step: dict[int, float] = {}
+#: Expected unnoticed time at which a job is asked about, as a share of the mean duration: for a call per job, and for
+#: calls that ask about many jobs at once, where one more ask costs next to nothing.
+SHARE_ALONE = 0.04
+SHARE_IN_BATCH = 0.015
+
+#: The same in seconds, at least: no call is worth less.
+LEAST_SHARE_S = 0.02
+
+#: With fewer jobs than this in flight, the wait for the last of them is the whole run's: the share shrinks with them.
+FEW_JOBS = 8
+FEWEST_SHARE = 0.25
+
+#: A batch that is not full waits this share of the mean duration for more jobs.
+HOLD = 0.06
+
+#: Until a first duration is known: the first ask; the gap to the next as a share of the time since the scouts set out,
+#: for every hundred jobs that wait for their news; and how many of the oldest jobs, of about one age, take turns.
+FIRST_ASK_S = 1.0
+SCOUT_GAP = 0.25
+SCOUT_FOR = 100
+SCOUTS = 16
+SCOUT_AGE = 0.8
+
+#: Durations of jobs of one size that are known before they are told from the others'.
+ENOUGH = 4
+
+#: Durations that are remembered: enough for a distribution, few enough to follow a drift.
+REMEMBERED = 128
+
+#: A gap between two asks about one job, at least.
+LEAST_GAP_S = 0.1
+
+
+class Durations:
+    """The distribution of the last durations, smoothed while they are few, with a tail for the longer ones to come."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=REMEMBERED)
+        self._unread = 0
+        self._sorted: list[float] = []
+        self._sums: list[float] = []
+        self.mean = 0.0
+        self.version = 0
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self._recent)
+
+    def learn(self, duration: float) -> None:
+        """A job took *duration* seconds."""
+        self._recent.append(max(duration, 0.001))
+        self._unread += 1
+        if self._unread * 8 < len(self._recent):
+            return
+        self._unread = 0
+        self.version += 1
+        spread = min(0.5, 0.5 / math.sqrt(len(self._recent)))
+        self._sorted = sorted(known * factor for known in self._recent for factor in (1 - spread, 1.0, 1 + spread))
+        self._sums = list(accumulate(self._sorted, initial=0.0))
+        self.mean = self._sums[-1] / len(self._sorted)
+
+    def _alive(self, age: float) -> tuple[float, float]:
+        """How many of the known jobs live longer than *age*, and how long all together lived until then.
+
+        One imaginary job stands for the tail: it outlives all others, and the older it is the longer it has to live.
+        """
+        known, longest = self._sorted, self._sorted[-1]
+        ended = bisect_right(known, age)
+        alive = len(known) - ended
+        lived = self._sums[ended] + alive * age
+        if age <= longest:
+            return alive + 1.0, lived + age
+        return alive + longest / age, lived + longest * (1 + math.log(age / longest))
+
+    def wait(self, age: float, share_s: float, most_s: float) -> float:
+        """How long after *age*, when it was alive, a job is expected to have been ended for *share_s*."""
+        alive, lived = self._alive(age)
+        low, high = 0.0, most_s
+        while high - low > 0.01 * high + 0.001:
+            middle = (low + high) / 2
+            unnoticed = middle - (self._alive(age + middle)[1] - lived) / alive
+            low, high = (middle, high) if unnoticed < share_s else (low, middle)
+        return high
+
+
+@dataclass(slots=True)
+class _Job:
+    started: float
+    kind: int
+    asked: float | None = None
+    asked_before: float | None = None  #: the ask before the last: it surely found the job alive
+    target: float | None = None  #: when it is worth an ask; None while only its age counts
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Jobs of about one size, and what is known of them."""
+
+    durations: Durations = field(default_factory=Durations)
+    fresh: list[tuple[float, int]] = field(default_factory=list)  #: (started, key), a heap: never asked about
+    first_age: float = math.inf  #: the age at which they are first asked about
+    first_age_of: tuple[int, int, int] = (-1, -1, -1)  #: what it was computed from
+
+
+class PollSchedule:
+    """Which jobs to ask about, and when. Every operation takes O(log n) for n jobs."""
+
+    def __init__(self, *, batch: int = 1, max_interval_s: float = 60.0) -> None:
+        """*batch* is how many jobs one status call can ask about."""
+        self._batch = batch
+        self._max_interval_s = max_interval_s
+        self._jobs: dict[int, _Job] = {}
+        self._kinds: dict[int, _Kind] = {}
+        self._all = Durations()
+        self._asked: list[tuple[float, int]] = []  # (target, key), a heap
+        self._ready: dict[int, float] = {}  # key -> target, in the order they became worth an ask
+        self._scouts: deque[int] = deque()
+        self._scout_at = math.inf  # the next scout's ask
+        self._set_out = math.inf  # the scouts' age, for those that were started by an earlier run, counts from here
+
+    def __len__(self) -> int:
+        return len(self._jobs)
 
     def add(self, key: int, started: float, size: int = 1) -> None:
-        self._at[key] = started + 1.0
-        self._step[key] = 0.5
+        """Take up a job of *size* files that was submitted at *started*, which may lie in the past."""
+        kind = size.bit_length()
+        self._jobs[key] = _Job(started, kind)
+        heappush(self._kinds.setdefault(kind, _Kind()).fresh, (started, key))
+        if not len(self._all) and len(self._scouts) < max(SCOUTS, self._batch):
+            self._scouts.append(key)
+            self._scout_at = min(self._scout_at, started + FIRST_ASK_S)
 
     def due(self, now: float, limit: int) -> list[int]:
-        return sorted((k for k, t in self._at.items() if t <= now), key=self._at.__getitem__)[: min(limit, self._batch)]
+        """The jobs to ask about now, in one call; at most *limit*, none while no call is worth it. Marks nothing."""
+        most = min(limit, self._batch)
+        if not len(self._all):
+            return self._scouting(now, most) if now >= self._scout_at else []
+        self._promote(now)
+        if len(self._ready) >= min(self._batch, len(self._jobs)) or now >= self._hold_until():
+            return list(islice(self._ready, most))
+        return []
 
     def next_at(self) -> float | None:
-        return min(self._at.values(), default=None)
+        """The earliest time at which ``due`` may name a job; None when there are no jobs."""
+        if not self._jobs:
+            return None
+        if not len(self._all):
+            return self._scout_at
+        if len(self._ready) >= min(self._batch, len(self._jobs)):
+            return next(iter(self._ready.values()))
+        return min(self._hold_until(), self._next_asked(), *(self._next_fresh(kind) for kind in self._kinds.values()))
 
     def asked(self, key: int, now: float) -> None:
-        if key in self._at:
-            self._step[key] = min(self._step[key] * 1.3, self._max)
-            self._at[key] = now + self._step[key]
+        """The job was asked about and had not ended, or is being asked about."""
+        job = self._jobs.get(key)
+        if job is None:
+            return
+        self._ready.pop(key, None)
+        job.asked_before, job.asked = job.asked, now
+        if not len(self._all):
+            self._scouted(key, now)
+            return
+        durations = self._durations(self._kinds[job.kind])
+        gap = durations.wait(max(now - job.started, 0.0), self._share_s(durations), self._max_interval_s)
+        job.target = now + min(max(gap, LEAST_GAP_S), self._max_interval_s)
+        heappush(self._asked, (job.target, key))
 
     def ended(self, key: int, now: float, duration: float | None) -> None:
-        self._at.pop(key, None)
-        self._step.pop(key, None)
+        """The job ended (or is no longer of interest); *duration* in the API's own words, None when it told none."""
+        job = self._jobs.pop(key, None)
+        if job is None:
+            return
+        self._ready.pop(key, None)
+        if duration is None:
+            duration = self._guess(job, now)
+        if duration is not None:
+            self._all.learn(duration)
+            self._kinds[job.kind].durations.learn(duration)
+        if key in self._scouts:
+            self._scouts.remove(key)
+            self._scout_at = now
+            if not self._scouts:
+                self._scouts.extend(islice(self._jobs, max(SCOUTS, self._batch)))
+
+    def _promote(self, now: float) -> None:
+        """Move what has become worth an ask to the ready jobs."""
+        while self._next_asked() <= now:
+            target, key = heappop(self._asked)
+            self._ready[key] = target
+        for kind in self._kinds.values():
+            while self._next_fresh(kind) <= now:
+                started, key = heappop(kind.fresh)
+                self._ready[key] = self._jobs[key].target = started + kind.first_age
+
+    def _hold_until(self) -> float:
+        """When the call goes although it is not full."""
+        oldest = next(iter(self._ready.values()), math.inf)
+        return oldest + HOLD * self._all.mean if self._batch > 1 else oldest
+
+    def _next_asked(self) -> float:
+        """When the first job that was asked about before is worth an ask."""
+        heap = self._asked
+        while heap:
+            target, key = heap[0]
+            job = self._jobs.get(key)
+            if job is not None and job.target == target and key not in self._ready:
+                return target
+            heappop(heap)
+        return math.inf
+
+    def _next_fresh(self, kind: _Kind) -> float:
+        """When the first job of *kind* that was never asked about is worth an ask."""
+        while kind.fresh:
+            started, key = kind.fresh[0]
+            job = self._jobs.get(key)
+            if job is not None and job.target is None:
+                return started + self._first_age(kind)
+            heappop(kind.fresh)
+        return math.inf
+
+    def _first_age(self, kind: _Kind) -> float:
+        durations = self._durations(kind)
+        known = (id(durations), durations.version, min(len(self._jobs), FEW_JOBS))
+        if known != kind.first_age_of:
+            kind.first_age_of = known
+            kind.first_age = durations.wait(0.0, self._share_s(durations), 20 * durations.mean)
+        return kind.first_age
+
+    def _durations(self, kind: _Kind) -> Durations:
+        return kind.durations if len(kind.durations) >= ENOUGH else self._all
+
+    def _share_s(self, durations: Durations) -> float:
+        """The expected unnoticed time that is worth an ask."""
+        if self._batch > 1:
+            return max(SHARE_IN_BATCH * durations.mean, LEAST_SHARE_S)
+        few = max(min(1.0, len(self._jobs) / FEW_JOBS), FEWEST_SHARE)
+        return max(SHARE_ALONE * durations.mean * few, LEAST_SHARE_S)
+
+    def _scouting(self, now: float, most: int) -> list[int]:
+        """The scouts whose turn it is: they are about as old as the oldest."""
+        jobs, scouts = self._jobs, self._scouts
+        oldest = min((jobs[key].started for key in scouts), default=now)
+        return list(islice((k for k in scouts if now - jobs[k].started >= SCOUT_AGE * (now - oldest)), most))
+
+    def _scouted(self, key: int, now: float) -> None:
+        """*key* was asked in vain, or is being asked: others look next, a little later."""
+        if key in self._scouts:
+            self._scouts.remove(key)
+            self._scouts.append(key)
+        if now >= self._scout_at:
+            self._set_out = min(self._set_out, now - FIRST_ASK_S)
+            gap = SCOUT_GAP * (now - self._set_out) / (1 + len(self._jobs) / SCOUT_FOR / self._batch)
+            self._scout_at = now + min(max(gap, LEAST_GAP_S), self._max_interval_s)
+
+    def _guess(self, job: _Job, now: float) -> float | None:
+        """How long a job took that was alive at the ask before the last, if that is known well enough."""
+        upper = now - job.started
+        lower = (job.asked_before or job.started) - job.started
+        if len(self._all) and upper <= 2 * self._all.mean:
+            lower = max(lower, upper / 2)  # the first ask that is due finds many that ended well before it
+        return (lower + upper) / 2 if upper <= max(2 * lower, 2 * FIRST_ASK_S) else None

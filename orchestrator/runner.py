@@ -221,7 +221,7 @@ class _Execution:
         counts = planning.count(connection, scope, listed)
         runs.begin(connection, self.run_id, scope.manifest_id, command=self.options.command, api=manifest.api, at=at)
         chunks = files = ceiling = 0
-        for config, select in self._selections():
+        for config, select in self._selections(counts.new):
             chosen = select(connection, scope)
             files += chosen
             ceiling += chosen * config.credits_per_file
@@ -238,9 +238,9 @@ class _Execution:
             raise OutOfCredits(f"{why}; nothing was sent")
         return Plan(scope, counts, chunks, files, ceiling)
 
-    def _selections(self) -> Iterator[tuple[Config, Callable[[Connection, planning.Scope], int]]]:
+    def _selections(self, new: int) -> Iterator[tuple[Config, Callable[[Connection, planning.Scope], int]]]:
         """What to send: with which config, and how its files are chosen."""
-        if self.options.new:
+        if self.options.new and new:
             yield self.manifest.config, planning.select_new
         if (again := self.options.again) is not None:
             again = replace(again, max_generations=self.manifest.limits.max_generations)
@@ -363,7 +363,7 @@ class _Execution:
 
 @contextmanager
 def _signals(work: Work) -> Iterator[None]:
-    """SIGTERM and SIGINT end the run in order; a second one ends the process at once."""
+    """A signal to end ends the run in order, a second one at once; what is ignored (nohup) stays ignored."""
     loop = asyncio.get_running_loop()
 
     def told(name: str) -> None:
@@ -372,7 +372,8 @@ def _signals(work: Work) -> Iterator[None]:
         log.warning("run.stopping", why=name)
         work.stop.stop_everything(Interrupted(f"stopped by {name}; run again to go on"))
 
-    caught = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in caught:
         loop.add_signal_handler(number, told, number.name)
     try:
@@ -380,6 +381,7 @@ def _signals(work: Work) -> Iterator[None]:
     finally:
         for number in caught:
             loop.remove_signal_handler(number)
+            signal.signal(number, before[number])
 
 
 @contextmanager

@@ -100,11 +100,11 @@ def checked_base_url(value: str) -> str:
     """*value* without a trailing slash. Raises SettingsError unless it is https, or http on loopback, and plain."""
     if any(ord(c) < 0x21 or ord(c) > 0x7E or c == "\\" for c in value):
         raise SettingsError("LLAMA_CLOUD_BASE_URL has characters that no URL has")
-    parts = urlsplit(value)
     try:
+        parts = urlsplit(value)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise SettingsError("LLAMA_CLOUD_BASE_URL: the port is not a number") from None
+        raise SettingsError("LLAMA_CLOUD_BASE_URL: the host or the port can't be read") from None
     if parts.scheme not in ("https", "http") or not host:
         raise SettingsError(f"LLAMA_CLOUD_BASE_URL must begin with https:// and name a host, such as {NORTH_AMERICA}")
     if "@" in parts.netloc or parts.query or parts.fragment:

@@ -174,7 +174,7 @@ def soak(api: str, kills: int, seed: int, *, naive: bool) -> dict[str, object]:
         "seed": seed,
         **work.tally,
         "most_open_intents": work.most_open,
-        **{name: count for name, count in sorted(events.items())},
+        **dict(sorted(events.items())),
         "files": len(stats.created),
         "created_twice": len(stats.twice),
         "wrong": work.wrong,

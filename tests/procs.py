@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import httpx
 
@@ -125,8 +124,9 @@ class Run:
         before: Callable[[], None] | None = None,
     ) -> None:
         """*before* is called in the child, ahead of the program."""
-        self._out = tempfile.TemporaryFile("w+b")
-        self._err = tempfile.TemporaryFile("w+b")
+        self._files = ExitStack()
+        self._out = self._files.enter_context(tempfile.TemporaryFile())
+        self._err = self._files.enter_context(tempfile.TemporaryFile())
         self.began = monotonic()
         self.process = subprocess.Popen(
             [*ORCHESTRATOR, "run", str(manifest), "--json", *options],
@@ -136,7 +136,7 @@ class Run:
             stdout=self._out,
             stderr=self._err,
             umask=umask,
-            preexec_fn=before,  # noqa: PLW1509 - no threads here
+            preexec_fn=before,
             start_new_session=True,
         )
 
@@ -144,26 +144,22 @@ class Run:
         """Wait for its end."""
         try:
             code = self.process.wait(PATIENCE_S)
+            return Ended(code, _text(self._out), self.log_so_far(), monotonic() - self.began)
         finally:
             self.kill()
-        seconds = monotonic() - self.began
-        out, err = (self._read(file) for file in (self._out, self._err))
-        return Ended(code, out, err, seconds)
 
     def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
+        """kill -9, unless it has ended."""
+        self.process.kill()
+        self.process.wait()
+        self._files.close()
 
     def log_so_far(self) -> str:
-        return os.pread(self._err.fileno(), 1 << 24, 0).decode()
+        return _text(self._err)
 
-    @staticmethod
-    def _read(file: Any) -> str:
-        with file:
-            file.seek(0)
-            text: str = file.read().decode()
-            return text
+
+def _text(file: IO[bytes]) -> str:
+    return os.pread(file.fileno(), 1 << 24, 0).decode()
 
 
 def run(manifest: Path, env: Mapping[str, str], *options: str, **how: Any) -> Ended:
@@ -173,8 +169,6 @@ def run(manifest: Path, env: Mapping[str, str], *options: str, **how: Any) -> En
 
 def wait_until(done: Callable[[], bool], *, what: str) -> None:
     """Return as soon as *done*; another process is at work meanwhile. Fails after PATIENCE_S."""
-    from time import sleep
-
     until = monotonic() + PATIENCE_S
     while not done():
         if monotonic() > until:

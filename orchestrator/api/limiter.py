@@ -1,7 +1,7 @@
 """How fast calls may leave: one pace for all callers of a kind, learnt from the API's own refusals.
 
-The limit is not known beforehand: the documented one is only the ceiling, and a free account has 20 calls a minute where
-a paid one has 40 a second. What is learnt, and how:
+The limit is not known beforehand: the documented one is only the ceiling, and a free account has 20 calls a minute
+where a paid one has 40 a second. What is learnt, and how:
 
 * A refusal says that the API's window is full just now, so the calls it accepted within that window *are* the limit.
   The window is taken to be a second; when a lone trial call is refused long after such a window must have emptied, it

@@ -14,6 +14,9 @@ from orchestrator.ledger.database import scalar_int
 from orchestrator.ledger.planning import GOOD_SQL
 from orchestrator.models import IN_FLIGHT, MOVES, TERMINAL, Chunk, Config, FileResult, JobStatus
 
+#: A result's confidence in whole percent, rounded down; -1 without one.
+PERCENT_SQL = "CAST(coalesce(r.confidence, -0.01) * 100 + 0.0000001 AS INTEGER)"
+
 SOURCES = {to: tuple(source for source in JobStatus if to in MOVES[source]) for to in JobStatus}
 
 
@@ -134,6 +137,21 @@ def end(
             rows,
         )
     _let_stand(connection, chunk_id)
+    _count(connection, "f.chunk_id = :chunk_id AND f.standing = 1", {"chunk_id": chunk_id}, sign=1)
+
+
+def _count(connection: Connection, which: str, parameters: dict[str, int], *, sign: int) -> None:
+    """Add the results of the files that meet the condition *which* to the tallies, or take them out."""
+    connection.execute(
+        text(f"""
+        INSERT INTO tallies (manifest_id, config_id, outcome, type, percent, files)
+        SELECT f.manifest_id, f.config_id, r.outcome, coalesce(r.type, ''), {PERCENT_SQL} AS percent, count(*)
+        FROM files f JOIN results r ON r.file_row = f.id WHERE {which}
+        GROUP BY f.manifest_id, f.config_id, r.outcome, r.type, percent
+        ON CONFLICT DO UPDATE SET files = files + :sign * excluded.files
+        """),
+        {"sign": sign, **parameters},
+    )
 
 
 def _let_stand(connection: Connection, chunk_id: int) -> None:
@@ -151,6 +169,8 @@ def _let_stand(connection: Connection, chunk_id: int) -> None:
         {"chunk_id": chunk_id},
     ).all()
     if rivals:
+        for rival in rivals:
+            _count(connection, "f.id = :old", {"old": rival.old_id}, sign=-1)
         swaps = [{"new": rival.new_id, "old": rival.old_id} for rival in rivals]
         connection.execute(text("UPDATE files SET standing = 0 WHERE id = :old"), swaps)
         connection.execute(text("UPDATE files SET standing = 1 WHERE id = :new"), swaps)

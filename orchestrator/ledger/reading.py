@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, Row, bindparam, text
 
+from orchestrator.ledger.database import scalar_int
+from orchestrator.ledger.jobs import PERCENT_SQL
 from orchestrator.ledger.planning import Scope
 from orchestrator.models import Json, Outcome
 
@@ -73,57 +75,71 @@ class Totals:
 
 def totals(connection: Connection, scope: Scope, *, wanted: bool, review: dict[str, Json]) -> Totals:
     """Of the staged files (*wanted*), or of all that the ledger has. A file that is being retried is unfinished."""
-    source = "temp.wanted w JOIN files f ON f.file_id = w.file_id" if wanted else "files f"
-    below = review.get("below_confidence")
-    grouped = connection.execute(
-        text(f"""
-        SELECT r.outcome, r.type, count(*) AS files,
-               sum(r.outcome = 'classified' AND :below IS NOT NULL AND coalesce(r.confidence, 0) < :below
-                   OR r.outcome = 'unmatched' AND :unmatched) AS review
-        FROM {source}
-        LEFT JOIN results r ON r.file_row = f.id
-        WHERE f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1
-        GROUP BY r.outcome, r.type
-        """),
-        {
-            "manifest_id": scope.manifest_id,
-            "config_id": scope.config_id,
-            "below": below,
-            "unmatched": bool(review.get("unmatched")),
-        },
-    ).all()
+    parameters = {"manifest_id": scope.manifest_id, "config_id": scope.config_id}
+    unfinished = scalar_int(
+        connection,
+        "SELECT count(*) FROM jobs j JOIN files f ON f.chunk_id = j.id WHERE j.manifest_id = :manifest_id "
+        "AND f.config_id = :config_id AND j.status IN ('pending', 'submitting', 'submitted', 'running')"
+        + (" AND EXISTS (SELECT 1 FROM temp.wanted w WHERE w.file_id = f.file_id)" if wanted else ""),
+        **parameters,
+    )
+    if wanted and not _all_wanted(connection, parameters):
+        counted = f"""
+            SELECT r.outcome, coalesce(r.type, '') AS type, {PERCENT_SQL} AS percent, count(*) AS files
+            FROM temp.wanted w JOIN files f ON f.file_id = w.file_id JOIN results r ON r.file_row = f.id
+            WHERE f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1
+            GROUP BY r.outcome, r.type, percent
+        """
+    else:
+        counted = "SELECT * FROM tallies WHERE manifest_id = :manifest_id AND config_id = :config_id AND files > 0"
     outcomes = dict.fromkeys(Outcome, 0)
     types: dict[str, int] = {}
-    unfinished = flagged = 0
-    for outcome, label, files, review_files in grouped:
-        if outcome is None:
-            unfinished += files
-            continue
-        outcomes[Outcome(outcome)] += files
-        flagged += review_files or 0
-        if label is not None:
-            types[label] = types.get(label, 0) + files
-    # A later generation that is under way: its file counts as unfinished, not as what it was.
-    again = connection.execute(
-        text(f"""
-        SELECT r.outcome, r.type, count(*) AS files
-        FROM jobs j JOIN files n ON n.chunk_id = j.id AND n.standing = 0
-        JOIN files f ON f.manifest_id = n.manifest_id AND f.file_id = n.file_id AND f.config_id = n.config_id
-                    AND f.standing = 1
-        JOIN results r ON r.file_row = f.id
-        WHERE j.manifest_id = :manifest_id AND j.status IN ('pending', 'submitting', 'submitted', 'running')
-          AND n.config_id = :config_id
-          {"AND EXISTS (SELECT 1 FROM temp.wanted w WHERE w.file_id = n.file_id)" if wanted else ""}
-        GROUP BY r.outcome, r.type
-        """),
-        {"manifest_id": scope.manifest_id, "config_id": scope.config_id},
-    ).all()
-    for outcome, label, files in again:
-        outcomes[Outcome(outcome)] -= files
-        unfinished += files
-        if label is not None:
-            types[label] -= files
+    flagged = 0
+    again = _under_way_again(connection, parameters, wanted=wanted)
+    for row in [*connection.execute(text(counted), parameters), *again]:
+        outcomes[Outcome(row.outcome)] += row.files
+        if row.type:
+            types[row.type] = types.get(row.type, 0) + row.files
+        # Told by whole percents: a threshold between two of them counts as the lower one.
+        if why_review(row.outcome, row.percent / 100, review):
+            flagged += row.files
     return Totals(outcomes, dict(sorted(types.items(), key=lambda item: (-item[1], item[0]))), unfinished, flagged)
+
+
+def _all_wanted(connection: Connection, parameters: dict[str, int]) -> bool:
+    """Whether the manifest lists every file that the ledger has under its config: then the tallies are its totals."""
+    known = scalar_int(
+        connection,
+        "SELECT coalesce((SELECT sum(files) FROM tallies "
+        "WHERE manifest_id = :manifest_id AND config_id = :config_id), 0) "
+        "+ coalesce((SELECT count(*) FROM jobs j JOIN files f ON f.chunk_id = j.id AND f.standing = 1 "
+        "WHERE j.manifest_id = :manifest_id AND f.config_id = :config_id "
+        "AND j.status IN ('pending', 'submitting', 'submitted', 'running')), 0)",
+        **parameters,
+    )
+    return known == scalar_int(connection, "SELECT count(*) FROM temp.wanted")
+
+
+def _under_way_again(
+    connection: Connection, parameters: dict[str, int], *, wanted: bool
+) -> list[Row[str, str, int, int]]:
+    """Results of files of which a later generation is under way, to be taken off: those files are unfinished."""
+    return list(
+        connection.execute(
+            text(f"""
+            SELECT r.outcome, coalesce(r.type, '') AS type, {PERCENT_SQL} AS percent, -count(*) AS files
+            FROM jobs j JOIN files n ON n.chunk_id = j.id AND n.standing = 0
+            JOIN files f ON f.manifest_id = n.manifest_id AND f.file_id = n.file_id AND f.config_id = n.config_id
+                        AND f.standing = 1
+            JOIN results r ON r.file_row = f.id
+            WHERE j.manifest_id = :manifest_id AND j.status IN ('pending', 'submitting', 'submitted', 'running')
+              AND n.config_id = :config_id
+              {"AND EXISTS (SELECT 1 FROM temp.wanted w WHERE w.file_id = n.file_id)" if wanted else ""}
+            GROUP BY r.outcome, r.type, percent
+            """),
+            parameters,
+        )
+    )
 
 
 def failed_files(connection: Connection, scope: Scope, most: int) -> list[dict[str, str]]:

@@ -2,7 +2,8 @@
 
 One row of ``jobs`` is one chunk and its job; one row of ``files`` is one deliberate submission of one file under one
 config (its *generation*); ``results`` says how that ended. ``files.standing`` marks, for each file under each config,
-the generation that counts. Every change of a job's status leaves an event: a trigger writes it, so no caller forgets.
+the generation that counts; ``tallies`` sums those up, so that no status has to read a million rows. Every change of a
+job's status leaves an event: a trigger writes it, so no caller forgets.
 """
 
 from __future__ import annotations
@@ -103,6 +104,15 @@ CREATE TABLE results (
   error TEXT,
   CHECK ((outcome = 'classified') = (type IS NOT NULL))
 );
+CREATE TABLE tallies (
+  manifest_id INTEGER NOT NULL,
+  config_id INTEGER NOT NULL,
+  outcome TEXT NOT NULL,
+  type TEXT NOT NULL,
+  percent INTEGER NOT NULL,
+  files INTEGER NOT NULL CHECK (files >= 0),
+  PRIMARY KEY (manifest_id, config_id, outcome, type, percent)
+) WITHOUT ROWID;
 CREATE TABLE events (
   id INTEGER PRIMARY KEY,
   at TEXT NOT NULL,

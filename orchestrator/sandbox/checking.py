@@ -22,12 +22,13 @@ Loc = tuple[str | int, ...]
 
 
 class Refused(Exception):
-    """The call is answered with *status* and ``{"detail": detail}``."""
+    """The call is answered with *status* and ``{"detail": detail}``; *wait_s* is for a 429's ``Retry-After``."""
 
-    def __init__(self, status: int, detail: Json) -> None:
+    def __init__(self, status: int, detail: Json, *, wait_s: float = 1.0) -> None:
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
+        self.wait_s = wait_s
 
 
 @dataclass(frozen=True, slots=True)

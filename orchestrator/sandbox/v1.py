@@ -10,11 +10,13 @@ from orchestrator.sandbox.world import UNDER_WAY, Found, Job, Keep, Phase, Spec,
 
 JOBS = "/api/v1/classifier/jobs"
 
-LANGUAGES = frozenset(
-    "af az bs cs cy da de en es et fr ga hr hu id is it ku la lt lv mi ms mt nl no oc pi pl pt ro rs_latin sk sl sq sv sw "
-    "tl tr uz vi ar fa ug ur bn as mni ru rs_cyrillic be bg uk mn abq ady kbd ava dar inh che lbe lez tab tjk hi mr ne bh "
-    "mai ang bho mah sck new gom sa bgc th ch_sim ch_tra ja ko ta te kn".split()
-)
+_LANGUAGE_NAMES = """
+af az bs cs cy da de en es et fr ga hr hu id is it ku la lt lv mi ms mt nl no oc pi pl pt ro rs_latin sk sl sq sv sw
+tl tr uz vi ar fa ug ur bn as mni ru rs_cyrillic be bg uk mn abq ady kbd ava dar inh che lbe lez tab tjk hi mr ne bh
+mai ang bho mah sck new gom sa bgc th ch_sim ch_tra ja ko ta te kn
+"""
+
+LANGUAGES = frozenset(_LANGUAGE_NAMES.split())
 
 WORDS = {
     Phase.PENDING: "PENDING",

@@ -40,11 +40,10 @@ def create(world: World, call: Call) -> tuple[int, Json]:
         checks.done()
         if original := world.of_transaction(project_id, key):
             return 200, job_json(world, original)
-    document = body.get("file_input") or body.get("file_id") or body.get("parse_job_id")
-    if document is None:
+    given = body.get("file_input") or body.get("file_id") or body.get("parse_job_id")
+    if given is None:
         checks.add(("file_input",), "missing", "Field required", body)
-    else:
-        checks.text(document, ("file_input",), 1, 200)
+    document = checks.text(given or "-", ("file_input",), 1, 200)
     spec = _spec(checks, body)
     checks.webhooks(body)
     checks.done()
@@ -84,7 +83,7 @@ def list_jobs(world: World, call: Call) -> tuple[int, Json]:
     if job_ids := call.query.get("job_ids"):
         named = (world.find("v2", job_id) for job_id in dict.fromkeys(job_ids))
         jobs = [job for job in named if job is not None and job.created_at >= oldest and keep(job)]
-        start = int(call.one("page_token") or 0)
+        start = call.whole_number("page_token", 0, 0, None)
         token = str(start + size) if start + size < len(jobs) else None
         jobs = jobs[start : start + size]
     else:

@@ -174,9 +174,7 @@ class World:
         if job.transaction_id is not None:
             del self._by_transaction[job.project_id, job.transaction_id]
 
-    def page(
-        self, version: str, token: str | None, size: int, keep: Keep, oldest: float = float("-inf")
-    ) -> Found:
+    def page(self, version: str, token: str | None, size: int, keep: Keep, oldest: float = float("-inf")) -> Found:
         """Jobs that *keep* wants, newest first, none older than *oldest*; and the token of the next page.
 
         Raises ValueError for a token that was never given out.

@@ -1,0 +1,232 @@
+"""The simulated API of both versions: what it has committed, what it shows of that and when, and how each job ends."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from orchestrator.models import Json
+from simulation.loop import EPOCH
+
+#: A commit may come so long after its call is over, and a listing may lag so far behind a commit: each under settle_s.
+MOST_LATE_S, MOST_LAG_S = 24.0, 24.0
+SETTLE_S = 30.0
+TIMEOUT_S = 10.0
+#: Results of an ended job may take so long; the program asks three times within three seconds.
+MOST_RESULTS_LAG_S = 2.5
+
+#: The types that the simulated rules name.
+TYPES = ("invoice", "receipt")
+
+GOOD_WORDS = {"v1": ("SUCCESS", "PARTIAL_SUCCESS"), "v2": ("COMPLETED",)}
+BAD_WORDS = {"v1": ("ERROR", "CANCELLED"), "v2": ("FAILED", "CANCELLED")}
+
+
+@dataclass(frozen=True, slots=True)
+class Climate:
+    """How hostile one episode is; rates are chances a call, a job, a row or a crash point."""
+
+    create_faults: float
+    read_faults: float
+    crashes: float
+    late: float
+    lag: float
+    bad_jobs: float
+    missing_rows: float
+    odd_rows: float
+    poison: float
+    stops: float
+    ledger_faults: float
+    strangers: int
+    newest_first: bool
+    page_size: int
+    outage: tuple[float, float]
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Climate:
+        """Some episodes are calm in some ways and hostile in others."""
+
+        def rate(*choices: float) -> float:
+            return rng.choice(choices)
+
+        began = rng.uniform(0, 60)
+        return cls(
+            create_faults=rate(0, 0.2, 0.5, 0.8),
+            read_faults=rate(0, 0.1, 0.3),
+            crashes=rate(0, 0.005, 0.02, 0.06),
+            late=rate(0, 0.5, 1),
+            lag=rate(0, 0.5, 1),
+            bad_jobs=rate(0, 0, 0.2, 0.6),
+            missing_rows=rate(0, 0, 0.1),
+            odd_rows=rate(0, 0, 0.2),
+            poison=rate(0, 0, 0.1),
+            stops=rate(0, 0.3),
+            ledger_faults=rate(0, 0, 0.01),
+            strangers=rng.choice((0, 0, 2, 5)),
+            newest_first=rng.random() < 0.7,
+            page_size=rng.choice((2, 3, 100)),
+            outage=(began, began + rate(0, 0, 20, 100)),
+        )
+
+
+@dataclass(slots=True)
+class SimJob:
+    """One job that the API has made, or surely will have made by ``commit_at``; it was or will be paid for."""
+
+    id: str
+    files: tuple[str, ...]
+    request: dict[str, Json]
+    commit_at: float
+    listed_at: float
+    ends_at: float
+    results_at: float
+    word: str
+    odd_word: str | None
+    rows: list[tuple[str | None, Json]]
+    chunk_id: int | None = None  #: None: a stranger's
+    generation: int = 0
+
+    @property
+    def provable(self) -> bool:
+        """Whether its rows are all of its own files, and there are some."""
+        return bool(self.rows) and all(file in self.files for file, _ in self.rows)
+
+    def expected(self, file_id: str, api: str) -> tuple[str, str | None]:
+        """(outcome, type) that an honest reader of this job reports for *file_id*."""
+        for file, result in self.rows:
+            if file == file_id:
+                if result is None:
+                    return "failed", None
+                return ("unmatched", None) if result["type"] is None else ("classified", result["type"])
+        if self.word in GOOD_WORDS[api]:
+            return ("missing" if api == "v1" else "failed"), None
+        return ("cancelled" if self.word == "CANCELLED" else "failed"), None
+
+
+@dataclass(slots=True)
+class World:
+    """Everything outside the program. ``violations`` is what must never have happened."""
+
+    api: str
+    seed: int
+    rng: random.Random
+    climate: Climate
+    now: float = 0.0
+    calm: bool = False  #: from now on nothing goes wrong any more
+    jobs: list[SimJob] = field(default_factory=list)
+    by_key: dict[str, SimJob] = field(default_factory=dict)
+    unknown_files: set[str] = field(default_factory=set)
+    sinking_files: set[str] = field(default_factory=set)
+    violations: list[str] = field(default_factory=list)
+    #: (file, generation) of creates that were refused for good: no job will ever have them.
+    refused: set[tuple[str, int]] = field(default_factory=set)
+    _trace: hashlib._Hash = field(default_factory=hashlib.sha256)
+    events: list[str] = field(default_factory=list)
+
+    def tell(self, *what: object) -> None:
+        """One event of the episode, in the order in which they happened."""
+        line = f"{self.now:.6f} {' '.join(map(str, what))}"
+        self.events.append(line)
+        self._trace.update(line.encode() + b"\n")
+
+    @property
+    def trace(self) -> str:
+        return self._trace.hexdigest()
+
+    def violated(self, what: str) -> None:
+        self.tell("VIOLATION", what)
+        self.violations.append(what)
+
+    def chance(self, rate: float) -> bool:
+        return not self.calm and self.rng.random() < rate
+
+    def in_outage(self) -> bool:
+        began, ended = self.climate.outage
+        return not self.calm and began <= self.now < ended
+
+    def commit(self, files: tuple[str, ...], request: dict[str, Json], delay_s: float) -> SimJob:
+        """A create call takes effect after *delay_s*; a known idempotency key brings back its first job."""
+        key = request.get("transaction_id")
+        known = self.by_key.get(str(key)) if key is not None else None
+        if known is not None:
+            known.commit_at = min(known.commit_at, self.now + delay_s)
+            return known
+        rng, at = self.rng, self.now + delay_s
+        lag = rng.uniform(0, MOST_LAG_S) if self.chance(self.climate.lag) else 0.0
+        ends = at + rng.choice((rng.uniform(0.3, 5), rng.uniform(1, 60), rng.uniform(1, 400)))
+        results = ends + (rng.uniform(0, MOST_RESULTS_LAG_S) if self.chance(0.2) and self.api == "v1" else 0.0)
+        word = self._end(files)
+        odd = rng.choice(("QUEUED", "PAUSED", "")) if self.chance(0.05) else None
+        job_id = f"job-{len(self.jobs):04d}"
+        rows = self._rows(files, word)
+        job = SimJob(job_id, files, request, at, at + lag, ends, results, word, odd, rows)
+        self.jobs.append(job)
+        if key is not None:
+            self.by_key[str(key)] = job
+        return job
+
+    def _end(self, files: tuple[str, ...]) -> str:
+        if self.sinking_files.intersection(files):
+            return BAD_WORDS[self.api][0]
+        if self.chance(self.climate.bad_jobs):
+            return self.rng.choice(BAD_WORDS[self.api])
+        return self.rng.choice(GOOD_WORDS[self.api])
+
+    def _rows(self, files: tuple[str, ...], word: str) -> list[tuple[str | None, Json]]:
+        rng, rows = self.rng, list[tuple[str | None, Json]]()
+        bad = word in BAD_WORDS[self.api]
+        keep = rng.choice((0.0, 0.5)) if bad and self.api == "v1" else float(not bad)
+        for file_id in files:
+            absent = self.api == "v1" and self.chance(self.climate.missing_rows)
+            if rng.random() >= keep or absent or file_id in self.sinking_files:
+                continue
+            null = rng.random() < (0.4 if word == "PARTIAL_SUCCESS" else 0.05)
+            label = rng.choice((*TYPES, None))
+            result = {"type": label, "confidence": round(rng.random(), 3), "reasoning": f"seen in {file_id}"}
+            rows.append((file_id, None if null else result))
+            if self.api == "v1" and self.chance(self.climate.odd_rows):
+                rows.append(rng.choice((rows[-1], (f"stranger-{rng.randrange(9)}", result), (None, result))))
+        rng.shuffle(rows)
+        return rows
+
+    def add_strangers(self, request: dict[str, Json]) -> None:
+        """Jobs of somebody else in the same project, some of them made with the very same rules."""
+        for n in range(self.climate.strangers):
+            files = (f"theirs-{n}",)
+            other = {**request, "rules": [{"type": "other", "description": "what somebody else asks"}]}
+            job = self.commit(files, self.rng.choice((request, other)), self.rng.uniform(-900, 60))
+            job.rows = [(files[0], None)]
+            job.word = GOOD_WORDS[self.api][0]
+
+    def find(self, job_id: str) -> SimJob | None:
+        return next((job for job in self.jobs if job.id == job_id and job.commit_at <= self.now), None)
+
+    def listed(self) -> list[SimJob]:
+        """What a listing shows now, in the order that this API lists in."""
+        shown = [job for job in self.jobs if max(job.commit_at, job.listed_at) <= self.now]
+        return sorted(shown, key=lambda job: job.commit_at, reverse=self.climate.newest_first)
+
+    def as_json(self, job: SimJob) -> dict[str, Json]:
+        """The job as GET and list tell it."""
+        ended = self.now >= job.ends_at
+        word = job.word if ended else (job.odd_word if job.odd_word is not None else self._open_word(job))
+        told: dict[str, Json] = {
+            "id": job.id,
+            "project_id": "project",
+            "user_id": "user",
+            "status": word,
+            "error_message": "it failed" if ended and job.word in BAD_WORDS[self.api] else None,
+            "created_at": (EPOCH + timedelta(seconds=job.commit_at)).isoformat(),
+            "updated_at": (EPOCH + timedelta(seconds=min(self.now, job.ends_at))).isoformat(),
+        }
+        if self.api == "v1":
+            return told | {name: job.request[name] for name in ("rules", "mode", "parsing_configuration")}
+        told |= {name: job.request.get(name) for name in ("file_input", "transaction_id", "configuration")}
+        if ended and job.rows:
+            told["result"] = job.rows[0][1]
+        return told
+
+    def _open_word(self, job: SimJob) -> str:
+        return "RUNNING" if self.api == "v2" and self.now > (job.commit_at + job.ends_at) / 2 else "PENDING"

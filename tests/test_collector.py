@@ -1,0 +1,160 @@
+"""An ended job's answer becomes exactly one outcome for each of its files, whatever the answer is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.collector import WITHOUT_ROW, collect
+from orchestrator.errors import ContractBroken
+from orchestrator.models import TERMINAL, FileResult, JobResults, JobStatus, Outcome, RemoteJob
+
+TYPES = ("invoice", "receipt")
+WORDS = {
+    JobStatus.SUCCEEDED: "SUCCESS",
+    JobStatus.FAILED: "ERROR",
+    JobStatus.CANCELLED: "CANCELLED",
+}
+
+
+def ended(status: JobStatus = JobStatus.SUCCEEDED, error: str | None = None) -> RemoteJob:
+    return RemoteJob("job-1", status, WORDS[status], error=error)
+
+
+def row(file_id: str, label: str | None = "invoice", confidence: float | None = 0.9) -> FileResult:
+    outcome = Outcome.UNMATCHED if label is None else Outcome.CLASSIFIED
+    return FileResult(file_id, outcome, label, confidence, "because")
+
+
+def no_result(file_id: str) -> FileResult:
+    return FileResult(file_id, Outcome.FAILED, error="the API gave no result for this file")
+
+
+IDS = st.sampled_from([f"f{n}" for n in range(12)])
+ROWS = st.lists(
+    st.builds(row, IDS, st.sampled_from(["invoice", "receipt", "unknown", None]), st.sampled_from([0.1, 0.9, None]))
+    | st.builds(no_result, IDS),
+    max_size=20,
+)
+
+
+@given(st.lists(IDS, unique=True, min_size=1), ROWS, st.sampled_from(sorted(TERMINAL)))
+def test_every_file_has_exactly_one_result(file_ids: list[str], rows: list[FileResult], status: JobStatus) -> None:
+    """In the chunk's order; a file that was not sent has none, and no result is made up."""
+    try:
+        collected = collect(file_ids, TYPES, ended(status), JobResults(tuple(rows)))
+    except ContractBroken:
+        assert rows
+        assert not {found.file_id for found in rows} & set(file_ids)
+        return
+    assert [result.file_id for result in collected.results] == file_ids
+    for result in collected.results:
+        given_rows = {found for found in rows if found.file_id == result.file_id}
+        if len(given_rows) == 1:
+            assert given_rows == {result}
+        elif given_rows:
+            assert result.outcome is Outcome.FAILED
+        else:
+            assert result.outcome is WITHOUT_ROW[status]
+            assert result.error
+
+
+@given(st.lists(IDS, unique=True, min_size=1), ROWS)
+def test_the_order_of_rows_does_not_matter(file_ids: list[str], rows: list[FileResult]) -> None:
+    """The API promises none."""
+
+    def outcomes(ordered: list[FileResult]) -> object:
+        try:
+            results = collect(file_ids, TYPES, ended(), JobResults(tuple(ordered))).results
+        except ContractBroken:
+            return "not ours"
+        return [(result.outcome, result.type, result.confidence) for result in results]
+
+    assert outcomes(rows) == outcomes(rows[::-1]) == outcomes(sorted(rows, key=repr))
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (JobStatus.SUCCEEDED, Outcome.MISSING),
+        (JobStatus.FAILED, Outcome.FAILED),
+        (JobStatus.CANCELLED, Outcome.CANCELLED),
+    ],
+)
+def test_a_file_without_a_row_ends_as_its_job(status: JobStatus, outcome: Outcome) -> None:
+    """With the API's words, or else with ours."""
+    silent, told = (
+        collect(["a", "b"], TYPES, ended(status, error), JobResults((row("a"),))).results for error in (None, "broken")
+    )
+    assert silent[0] == told[0] == row("a")
+    assert (silent[1].outcome, told[1].outcome) == (outcome, outcome)
+    assert silent[1].error
+    assert told[1].error == "broken"
+
+
+def test_the_good_rows_of_a_failed_job_count() -> None:
+    """They were paid for."""
+    collected = collect(["a", "b"], TYPES, ended(JobStatus.FAILED), JobResults((row("a"),)))
+    assert [result.outcome for result in collected.results] == [Outcome.CLASSIFIED, Outcome.FAILED]
+
+
+def test_only_missing_files_are_asked_about_again() -> None:
+    """A failed file has a row; a missing one may get it yet."""
+    answer = JobResults((row("a"), no_result("b")))
+    assert collect(["a", "b", "c"], TYPES, ended(), answer).without_row == ("c",)
+
+
+def test_the_same_row_twice_is_one_result() -> None:
+    """Nothing is odd about it."""
+    collected = collect(["a"], TYPES, ended(), JobResults((row("a"), row("a"))))
+    assert (collected.results, collected.oddities) == ((row("a"),), ())
+
+
+def test_two_different_rows_are_no_result() -> None:
+    """Neither the first nor the last wins; both are shown."""
+    collected = collect(["a"], TYPES, ended(), JobResults((row("a", "invoice", 0.9), row("a", "receipt", 0.4))))
+    (result,) = collected.results
+    assert (result.outcome, result.type) == (Outcome.FAILED, None)
+    assert result.error == "the API gave two different results: invoice 0.9 / receipt 0.4"
+    assert collected.oddities == ("two different results for a",)
+
+
+def test_rows_of_other_files_are_noted() -> None:
+    """They are nobody's outcome."""
+    collected = collect(["a"], TYPES, ended(), JobResults((row("a"), row("x"), row("y"))))
+    assert collected.results == (row("a"),)
+    assert collected.oddities == ("results for 2 files that were never sent, such as 'x'",)
+
+
+def test_rows_of_other_files_only_are_another_job() -> None:
+    """Nothing of it may be recorded."""
+    with pytest.raises(ContractBroken, match="never sent in it"):
+        collect(["a"], TYPES, ended(), JobResults((row("x"),)))
+
+
+def test_a_type_that_no_rule_names_is_noted() -> None:
+    """It stands, as the API said it; a manifest whose rules the API keeps can't know."""
+    answer = JobResults((row("a", "poem"),))
+    assert collect(["a"], TYPES, ended(), answer).oddities == ("a type that no rule names: 'poem'",)
+    assert collect(["a"], (), ended(), answer).oddities == ()
+    assert collect(["a"], TYPES, ended(), answer).results == (row("a", "poem"),)
+
+
+def test_hostile_text_in_a_remark_is_spelled_out() -> None:
+    """Labels and file ids come from outside."""
+    answer = JobResults((row("a", "\x1b[2J\n"), row("\x1b]0;x\x07")))
+    assert all(odd.isprintable() for odd in collect(["a"], TYPES, ended(), answer).oddities)
+
+
+def test_what_was_odd_about_rows_is_kept() -> None:
+    """The reader's remarks and the collector's are one list."""
+    answer = JobResults((row("a"),), ("a result row names no file",))
+    assert collect(["a"], TYPES, ended(), answer).oddities == ("a result row names no file",)
+
+
+@pytest.mark.parametrize("status", [*sorted(set(JobStatus) - TERMINAL), None])
+def test_a_job_that_has_not_ended_is_not_collected(status: JobStatus | None) -> None:
+    """Unknown is never success."""
+    with pytest.raises(ValueError, match="has not ended"):
+        collect(["a"], TYPES, RemoteJob("job-1", status, "X"), JobResults((row("a"),)))

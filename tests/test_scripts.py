@@ -1,0 +1,400 @@
+"""The scripts as cron, systemd, CI and a newcomer run them: real processes, from elsewhere, in bare environments."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from conftest import CANARY, Answer, Server
+
+from orchestrator import manifest, settings
+from orchestrator.errors import ExitCode
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+SHELL_SCRIPTS = [
+    *(ROOT / "scripts" / name for name in ("setup", "demo", "test", "check", "nightly", "upload")),
+    ROOT / ".ci/run",
+]
+DOCUMENTS = sorted((CONFIGS / "documents").iterdir())
+
+#: With ``false`` for a Python, setup fails as soon as it tries to install.
+TRY_TO_INSTALL = {"PATH": os.environ["PATH"], "PYTHON": "false"}
+
+Serve = Callable[[Answer], Server]
+
+
+def call(*command: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run *command* as cron would: from the root folder, without a terminal, and with nothing in the environment."""
+    return subprocess.run(
+        [*map(str, command)], cwd="/", env=dict(env or {}), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def night(tmp_path: Path) -> Path:
+    """A manifest with one file in a folder with a space in its name."""
+    folder = tmp_path / "my night"
+    folder.mkdir()
+    path = folder / "nightly.yaml"
+    path.write_text(
+        "version: 1\nname: night\nfile_ids: [file-1]\n"
+        "rules: [{type: invoice, description: has an invoice number}]\n"
+    )  # fmt: skip
+    return path
+
+
+def write_env(night: Path, *lines: str, mode: int = 0o600) -> Path:
+    path = night.parent / ".env"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    path.chmod(mode)
+    return path
+
+
+def nightly(night: Path, *options: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return call(ROOT / "scripts/nightly", night, *options, env=env)
+
+
+def log_of(night: Path) -> str:
+    (path,) = (night.parent / "logs").glob("nightly-*.log")
+    return path.read_text()
+
+
+async def refuse_key(request: web.Request) -> web.StreamResponse:
+    return web.json_response({"detail": "Invalid API key"}, status=401)
+
+
+async def accept_anything(request: web.Request) -> web.StreamResponse:
+    return web.Response()
+
+
+def numbering() -> Answer:
+    """Takes each upload, and gives the files the IDs dfl-1, dfl-2 and so on."""
+    numbers = itertools.count(1)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"id": f"dfl-{next(numbers)}", "name": "any", "project_id": "any"}, status=201)
+
+    return answer
+
+
+def project_without_venv(folder: Path) -> Path:
+    """A copy of what scripts/setup and scripts/nightly look at, with a space in its path."""
+    root = folder / "a project"
+    for part in ("scripts/setup", "scripts/nightly", "scripts/requirements.lock", "pyproject.toml",
+                 "orchestrator/errors.py"):  # fmt: skip
+        (root / part).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / part, root / part)
+    return root
+
+
+@pytest.mark.parametrize("script", SHELL_SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_bash_that_parses_and_may_be_executed(script: Path) -> None:
+    """A stranger can run each right after cloning."""
+    assert script.read_text().startswith("#!/usr/bin/env bash\n# ")
+    assert os.access(script, os.X_OK)
+    assert call("/bin/bash", "-n", script).stderr == ""
+
+
+class TestSetup:
+    @staticmethod
+    def installed(root: Path) -> None:
+        """What an earlier setup of *root* leaves behind, without the packages."""
+        (root / ".venv/bin").mkdir(parents=True)
+        (root / ".venv/bin/pip").write_text(f"#!{root}/.venv/bin/python\n")
+        (root / ".venv/bin/python").symlink_to(sys.executable)
+        inputs = (root / "scripts/requirements.lock").read_bytes() + (root / "pyproject.toml").read_bytes()
+        digest = subprocess.run(["sha256sum"], input=inputs, capture_output=True, check=True).stdout
+        (root / ".venv/setup.sha256").write_bytes(digest)
+
+    def test_an_old_python_is_named_with_what_to_do(self, tmp_path: Path) -> None:
+        """No traceback of pip, but one line."""
+        done = call(project_without_venv(tmp_path) / "scripts/setup", env=TRY_TO_INSTALL)
+        assert done.returncode == 2
+        assert done.stderr == (
+            "setup: needs Python 3.11 or newer, and false is not; try: PYTHON=/path/to/python3.12 scripts/setup\n"
+        )
+
+    def test_a_second_call_does_nothing(self, tmp_path: Path) -> None:
+        """It is quiet, and asks nothing of Python's installer."""
+        root = project_without_venv(tmp_path)
+        self.installed(root)
+        done = call(root / "scripts/setup", env=TRY_TO_INSTALL)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    @pytest.mark.parametrize("changed", ["scripts/requirements.lock", "pyproject.toml"])
+    def test_a_changed_dependency_is_installed(self, tmp_path: Path, changed: str) -> None:
+        """One byte more in what is to be installed, and the stamp no longer holds."""
+        root = project_without_venv(tmp_path)
+        self.installed(root)
+        with (root / changed).open("a") as file:
+            file.write("\n")
+        assert call(root / "scripts/setup", env=TRY_TO_INSTALL).returncode == 2
+
+    def test_a_copied_project_is_installed_anew(self, tmp_path: Path) -> None:
+        """The copy's .venv would run the code of the folder it came from."""
+        root = project_without_venv(tmp_path)
+        self.installed(root)
+        copy = shutil.copytree(root, tmp_path / "copy", symlinks=True)
+        assert call(copy / "scripts/setup", env=TRY_TO_INSTALL).returncode == 2
+
+
+class TestNightly:
+    def test_a_good_night_prints_nothing(self, night: Path) -> None:
+        """Without a home, a locale, a terminal or a PATH; the summary is in the log, the ledger beside the manifest."""
+        done = nightly(night, "--sandbox")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert "exit 0: every file has an outcome" in log_of(night)
+        assert (night.parent / "ledger.db").is_file()
+
+    def test_the_key_comes_from_the_env_file_and_goes_to_the_api_only(self, night: Path, serve: Serve) -> None:
+        """Neither the mail nor the log shows it."""
+        server = serve(refuse_key)
+        write_env(night, f"LLAMA_CLOUD_API_KEY='{CANARY}'", f"LLAMA_CLOUD_BASE_URL={server.url}")
+        done = nightly(night)
+        assert done.returncode == ExitCode.UNAUTHORIZED
+        assert server.seen[0].headers["Authorization"] == f"Bearer {CANARY}"
+        assert CANARY not in done.stdout + done.stderr + log_of(night)
+
+    def test_a_failed_night_says_why(self, night: Path, serve: Serve) -> None:
+        """The mail has the exit code's meaning and the end of the log, with the API's words."""
+        server = serve(refuse_key)
+        write_env(night, f"LLAMA_CLOUD_API_KEY={CANARY}", f"LLAMA_CLOUD_BASE_URL={server.url}")
+        first, second, *log = nightly(night).stdout.splitlines()
+        assert first == f"nightly: {night} ended with exit code 5: the API refuses the key"
+        assert second.startswith(f"nightly: the end of {night.parent}/logs/nightly-")
+        assert any("Invalid API key" in line for line in log)
+
+    def test_an_env_file_that_others_can_read_is_refused(self, night: Path, serve: Serve) -> None:
+        """Nothing is sent with a key that is no secret."""
+        server = serve(refuse_key)
+        path = write_env(night, f"LLAMA_CLOUD_API_KEY={CANARY}", f"LLAMA_CLOUD_BASE_URL={server.url}", mode=0o640)
+        done = nightly(night)
+        assert done.returncode == ExitCode.USAGE
+        assert done.stderr == f"nightly: {path} holds the key and others can read it; run: chmod 600 {path}\n"
+        assert server.seen == []
+
+    def test_the_env_file_is_not_run_as_shell(self, night: Path) -> None:
+        """A key with a dollar sign, or a line pasted by mistake, does nothing."""
+        write_env(night, "LLAMA_CLOUD_API_KEY=$(touch pwned)", "touch pwned")
+        nightly(night, "--base-url", "http://127.0.0.1:9", env={"ORCHESTRATOR_RETRY_BUDGET_S": "0"})
+        assert not list(night.parent.rglob("pwned"))
+
+    def test_the_environment_wins_over_the_env_file(self, night: Path, serve: Serve) -> None:
+        """As it does without the script."""
+        server = serve(refuse_key)
+        write_env(night, f"LLAMA_CLOUD_API_KEY={CANARY}", "LLAMA_CLOUD_BASE_URL=http://127.0.0.1:9")
+        assert nightly(night, env={"LLAMA_CLOUD_BASE_URL": server.url}).returncode == ExitCode.UNAUTHORIZED
+
+    def test_the_log_is_private_and_named_by_the_utc_date(self, night: Path) -> None:
+        """One file a night, in a folder that only its owner enters."""
+        before = datetime.now(UTC)
+        nightly(night)
+        after = datetime.now(UTC)
+        (log,) = (night.parent / "logs").iterdir()
+        assert log.name in {f"nightly-{moment:%Y-%m-%d}.log" for moment in (before, after)}
+        assert stat.S_IMODE(log.stat().st_mode) == 0o600
+        assert stat.S_IMODE(log.parent.stat().st_mode) == 0o700
+
+    def test_a_second_run_of_the_night_is_appended(self, night: Path) -> None:
+        """And its mail shows only its own end of the log."""
+        nightly(night)
+        second = nightly(night).stdout
+        assert log_of(night).count("nightly.started") == 2
+        assert second.count("nightly.started") == 1
+
+    def test_logs_older_than_thirty_days_are_removed(self, night: Path) -> None:
+        """Only this manifest's logs; nothing else that happens to be there."""
+        logs = night.parent / "elsewhere"
+        logs.mkdir()
+        for name in ("nightly-2020-01-01.log", "nightly-2020-01-02.log", "other-2020-01-01.log", "nightly.log"):
+            (logs / name).touch()
+            os.utime(logs / name, (0, 0))
+        os.utime(logs / "nightly-2020-01-02.log")
+        nightly(night, env={"ORCHESTRATOR_LOG_DIR": str(logs)})
+        kept = {path.name for path in logs.glob("*2020*")} | {path.name for path in logs.glob("nightly.log")}
+        assert kept == {"nightly-2020-01-02.log", "other-2020-01-01.log", "nightly.log"}
+
+    def test_a_monitor_is_told_of_start_and_exit_code(self, night: Path, serve: Serve) -> None:
+        """In the way that healthchecks.io and its kin understand."""
+        monitor = serve(accept_anything)
+        done = nightly(night, env={"ORCHESTRATOR_PING_URL": f"{monitor.url}/check/"})
+        assert [seen.path for seen in monitor.seen] == ["/check/start", f"/check/{done.returncode}"]
+
+    def test_a_monitor_that_fails_changes_nothing_but_the_log(self, night: Path, serve: Serve) -> None:
+        """The exit code is the run's; the mail does not speak of the monitor."""
+        monitor = serve(refuse_key)
+        done = nightly(night, env={"ORCHESTRATOR_PING_URL": monitor.url})
+        assert done.returncode == nightly(night).returncode == ExitCode.USAGE
+        assert log_of(night).count("ping.failed") == 2
+
+    def test_sigterm_is_passed_on_and_the_run_ends_in_order(self, night: Path, serve: Serve) -> None:
+        """What systemd does on shutdown: exit code 3, and the report still comes."""
+        created = threading.Event()
+
+        async def never_done(request: web.Request) -> web.StreamResponse:
+            job = {"id": "3f2504e0-4f89-41d3-9a0c-0305e82c3301", "project_id": "p", "user_id": "u", "rules": [],
+                   "status": "PENDING"}  # fmt: skip
+            if request.method == "GET":
+                created.set()
+                if request.path.endswith("/jobs"):
+                    return web.json_response({"items": [], "next_page_token": None})
+            return web.json_response(job)
+
+        server = serve(never_done)
+        write_env(night, f"LLAMA_CLOUD_API_KEY={CANARY}", f"LLAMA_CLOUD_BASE_URL={server.url}")
+        process = subprocess.Popen(
+            [ROOT / "scripts/nightly", night],
+            cwd="/",
+            env={},
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            assert created.wait(30)
+            process.send_signal(signal.SIGTERM)
+            said, _ = process.communicate(timeout=30)
+        finally:
+            with suppress(ProcessLookupError):  # the usual case: all of it has ended
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == ExitCode.UNFINISHED
+        assert "ended with exit code 3: work is left" in said
+
+    def test_a_missing_manifest_is_named(self, tmp_path: Path) -> None:
+        """Nothing else happens."""
+        done = nightly(tmp_path / "absent.yaml")
+        assert (done.returncode, done.stderr) == (2, f"nightly: {tmp_path}/absent.yaml: no such manifest\n")
+
+    def test_without_setup_it_says_so_and_installs_nothing(self, tmp_path: Path, night: Path) -> None:
+        """A night is no time to change software."""
+        root = project_without_venv(tmp_path)
+        done = call(root / "scripts/nightly", night)
+        assert (done.returncode, done.stderr) == (
+            2,
+            f"nightly: {root}/.venv is missing; run {root}/scripts/setup once\n",
+        )
+        assert not (root / ".venv").exists()
+
+    @pytest.mark.parametrize("code", [*(code for code in ExitCode if code != ExitCode.OK), 137, 99])
+    def test_each_exit_code_is_passed_on_with_its_meaning(self, tmp_path: Path, night: Path, code: int) -> None:
+        """The program's own codes, a kill, and one that nobody knows."""
+        root = project_without_venv(tmp_path)
+        program = root / ".venv/bin/orchestrator"
+        program.parent.mkdir(parents=True)
+        program.write_text(f"#!/bin/sh\nexit {int(code)}\n")
+        program.chmod(0o755)
+        done = call(root / "scripts/nightly", night)
+        assert done.returncode == code
+        meanings = {137: "ended by signal 9; nothing recorded is lost, run it again", 99: "not a code of orchestrator"}
+        expected = meanings.get(code, r"\w.{10,}")
+        assert re.match(rf"nightly: .*nightly\.yaml ended with exit code {int(code)}: {expected}\n", done.stdout)
+        assert ("not a code of orchestrator" in done.stdout) == (code == 99)
+
+
+class TestUpload:
+    @staticmethod
+    def upload(server: Server, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        env = {"LLAMA_CLOUD_BASE_URL": server.url, "LLAMA_CLOUD_API_KEY": CANARY}
+        return call(sys.executable, ROOT / "scripts/upload.py", *arguments, env=env)
+
+    def test_each_file_is_sent_once_and_listed_with_its_name(self, serve: Serve) -> None:
+        """As CSV, which a manifest's file_ids_from takes."""
+        server = serve(numbering())
+        done = self.upload(server, "--csv", *DOCUMENTS[:2])
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"file_id,name\ndfl-1,{DOCUMENTS[0].name}\ndfl-2,{DOCUMENTS[1].name}\n"
+        assert [(seen.method, seen.path) for seen in server.seen] == [("POST", "/api/v1/beta/files")] * 2
+        assert all(b'name="purpose"\r\n\r\nclassify\r\n' in seen.body for seen in server.seen)
+        assert DOCUMENTS[0].read_bytes() in server.seen[0].body
+
+    def test_without_csv_only_ids_are_printed(self, serve: Serve) -> None:
+        """One a line."""
+        assert self.upload(serve(numbering()), *DOCUMENTS[:2]).stdout == "dfl-1\ndfl-2\n"
+
+    def test_a_refused_file_is_named_and_what_went_up_before_is_listed(self, serve: Serve) -> None:
+        """The IDs of the files that are there are not lost; the key is not shown."""
+
+        number = numbering()
+
+        async def only_one(request: web.Request) -> web.StreamResponse:
+            if len(server.seen) > 1:
+                return web.json_response({"detail": "Uploaded file is empty."}, status=400)
+            return await number(request)
+
+        server = serve(only_one)
+        done = self.upload(server, *DOCUMENTS[:3])
+        assert (done.returncode, done.stdout) == (1, "dfl-1\n")
+        assert done.stderr == f'upload: {DOCUMENTS[1]}: the API said 400 {{"detail": "Uploaded file is empty."}}\n'
+
+
+class TestDemo:
+    def test_it_sorts_the_documents_sends_nothing_twice_and_leaves_nothing(self, tmp_path: Path) -> None:
+        """What the README shows: each text gets the type that its name begins with, the soup none."""
+        done = call(ROOT / "scripts/demo", env={"TMPDIR": str(tmp_path), "LLAMA_CLOUD_API_KEY": CANARY})
+        assert (done.returncode, list(tmp_path.iterdir())) == (0, [])
+        rows = re.findall(r"^(\S+)\.txt +(classified|unmatched) +(\S*?) +[\d.]+$", done.stdout, re.MULTILINE)
+        assert len(rows) == len(DOCUMENTS)
+        assert {(name, kind) for name, _, kind in rows if kind != name.partition("-")[0]} == {("soup", "")}
+        assert re.findall(r"(\d+) jobs created, (\d+) files had", done.stdout) == [("3", "0"), ("0", "14")]
+
+
+class TestExamples:
+    def test_the_documents_are_what_the_demo_list_names(self) -> None:
+        """Fourteen texts, none of them empty."""
+        with (CONFIGS / "demo.csv").open(newline="") as file:
+            names = [row["name"] for row in csv.DictReader(file)]
+        assert names == [path.name for path in DOCUMENTS]
+        assert len(names) == 14
+        assert all(len(path.read_text()) > 200 for path in DOCUMENTS)
+
+    def test_each_type_of_the_demo_has_documents_and_one_document_has_no_type(self) -> None:
+        """A file's name begins with the type that a reader would give it."""
+        rules = manifest.load(str(CONFIGS / "demo.yaml"), environ={}).config.rules
+        kinds = [path.name.partition("-")[0] for path in DOCUMENTS]
+        assert {rule.type for rule in rules} == set(kinds) - {"soup.txt"}
+
+    @pytest.mark.parametrize("name", ["crontab.example", "orchestrator-nightly.service"])
+    def test_the_schedules_call_what_is_there(self, name: str) -> None:
+        """The script, an example manifest, and options that the command line has."""
+        line = re.search(r"/opt/orchestrator/(\S+) /srv/classify/(\S+) (.*)", (CONFIGS / name).read_text())
+        assert line is not None
+        script, example, options = line.groups()
+        assert os.access(ROOT / script, os.X_OK)
+        assert (CONFIGS / example).is_file()
+        help_text = call(sys.executable, "-m", "orchestrator", "run", "--help").stdout
+        assert all(option in help_text for option in re.findall(r"--\S+", options))
+
+    def test_a_percent_sign_in_the_crontab_is_escaped(self) -> None:
+        """Cron would end the command there."""
+        entry = (CONFIGS / "crontab.example").read_text().splitlines()[-1]
+        assert re.findall(r".%", entry) == ["\\%"]
+
+    def test_the_timer_starts_the_service_of_its_name(self) -> None:
+        """And is enabled with the machine's other timers."""
+        timer = CONFIGS / "orchestrator-nightly.timer"
+        assert timer.with_suffix(".service").is_file()
+        assert "WantedBy=timers.target" in timer.read_text()
+
+    def test_the_env_example_has_every_setting_with_its_default(self) -> None:
+        """And none that nobody reads."""
+        text = (CONFIGS / ".env.example").read_text()
+        found = {match[1]: match[2] for match in re.finditer(r"^(?:# )?([A-Z_]+)=(.*)$", text, re.MULTILINE)}
+        assert found.pop("LLAMA_CLOUD_API_KEY").startswith("llx-")
+        expected = {variable: default for variable, default, _ in settings.table() if variable != "LLAMA_CLOUD_API_KEY"}
+        assert found == expected | {"ORCHESTRATOR_LOG_DIR": "", "ORCHESTRATOR_PING_URL": ""}
