@@ -339,7 +339,9 @@ def _execute(path: str, api: str | None, options: Options, *, as_json: bool, qui
     if as_json:
         _print_json(summary.as_json())
     elif not quiet:
-        screens.console(sys.stdout).print(screens.summary_view(summary, safe(path)))
+        screens.console(sys.stdout).print(
+            screens.summary_view(summary, safe(path) + (f" --ledger {safe(options.ledger)}" if options.ledger else ""))
+        )
     if summary.exit_code > ExitCode.SOME_FAILED and (as_json or quiet):
         _say(summary.reason)
     raise typer.Exit(summary.exit_code)

@@ -91,11 +91,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises LedgerError when it can't be written; *path* is then as it was.
     """
-    if path.exists() and not path.is_file():
-        yield path  # a device or a pipe: there is nothing to replace
-        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        if path.exists() and not path.is_file():
+            yield path  # a device or a pipe: there is nothing to replace
+            return
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         try:
             yield temporary

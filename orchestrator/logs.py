@@ -26,7 +26,7 @@ class Redactor:
 
     def add(self, secrets: Iterable[str]) -> None:
         for secret in secrets:
-            if len(secret) >= 4:  # shorter ones would blank out ordinary words
+            if len(secret) >= 8:  # shorter ones would blank out ordinary words
                 encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
                 escaped = [repr(secret)[1:-1], ascii(secret)[1:-1], json.dumps(secret)[1:-1]]
                 self._secrets += {secret, encoded, quote(secret, safe=""), *escaped}

@@ -13,28 +13,27 @@ from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from itertools import accumulate, islice
+from itertools import islice
 
 #: Expected unnoticed time at which a job is asked about, as a share of the mean duration: for a call per job, and for
 #: calls that ask about many jobs at once, where one more ask costs next to nothing.
-SHARE_ALONE = 0.04
+SHARE_ALONE = 0.05
 SHARE_IN_BATCH = 0.015
 
 #: The same in seconds, at least: no call is worth less.
 LEAST_SHARE_S = 0.02
 
-#: With fewer jobs than this in flight, the wait for the last of them is the whole run's: the share shrinks with them.
+#: With fewer jobs than this in flight and no new ones, the wait for the last is the whole run's: the share shrinks.
 FEW_JOBS = 8
 FEWEST_SHARE = 0.25
 
 #: A batch that is not full waits this share of the mean duration for more jobs.
 HOLD = 0.06
 
-#: Until a first duration is known: the first ask; the gap to the next as a share of the time since the scouts set out,
-#: for every hundred jobs that wait for their news; and how many of the oldest jobs, of about one age, take turns.
+#: Until a first duration is known: the first ask; the gap to the next as a share of the time since the scouts set out
+#: (less when many jobs wait for their news); how many of the oldest jobs, of about one age, take turns.
 FIRST_ASK_S = 1.0
 SCOUT_GAP = 0.25
-SCOUT_FOR = 100
 SCOUTS = 16
 SCOUT_AGE = 0.8
 
@@ -49,44 +48,74 @@ LEAST_GAP_S = 0.1
 
 
 class Durations:
-    """The distribution of the last durations, smoothed while they are few, with a tail for the longer ones to come."""
+    """The distribution of the last durations, smoothed while they are few, with a tail for the longer ones to come.
+
+    Jobs that were found alive at an age count too (Kaplan-Meier): else the first to end would make all look short.
+    """
 
     def __init__(self) -> None:
         self._recent: deque[float] = deque(maxlen=REMEMBERED)
+        self._alive_at: dict[int, float] = {}  # key -> age, of jobs in flight; the oldest news first
         self._unread = 0
-        self._sorted: list[float] = []
-        self._sums: list[float] = []
+        self._ages: list[float] = []
+        self._weights: list[float] = []  # of all ages up to the i-th
+        self._sums: list[float] = []  # weight times age, likewise
+        self._tail = 0.0
         self.mean = 0.0
         self.version = 0
 
     def __len__(self) -> int:
         return len(self._recent)
 
-    def learn(self, duration: float) -> None:
-        """A job took *duration* seconds."""
-        self._recent.append(max(duration, 0.001))
+    def found_alive(self, key: int, age: float) -> None:
+        """A job had not ended at *age*."""
+        self._alive_at.pop(key, None)
+        self._alive_at[key] = age
+        if len(self._alive_at) > REMEMBERED:
+            del self._alive_at[next(iter(self._alive_at))]
         self._unread += 1
-        if self._unread * 8 < len(self._recent):
-            return
-        self._unread = 0
-        self.version += 1
+
+    def learn(self, key: int, duration: float | None) -> None:
+        """A job took *duration* seconds, or is no longer of interest."""
+        self._alive_at.pop(key, None)
+        if duration is not None:
+            self._recent.append(max(duration, 0.001))
+            self._unread += 1
+            if not self.version or self._unread * 8 >= len(self._recent):
+                self._unread = 0
+                self._read()
+
+    def _read(self) -> None:
+        """Compute the distribution anew: the weight of a job seen alive is spread over those that lived longer."""
         spread = min(0.5, 0.5 / math.sqrt(len(self._recent)))
-        self._sorted = sorted(known * factor for known in self._recent for factor in (1 - spread, 1.0, 1 + spread))
-        self._sums = list(accumulate(self._sorted, initial=0.0))
-        self.mean = self._sums[-1] / len(self._sorted)
+        third = [(known * factor, True) for known in self._recent for factor in (1 - spread, 1.0, 1 + spread)]
+        alive = [(age, False) for age in self._alive_at.values() for _ in range(3)]
+        self._ages, self._weights, self._sums = [], [0.0], [0.0]
+        marks = sorted(third + alive)
+        weight = 1.0
+        for left, (age, ended) in zip(range(len(marks), 0, -1), marks, strict=True):
+            if ended:
+                self._ages.append(age)
+                self._weights.append(self._weights[-1] + weight)
+                self._sums.append(self._sums[-1] + weight * age)
+            else:
+                weight += weight / left
+        self._tail = weight
+        self.mean = (self._sums[-1] + self._tail * self._ages[-1]) / (self._weights[-1] + self._tail)
+        self.version += 1
 
     def _alive(self, age: float) -> tuple[float, float]:
         """How many of the known jobs live longer than *age*, and how long all together lived until then.
 
         One imaginary job stands for the tail: it outlives all others, and the older it is the longer it has to live.
         """
-        known, longest = self._sorted, self._sorted[-1]
-        ended = bisect_right(known, age)
-        alive = len(known) - ended
+        longest, tail = self._ages[-1], self._tail
+        ended = bisect_right(self._ages, age)
+        alive = self._weights[-1] - self._weights[ended]
         lived = self._sums[ended] + alive * age
         if age <= longest:
-            return alive + 1.0, lived + age
-        return alive + longest / age, lived + longest * (1 + math.log(age / longest))
+            return alive + tail, lived + tail * age
+        return alive + tail * longest / age, lived + tail * longest * (1 + math.log(age / longest))
 
     def wait(self, age: float, share_s: float, most_s: float) -> float:
         """How long after *age*, when it was alive, a job is expected to have been ended for *share_s*."""
@@ -115,7 +144,7 @@ class _Kind:
     durations: Durations = field(default_factory=Durations)
     fresh: list[tuple[float, int]] = field(default_factory=list)  #: (started, key), a heap: never asked about
     first_age: float = math.inf  #: the age at which they are first asked about
-    first_age_of: tuple[int, int, int] = (-1, -1, -1)  #: what it was computed from
+    first_age_of: tuple[int, int] = (0, 0)  #: what it was computed from
 
 
 class PollSchedule:
@@ -130,6 +159,7 @@ class PollSchedule:
         self._all = Durations()
         self._asked: list[tuple[float, int]] = []  # (target, key), a heap
         self._ready: dict[int, float] = {}  # key -> target, in the order they became worth an ask
+        self._last_started = -math.inf
         self._scouts: deque[int] = deque()
         self._scout_at = math.inf  # the next scout's ask
         self._set_out = math.inf  # the scouts' age, for those that were started by an earlier run, counts from here
@@ -141,6 +171,7 @@ class PollSchedule:
         """Take up a job of *size* files that was submitted at *started*, which may lie in the past."""
         kind = size.bit_length()
         self._jobs[key] = _Job(started, kind)
+        self._last_started = max(self._last_started, started)
         heappush(self._kinds.setdefault(kind, _Kind()).fresh, (started, key))
         if not len(self._all) and len(self._scouts) < max(SCOUTS, self._batch):
             self._scouts.append(key)
@@ -173,11 +204,14 @@ class PollSchedule:
             return
         self._ready.pop(key, None)
         job.asked_before, job.asked = job.asked, now
+        if job.asked_before is not None:
+            for known in (self._all, self._kinds[job.kind].durations):
+                known.found_alive(key, max(job.asked_before - job.started, 0.0))
         if not len(self._all):
             self._scouted(key, now)
             return
         durations = self._durations(self._kinds[job.kind])
-        gap = durations.wait(max(now - job.started, 0.0), self._share_s(durations), self._max_interval_s)
+        gap = durations.wait(max(now - job.started, 0.0), self._share_s(durations, now), self._max_interval_s)
         job.target = now + min(max(gap, LEAST_GAP_S), self._max_interval_s)
         heappush(self._asked, (job.target, key))
 
@@ -189,9 +223,8 @@ class PollSchedule:
         self._ready.pop(key, None)
         if duration is None:
             duration = self._guess(job, now)
-        if duration is not None:
-            self._all.learn(duration)
-            self._kinds[job.kind].durations.learn(duration)
+        for durations in (self._all, self._kinds[job.kind].durations):
+            durations.learn(key, duration)
         if key in self._scouts:
             self._scouts.remove(key)
             self._scout_at = now
@@ -236,7 +269,7 @@ class PollSchedule:
 
     def _first_age(self, kind: _Kind) -> float:
         durations = self._durations(kind)
-        known = (id(durations), durations.version, min(len(self._jobs), FEW_JOBS))
+        known = (id(durations), durations.version)
         if known != kind.first_age_of:
             kind.first_age_of = known
             kind.first_age = durations.wait(0.0, self._share_s(durations), 20 * durations.mean)
@@ -245,12 +278,16 @@ class PollSchedule:
     def _durations(self, kind: _Kind) -> Durations:
         return kind.durations if len(kind.durations) >= ENOUGH else self._all
 
-    def _share_s(self, durations: Durations) -> float:
+    def _share_s(self, durations: Durations, now: float | None = None) -> float:
         """The expected unnoticed time that is worth an ask."""
+        count = len(self._jobs)
         if self._batch > 1:
-            return max(SHARE_IN_BATCH * durations.mean, LEAST_SHARE_S)
-        few = max(min(1.0, len(self._jobs) / FEW_JOBS), FEWEST_SHARE)
-        return max(SHARE_ALONE * durations.mean * few, LEAST_SHARE_S)
+            share = SHARE_IN_BATCH + (SHARE_ALONE - SHARE_IN_BATCH) / max(count, 1)
+        elif now is not None and now - self._last_started > durations.mean / 2:
+            share = SHARE_ALONE * max(min(1.0, count / FEW_JOBS), FEWEST_SHARE)
+        else:
+            share = SHARE_ALONE
+        return max(share * durations.mean, LEAST_SHARE_S)
 
     def _scouting(self, now: float, most: int) -> list[int]:
         """The scouts whose turn it is: they are about as old as the oldest."""
@@ -265,13 +302,14 @@ class PollSchedule:
             self._scouts.append(key)
         if now >= self._scout_at:
             self._set_out = min(self._set_out, now - FIRST_ASK_S)
-            gap = SCOUT_GAP * (now - self._set_out) / (1 + len(self._jobs) / SCOUT_FOR / self._batch)
+            passed = now - self._set_out
+            gap = SCOUT_GAP * passed / (1 + 0.5 * math.sqrt(len(self._jobs) / self._batch / math.sqrt(passed)))
             self._scout_at = now + min(max(gap, LEAST_GAP_S), self._max_interval_s)
 
     def _guess(self, job: _Job, now: float) -> float | None:
         """How long a job took that was alive at the ask before the last, if that is known well enough."""
         upper = now - job.started
         lower = (job.asked_before or job.started) - job.started
-        if len(self._all) and upper <= 2 * self._all.mean:
-            lower = max(lower, upper / 2)  # the first ask that is due finds many that ended well before it
+        if job.started > self._set_out - FIRST_ASK_S:
+            lower = max(lower, upper / 2)  # watched from its start: the first ask that is due is seldom far too late
         return (lower + upper) / 2 if upper <= max(2 * lower, 2 * FIRST_ASK_S) else None

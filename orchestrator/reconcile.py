@@ -55,9 +55,9 @@ class Evidence:
     files: dict[str, frozenset[str]] = field(default_factory=dict)  #: ended jobs -> the files in their results
 
     async def gather(self, api: Api, candidates: Iterable[RemoteJob]) -> None:
-        """Read the results of the ended *candidates*. Raises ApiError."""
+        """Read the results of the ended *candidates*; again where there were none yet. Raises ApiError."""
         for job in candidates:
-            if job.status in TERMINAL and job.id not in self.files:
+            if job.status in TERMINAL and not self.files.get(job.id):
                 try:
                     results = await api.results(job.id)
                 except Rejected:  # an ended job without results
@@ -69,6 +69,10 @@ class Evidence:
         """Whether *job*'s results are all of *chunk*'s files."""
         files = self.files.get(job.id)
         return bool(files) and files is not None and files <= set(chunk.file_ids)
+
+    def hints(self, job: RemoteJob, chunk: Chunk) -> bool:
+        """Whether some of *job*'s results are of *chunk*'s files: too much to send the chunk again."""
+        return not self.files.get(job.id, frozenset()).isdisjoint(chunk.file_ids)
 
 
 class Reconciler:
@@ -144,6 +148,7 @@ class Reconciler:
         def read(connection: Connection) -> list[tuple[jobs.Parked, Chunk]]:
             taken = self._open.keys() | self.set_aside.keys() | out
             parked = jobs.unanswered(connection, work.shard)
+            self.held.update(p.chunk_id for p in parked if p.held)
             new = [p for p in parked if not p.held and p.chunk_id not in taken]
             return [(p, jobs.chunk(connection, p.chunk_id)) for p in new]
 
@@ -197,9 +202,11 @@ class Reconciler:
             open_.clean_at = open_.doubtful_since = None
             self._look_s = min(self._look_s * 1.5, LAST_LOOK_S)
             return self._look_s
-        if empty:
+        hints = [job for job in mine if self._evidence.hints(job, open_.chunk)]
+        if empty or hints:
             rivals = [other for other in self._open.values() if other.chunk.config == open_.chunk.config]
-            if len(rivals) == len(empty) == 1 and not self._out():
+            undecided = self.held or self.set_aside or self._out()  # the job may be of any of these as well
+            if len(rivals) == len(empty) == 1 and not hints and not undecided:
                 await self._adopt(open_, empty[0], "the only job and the only chunk without a partner")
                 candidates.remove(empty[0])
                 return None
@@ -207,7 +214,7 @@ class Reconciler:
             open_.doubtful_since = open_.doubtful_since or began
             if began - open_.doubtful_since < settle_s:
                 return max(settle_s / 2, FIRST_LOOK_S)
-            await self._hold(open_, f"jobs without results may be this chunk's: {', '.join(j.id for j in empty[:5])}")
+            await self._hold(open_, f"these jobs may be this chunk's: {', '.join(job.id for job in (hints + empty)[:5])}")
             return None
         open_.doubtful_since = None
         if began < open_.not_before:

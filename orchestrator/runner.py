@@ -126,7 +126,7 @@ def run(
     clock = clock or SystemClock()
     base_url = settings_.checked_base_url(options.base_url or settings.base_url)
     key = REHEARSAL_KEY if options.sandbox else settings_.key_of(settings)
-    redactor.add([key, *manifest.secrets])
+    redactor.add([*([] if options.sandbox else [key]), *manifest.secrets])
     deadline = options.deadline or settings.deadline
     deadline_s = settings_.seconds(deadline, "--deadline") if deadline else None
     if options.chunk_size is not None:

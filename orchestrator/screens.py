@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.engine import Work
+from orchestrator.errors import ExitCode
 from orchestrator.models import GOOD, Json
 from orchestrator.plaintext import safe
 from orchestrator.planner import Preview
@@ -54,8 +55,11 @@ def plan_view(preview: Preview) -> RenderableType:
     return Group(title, table, Text(f"over the limits: {safe(preview.over_limits)}", style="bold red"))
 
 
-def summary_view(summary: Summary, manifest_path: str) -> RenderableType:
-    """The end of a run: counts, types, the first failed files, and what to do next."""
+def summary_view(summary: Summary, again: str) -> RenderableType:
+    """The end of a run: counts, types, the first failed files, and what to do next.
+
+    *again*: the arguments with which other commands find the same work, that is the manifest and the ledger named.
+    """
     parts: list[RenderableType] = []
     if summary.rehearsal:
         parts.append(Text(REHEARSAL, style="bold yellow"))
@@ -79,7 +83,7 @@ def summary_view(summary: Summary, manifest_path: str) -> RenderableType:
     if summary.failed_files:
         parts.append(failed_table(summary.failed_files))
     parts.append(Text(f"exit {summary.exit_code}: {safe(summary.reason)}", style="bold"))
-    if hint := _next_step(summary, manifest_path):
+    if hint := _next_step(summary, again):
         parts.append(Text(hint))
     return Group(*parts)
 
@@ -95,17 +99,14 @@ def failed_table(failed: Sequence[dict[str, str]]) -> Table:
     return table
 
 
-def _next_step(summary: Summary, path: str) -> str:
-    tail = " --sandbox" if summary.rehearsal else ""
-    if summary.exit_code == 3:
-        return f"next: orchestrator run {path}{tail}    (goes on where this run stopped)"
-    if summary.exit_code == 1:
-        return (
-            f"next: orchestrator export {path}{tail} --format csv    (all rows, failed ones with the API's words)\n"
-            f"      orchestrator retry {path}{tail}    (sends the failed files again)"
-        )
-    if summary.exit_code == 0:
-        return f"next: orchestrator export {path}{tail} --format csv"
+def _next_step(summary: Summary, again: str) -> str:
+    again += " --sandbox" if summary.rehearsal else ""
+    if summary.exit_code == ExitCode.UNFINISHED:
+        return f"go on:     orchestrator run {again}"
+    if summary.exit_code == ExitCode.SOME_FAILED:
+        return f"all rows:  orchestrator export {again} --format csv\ntry again: orchestrator retry {again}"
+    if summary.exit_code == ExitCode.OK:
+        return f"all rows:  orchestrator export {again} --format csv"
     return ""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -22,6 +23,9 @@ PREFIX = "ORCHESTRATOR_"
 NORTH_AMERICA = "https://api.cloud.llamaindex.ai"
 
 _KEY = re.compile(r"[\x21-\x7e]{1,512}", re.ASCII)
+#: Nothing about these can mean another host to another parser.
+_HOST_AND_PORT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
+_ONLY_DIGITS = re.compile(r"[0-9.]+", re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.ASCII)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -103,12 +107,14 @@ def checked_base_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port
+        if host and _ONLY_DIGITS.fullmatch(host):
+            IPv4Address(host)
     except ValueError:
         raise SettingsError("LLAMA_CLOUD_BASE_URL: the host or the port can't be read") from None
     if parts.scheme not in ("https", "http") or not host:
         raise SettingsError(f"LLAMA_CLOUD_BASE_URL must begin with https:// and name a host, such as {NORTH_AMERICA}")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise SettingsError("LLAMA_CLOUD_BASE_URL must hold no user name, query or fragment")
+    if not _HOST_AND_PORT.fullmatch(parts.netloc) or parts.query or parts.fragment:
+        raise SettingsError("LLAMA_CLOUD_BASE_URL must hold a plain host, no user name, no query and no fragment")
     if parts.scheme == "http" and host not in LOOPBACK:
         raise SettingsError(
             "LLAMA_CLOUD_BASE_URL must be https:// (http:// is for this machine only): it carries the key"

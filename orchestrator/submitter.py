@@ -67,18 +67,27 @@ class Submitter:
         self._more.set()
 
     async def run(self) -> None:
-        stop = self._work.stop
         async with asyncio.TaskGroup() as tasks:
-            if self._work.api.traits.idempotent:
-                await self._resume(tasks)
-            while stop.sending:
-                await self._fill(tasks)
-                stop.changed.set()
-                waits = [asyncio.ensure_future(self._more.wait()), asyncio.ensure_future(stop.sleep(3600.0))]
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                for wait in waits:
-                    wait.cancel()
-                self._more.clear()
+            try:
+                await self._feed(tasks)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised here it would cancel the calls that are out
+                self._work.stop.stop_everything(error)
+
+    async def _feed(self, tasks: asyncio.TaskGroup) -> None:
+        """Start a task for each chunk until nothing more may be sent."""
+        stop = self._work.stop
+        if self._work.api.traits.idempotent:
+            await self._resume(tasks)
+        while stop.sending:
+            await self._fill(tasks)
+            stop.changed.set()
+            waits = [asyncio.ensure_future(self._more.wait()), asyncio.ensure_future(stop.sleep(3600.0))]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+            self._more.clear()
 
     async def _resume(self, tasks: asyncio.TaskGroup) -> None:
         """What was sent and never answered is sent again under the same key: the API gives the job it made, if any."""

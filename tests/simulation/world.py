@@ -11,9 +11,9 @@ from orchestrator.models import Json
 from simulation.loop import EPOCH
 
 #: A commit may come so long after its call is over, and a listing may lag so far behind a commit: each under settle_s.
-MOST_LATE_S, MOST_LAG_S = 24.0, 24.0
-SETTLE_S = 30.0
-TIMEOUT_S = 10.0
+MOST_LATE_S, MOST_LAG_S = 8.0, 8.0
+SETTLE_S = 10.0
+TIMEOUT_S = 5.0
 #: Results of an ended job may take so long; the program asks three times within three seconds.
 MOST_RESULTS_LAG_S = 2.5
 
@@ -51,7 +51,7 @@ class Climate:
         def rate(*choices: float) -> float:
             return rng.choice(choices)
 
-        began = rng.uniform(0, 60)
+        began = rng.uniform(0, 20)
         return cls(
             create_faults=rate(0, 0.2, 0.5, 0.8),
             read_faults=rate(0, 0.1, 0.3),
@@ -67,7 +67,7 @@ class Climate:
             strangers=rng.choice((0, 0, 2, 5)),
             newest_first=rng.random() < 0.7,
             page_size=rng.choice((2, 3, 100)),
-            outage=(began, began + rate(0, 0, 20, 100)),
+            outage=(began, began + rate(0, 0, 8, 30)),
         )
 
 
@@ -155,7 +155,7 @@ class World:
             return known
         rng, at = self.rng, self.now + delay_s
         lag = rng.uniform(0, MOST_LAG_S) if self.chance(self.climate.lag) else 0.0
-        ends = at + rng.choice((rng.uniform(0.3, 5), rng.uniform(1, 60), rng.uniform(1, 400)))
+        ends = at + rng.choice((rng.uniform(0.3, 3), rng.uniform(1, 20), rng.uniform(1, 120)))
         results = ends + (rng.uniform(0, MOST_RESULTS_LAG_S) if self.chance(0.2) and self.api == "v1" else 0.0)
         word = self._end(files)
         odd = rng.choice(("QUEUED", "PAUSED", "")) if self.chance(0.05) else None
@@ -196,7 +196,7 @@ class World:
         for n in range(self.climate.strangers):
             files = (f"theirs-{n}",)
             other = {**request, "rules": [{"type": "other", "description": "what somebody else asks"}]}
-            job = self.commit(files, self.rng.choice((request, other)), self.rng.uniform(-900, 60))
+            job = self.commit(files, self.rng.choice((request, other)), self.rng.uniform(-900, 20))
             job.rows = [(files[0], None)]
             job.word = GOOD_WORDS[self.api][0]
 
