@@ -213,6 +213,7 @@ def export(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: standard output.")
     ] = None,
     sandbox: RehearsalOption = False,
+    review: Annotated[bool, typer.Option("--review", help="Only what a person should look at.")] = False,
     history: Annotated[bool, typer.Option("--history", help="Every generation, not only the one that counts.")] = False,
 ) -> None:
     """Write one row per file with an outcome."""
@@ -228,6 +229,8 @@ def export(
             rows = _manifests(connection, manifest, rehearsal=True)
         results = reading.export_rows(connection, [row.id for row in rows], history=history)
         columns: tuple[str, ...] = reading.COLUMNS
+        if review:
+            results = (row for row in results if row[columns.index("review")])
         if sandbox or rehearsed:
             _say("these rows are of a rehearsal (column rehearsal); nothing was billed")
             columns, results = (*columns, "rehearsal"), ((*row, True) for row in results)
@@ -256,6 +259,67 @@ def doctor(
         lines = [{"what": finding.what, "good": finding.good, "words": finding.words} for finding in findings]
         _print_json({"good": code is ExitCode.OK, "exit_code": int(code), "findings": lines})
     raise typer.Exit(int(code))
+
+
+@app.command()
+def accept(
+    manifest: ManifestArgument,
+    file: Annotated[list[str], typer.Option(help="The file ID; repeatable.")],
+    label: Annotated[str | None, typer.Option("--type", help="What it is; default: what the API said.")] = None,
+    unmatched: Annotated[bool, typer.Option("--unmatched", help="It is of none of the types.")] = False,
+    ledger: LedgerOption = None,
+    sandbox: RehearsalOption = False,
+) -> None:
+    """Record a person's verdict on files; later runs respect it."""
+    from orchestrator import verdicts
+
+    if label is not None and unmatched:
+        raise InputError("--type and --unmatched exclude each other")
+    loaded = _load(manifest, None, resolve_secrets=False)
+    path = _ledger_path(manifest, ledger)
+    accepted = verdicts.accept(loaded, path, file, label=label, unmatched=unmatched, rehearsal=sandbox)
+    for file_id, given in accepted.items():
+        print(f"{safe(file_id)}: {safe(given or 'unmatched')}")
+
+
+@app.command()
+def diff(
+    manifest: ManifestArgument,
+    run_a: Annotated[str | None, typer.Argument(metavar="[RUN_A", help="Default: the latest two runs.")] = None,
+    run_b: Annotated[str | None, typer.Argument(metavar="RUN_B]")] = None,
+    ledger: LedgerOption = None,
+    sandbox: RehearsalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what changed from one run to another: types, flipped files, new failures, confidence."""
+    from orchestrator import diff as diffs
+    from orchestrator import screens
+
+    with _open(manifest, ledger) as opened, opened.transaction() as connection:
+        rows = _manifests(connection, manifest, rehearsal=sandbox)
+        if not rows:
+            raise InputError(f"{opened.path}: this ledger has nothing of that manifest")
+        found = diffs.diff(connection, rows[0], run_a, run_b)
+    if as_json:
+        _print_json(found)
+    else:
+        screens.console(sys.stdout).print(screens.diff_view(found))
+
+
+@app.command()
+def cancel(
+    manifest: ManifestArgument, ledger: LedgerOption = None, base_url: BaseUrlOption = None, as_json: JsonOption = False
+) -> None:
+    """Cancel what is in flight, where the API can (v2); nothing is marked failed."""
+    from orchestrator import cancel as cancels
+
+    found = cancels.cancel(_load(manifest, None), _settings(), _ledger_path(manifest, ledger), base_url=base_url)
+    if as_json:
+        _print_json(found.as_json())
+        return
+    print(f"{found.in_flight:,} jobs in flight: {found.cancelled:,} cancelled, {found.ended_before:,} had ended")
+    if found.cannot:
+        print(f"{found.cannot:,} are v1 jobs, which can't be cancelled: v1 has no such call; a run collects them")
 
 
 @app.command()
@@ -432,6 +496,20 @@ def _interrupted(number: int, _: object) -> NoReturn:
     sys.exit(int(ExitCode.UNFINISHED))
 
 
+def _written_out(code: int) -> int:
+    """*code*, unless standard output can't be written: its disk is full, or its reader has gone."""
+    if not isinstance(sys.stdout, TextIOWrapper):  # closed from the start
+        return code
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # The interpreter would try again as it ends, and turn the exit code into one of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say(f"standard output: {error.strerror or error}")
+        return int(ExitCode.LEDGER)
+    return code
+
+
 def main() -> NoReturn:
     """The console script: every way out is one of ``ExitCode``."""
     os.umask(0o077)
@@ -444,8 +522,10 @@ def main() -> NoReturn:
     code: int = ExitCode.OK
     try:
         app()  # ends in SystemExit: 0, 2 for a wrong call, or what a command asked for with typer.Exit
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else ExitCode.OK
     except OrchestratorError as error:
         code = _fail(error)
     except Exception:  # noqa: BLE001 - the outermost frame: what gets here is a bug, and cron must see 70
         code = _crash()
-    sys.exit(int(code))
+    sys.exit(_written_out(int(code)))

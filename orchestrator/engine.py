@@ -92,6 +92,7 @@ class Work:
     stop: Stop = field(default_factory=Stop)
     #: Newest ``created_at`` that the API had listed when the run began; None where reconcile does without.
     mark: str | None = None
+    taken_up: int = 0  #: chunks that the submitter has begun with
     unanswered: asyncio.Event = field(default_factory=asyncio.Event)  #: a create call went unanswered
 
     def at(self) -> str:

@@ -80,7 +80,10 @@ def export(path: Path | None, form: str, columns: Sequence[str], rows: Iterable[
             return write_parquet(temporary, columns, rows)
     write = write_csv if form == "csv" else write_jsonl
     if path is None:
-        return write(sys.stdout, columns, rows)
+        try:
+            return write(sys.stdout, columns, rows)
+        except OSError as error:
+            raise LedgerError(f"standard output: {error.strerror or error}") from error
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
         return write(out, columns, rows)
 

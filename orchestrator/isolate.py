@@ -6,9 +6,6 @@ one file is at fault or the API as a whole: when most jobs fail, nothing is halv
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-
 import structlog
 from sqlalchemy import Connection
 
@@ -40,58 +37,20 @@ def halve(file_ids: list[str]) -> list[list[str]]:
     return [file_ids[:middle], file_ids[middle:]] if len(file_ids) > 1 else []
 
 
-class Isolator:
-    """Halves failed chunks once the other stages have nothing left to do."""
-
-    def __init__(self, work: Work, *, others_idle: Callable[[], bool], send_again: Callable[[], None]) -> None:
-        self._work = work
-        self._others_idle = others_idle
-        self._send_again = send_again
-        self._done = False
-
-    @property
-    def idle(self) -> bool:
-        return self._done and self._others_idle()
-
-    async def run(self) -> None:
-        """Look each time the others have become idle; a look that finds nothing ends the work until they move again."""
-        work = self._work
-        while True:
-            if self._others_idle():
-                self._done = not (work.stop.sending and await self._look())
-                work.stop.changed.set()
-                if not self._done:
-                    self._send_again()
-            await self._until(idle=not self._others_idle())
-
-    async def _until(self, *, idle: bool) -> None:
-        """Wait until the others are (or are no longer) idle."""
-        while self._others_idle() is not idle:
-            await self._work.clock.sleep(0.05)
-
-    async def _look(self) -> bool:
-        """Halve what is to be halved; whether there is something to send now."""
-        work = self._work
-
-        def write(connection: Connection) -> int:
-            found = jobs.to_isolate(connection, work.shard)
-            own = jobs.ended_at_depth(connection, work.run_id, halves=False)
-            halves = jobs.ended_at_depth(connection, work.run_id, halves=True)
-            if found and is_outage(own, halves):
-                jobs.leave_whole(connection, [chunk_id for chunk_id, _ in found])
-                work.warn("isolation.given_up", failed_jobs=own[1] + halves[1], ended_jobs=own[0] + halves[0])
-                return 0
-            made = 0
-            for chunk_id, file_ids in found:
-                parts = halve(file_ids)
-                made += len(jobs.split(connection, chunk_id, parts, run_id=work.run_id, at=work.at()))
-                if not parts:
-                    jobs.note(connection, chunk_id, "quarantined", file_ids[0], at=work.at())
-                    log.warning("file.quarantined", file_id=file_ids[0], chunk_id=chunk_id)
-            return made
-
-        made = await work.writer.write(write)
-        if made:
-            log.info("chunks.halved", halves=made)
-        await asyncio.sleep(0)
-        return made > 0
+def plan_halves(connection: Connection, work: Work) -> int:
+    """Pending chunks for the halves of what failed; how many. A file that failed alone is quarantined."""
+    found = jobs.to_isolate(connection, work.shard)
+    own = jobs.ended_at_depth(connection, work.run_id, halves=False)
+    halves = jobs.ended_at_depth(connection, work.run_id, halves=True)
+    if found and is_outage(own, halves):
+        jobs.leave_whole(connection, [chunk_id for chunk_id, _ in found])
+        work.warn("isolation.given_up", failed_jobs=own[1] + halves[1], ended_jobs=own[0] + halves[0])
+        return 0
+    made = 0
+    for chunk_id, file_ids in found:
+        parts = halve(file_ids)
+        made += len(jobs.split(connection, chunk_id, parts, run_id=work.run_id, at=work.at()))
+        if not parts:
+            jobs.note(connection, chunk_id, "quarantined", file_ids[0], at=work.at())
+            log.warning("file.quarantined", file_id=file_ids[0], chunk_id=chunk_id)
+    return made

@@ -7,16 +7,18 @@ from functools import partial
 
 import httpx
 
-from orchestrator import reconcile
+from orchestrator import billing, reconcile
 from orchestrator.api.client import Api, Limiters, Wire
 from orchestrator.api.dialect import Dialect, Target
 from orchestrator.api.limiter import AdaptiveLimiter
 from orchestrator.api.v1 import V1
 from orchestrator.api.v2 import V2
 from orchestrator.clock import Clock
-from orchestrator.engine import Progress, Work, run_stages
+from orchestrator.engine import Progress, Stage, Work, run_stages
 from orchestrator.errors import RunStopped
-from orchestrator.isolate import Isolator
+from orchestrator.escalate import plan_escalation
+from orchestrator.follow_up import FollowUp
+from orchestrator.isolate import plan_halves
 from orchestrator.ledger.jobs import Shard
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest import Manifest
@@ -93,9 +95,17 @@ class Pipeline:
             send_again=self.submitter.look_again,
         )
 
-        self.isolator = Isolator(
+        carriers: list[Stage] = [self.submitter, self.poller, self.reconciler]
+        self.isolator = FollowUp(
             self.work,
-            others_idle=lambda: self.submitter.idle and self.poller.idle and self.reconciler.idle,
+            others_idle=lambda: all(stage.idle for stage in carriers),
+            plan_more=lambda connection: plan_halves(connection, self.work),
+            send_again=self.submitter.look_again,
+        )
+        self.escalator = FollowUp(
+            self.work,
+            others_idle=lambda: self.isolator.idle,
+            plan_more=lambda connection: plan_escalation(connection, self.work, manifest),
             send_again=self.submitter.look_again,
         )
 
@@ -115,9 +125,12 @@ class Pipeline:
         """Carry the shard as far as it goes; ``work.stop`` says why it ended early, if it did."""
         work = self.work
         try:
-            await run_stages(work, self.submitter, [self.poller, self.reconciler, self.isolator], wait=wait)
+            await run_stages(
+                work, self.submitter, [self.poller, self.reconciler, self.isolator, self.escalator], wait=wait
+            )
             if work.stop.everything is None and wait:
                 await reconcile.audit(work)
+                await billing.sweep(work)
         except RunStopped as error:
             work.stop.stop_everything(error)
 

@@ -17,7 +17,7 @@ from itertools import islice
 
 #: Expected unnoticed time at which a job is asked about, as a share of the mean duration: for a call per job, and for
 #: calls that ask about many jobs at once, where one more ask costs next to nothing.
-SHARE_ALONE = 0.05
+SHARE_ALONE = 0.06
 SHARE_IN_BATCH = 0.015
 
 #: The same in seconds, at least: no call is worth less.

@@ -214,7 +214,9 @@ class Reconciler:
             open_.doubtful_since = open_.doubtful_since or began
             if began - open_.doubtful_since < settle_s:
                 return max(settle_s / 2, FIRST_LOOK_S)
-            await self._hold(open_, f"these jobs may be this chunk's: {', '.join(job.id for job in (hints + empty)[:5])}")
+            await self._hold(
+                open_, f"these jobs may be this chunk's: {', '.join(job.id for job in (hints + empty)[:5])}"
+            )
             return None
         open_.doubtful_since = None
         if began < open_.not_before:

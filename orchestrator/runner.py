@@ -19,20 +19,21 @@ from orchestrator import settings as settings_
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.engine import Interrupted, Progress, Work
 from orchestrator.errors import ApiError, ExitCode, OrchestratorError, OutOfCredits, RunStopped
-from orchestrator.ledger import Ledger, database, planning, reading, runs
+from orchestrator.ledger import Ledger, database, planning, reading, runs, usage
 from orchestrator.ledger.jobs import Shard, open_apis, tally
 from orchestrator.ledger.writer import Writer
 from orchestrator.logs import redactor
 from orchestrator.manifest import Manifest
 from orchestrator.models import Config, Json, Outcome
 from orchestrator.pipeline import Pipeline
+from orchestrator.plaintext import safe
 from orchestrator.planner import files_per_chunk, over_limits
 from orchestrator.settings import Settings
 
 log = structlog.get_logger()
 
 #: The key that a rehearsal uses; the embedded sandbox takes any.
-REHEARSAL_KEY = "rehearsal"
+REHEARSAL_KEY = "a-rehearsal-needs-no-key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Summary:
     adopted: int
     sent_again: int
     credits_ceiling: int
+    credits: float | None  #: billed to this run's jobs, as far as the API has told; None when it has not
     failed_files: list[dict[str, str]]  #: the first few
 
     def as_json(self) -> dict[str, Json]:
@@ -212,7 +214,7 @@ class _Execution:
             project_id=manifest.project_id,
             config=manifest.config,
             review=manifest.review,
-            path=str(Path(manifest.path).absolute()),
+            path=safe(Path(manifest.path).absolute()),  # a path need not be text
             sha256=manifest.sha256,
         )
         if self.options.sandbox:
@@ -337,6 +339,7 @@ class _Execution:
                 adopted=self.progress.adopted,
                 sent_again=self.progress.sent_again,
                 credits_ceiling=plan.credits_ceiling,
+                credits=usage.spent_by_run(connection, self.run_id),
                 failed_files=failed_files,
             )
             at = self.clock.now().isoformat(timespec="milliseconds")

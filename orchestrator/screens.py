@@ -80,6 +80,8 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
             f"{summary.requests:,} requests, {summary.seconds:,.1f} s"
         )
     )
+    if summary.credits is not None:
+        parts.append(Text(f"{summary.credits:,g} credits billed so far, of at most {summary.credits_ceiling:,}"))
     if summary.failed_files:
         parts.append(failed_table(summary.failed_files))
     parts.append(Text(f"exit {summary.exit_code}: {safe(summary.reason)}", style="bold"))
@@ -126,6 +128,9 @@ def status_view(states: Sequence[dict[str, Json]]) -> RenderableType:
         for name, job in state["open"].items():
             oldest = f", oldest {job['oldest']}" if job["oldest"] else ""
             table.add_row(f"jobs {name}", f"{job['jobs']:,}", f"{job['files']:,} files{oldest}")
+        if state["spent"]["jobs_billed"]:
+            untold = f"{state['spent']['jobs_untold']:,} jobs not yet billed" if state["spent"]["jobs_untold"] else ""
+            table.add_row("credits", f"{state['spent']['credits']:,g}", untold)
         parts.append(table)
         parts += [
             Text(f"needs you: chunk {found['chunk_id']} {found['event']}: {safe(found['note'])}")
@@ -148,6 +153,29 @@ def _runs_table(runs: Sequence[dict[str, Json]]) -> Table:
         reason = (run["summary"] or {}).get("reason", "under way, or killed")
         table.add_row(run["id"], run["command"], run["started_at"][:19], exit_code, safe(reason, 120))
     return table
+
+
+def diff_view(found: dict[str, Json]) -> RenderableType:
+    """Totals side by side, then what moved."""
+    totals = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("outcome", found["run_a"], found["run_b"], "change"):
+        totals.add_column(column, justify="left" if column == "outcome" else "right", overflow="fold")
+    for row in found["totals"]:
+        change = row["after"] - row["before"]
+        totals.add_row(
+            safe(row["label"], 60), f"{row['before']:,}", f"{row['after']:,}", f"{change:+,}" if change else ""
+        )
+    lines = [f"{found['new_files']:,} new files, {found['new_failures']:,} new failures"]
+    lines += [
+        f"{flow['files']:,} flipped: {safe(flow['before'], 60)} -> {safe(flow['after'], 60)}, "
+        f"such as {safe(flow['example'])}"
+        for flow in found["flipped"][:20]
+    ]
+    lines += [
+        f"{safe(flow['before'], 60)}: mean confidence {flow['confidence_before']:.3f} -> {flow['confidence_after']:.3f}"
+        for flow in found["drift"][:20]
+    ]
+    return Group(totals, *map(Text, lines))
 
 
 def _pairs() -> Table:

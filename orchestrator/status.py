@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from orchestrator.ledger import reading
+from orchestrator.ledger import reading, usage
 from orchestrator.ledger.planning import Scope
 from orchestrator.models import GOOD, Json
 
@@ -30,6 +30,7 @@ def status(
         "review": totals.review,
         "types": totals.types,
         "open": open_,
+        "spent": usage.spent(connection, row.id),
         "needs_decision": reading.decisions(connection, row.id),
         "failed_files": reading.failed_files(connection, scope, most_failed) if failed else [],
         "runs": reading.runs(connection, row.id, most_runs),

@@ -124,6 +124,7 @@ class Submitter:
 
     def _start(self, tasks: asyncio.TaskGroup, chunk: Chunk, *, resumed: bool) -> None:
         self._busy.add(chunk.id)
+        self._work.taken_up += 1
         tasks.create_task(self._submit(chunk, resumed))
 
     async def _submit(self, chunk: Chunk, resumed: bool) -> None:

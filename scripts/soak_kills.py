@@ -32,8 +32,8 @@ from procs import ApiServer, LedgerState, environment, read_ledger, write_manife
 
 from orchestrator import cli, export, logs, pipeline, runner, screens, settings  # noqa: F401 - for the children
 
-#: A killed run recovers for two settle times before it sends a lost call again: kills have to fall there too.
-SETTLE_S = 0.25
+#: A run recovers for two settle times before it sends a lost call again. Short, so that kills fall on all of its work.
+HURRY = {"ORCHESTRATOR_SETTLE_S": "0.15", "ORCHESTRATOR_CREATES_PER_S": "200", "ORCHESTRATOR_LISTS_PER_S": "50"}
 
 FILES_A_NIGHT = {"v1": 240, "v2": 60}
 
@@ -124,7 +124,7 @@ class Soak:
 
     def _kill_after(self) -> float:
         """Half of the kills fall on planning and submitting, half on polling and on recovering from earlier kills."""
-        return self.rng.uniform(0.0, 0.4) if self.rng.random() < 0.5 else self.rng.uniform(0.0, 1.2)
+        return self.rng.uniform(0.0, 0.4) if self.rng.random() < 0.5 else self.rng.uniform(0.0, 1.6)
 
     def _check_after_a_kill(self, state: LedgerState) -> None:
         if state.integrity != "ok":
@@ -160,7 +160,7 @@ def soak(api: str, kills: int, seed: int, *, naive: bool) -> dict[str, object]:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, ApiServer() as server:
         os.environ.clear()
-        os.environ.update(environment(server.url, ORCHESTRATOR_SETTLE_S=str(SETTLE_S)))
+        os.environ.update(environment(server.url, **HURRY))
         server.set(job_s=[0.05, 0.2], lose_call=0.01, lose_answer=0.01)
         work = Soak(api, seed, Path(folder), server, naive=naive)
         work.run(kills)

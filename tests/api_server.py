@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import sys
 import uuid
@@ -186,6 +187,7 @@ async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def serve() -> None:
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # a client that is killed is no news here
     app = web.Application(middlewares=[count], client_max_size=2**26)
     app[STATE] = State()
     app.add_routes([

@@ -53,7 +53,7 @@ def night(tmp_path: Path) -> Path:
     folder.mkdir()
     path = folder / "nightly.yaml"
     path.write_text(
-        "version: 1\nname: night\nfile_ids: [file-1]\n"
+        "version: 1\nname: night\nfile_ids: [182bd5e5-6e1a-4fe4-a799-aa6d9a6ab26e]\n"
         "rules: [{type: invoice, description: has an invoice number}]\n"
     )  # fmt: skip
     return path
@@ -130,6 +130,17 @@ class TestSetup:
             "setup: needs Python 3.11 or newer, and false is not; try: PYTHON=/path/to/python3.12 scripts/setup\n"
         )
 
+    def test_a_failed_installation_shows_what_the_installer_said(self, tmp_path: Path) -> None:
+        """And is tried again by the next call."""
+        root = project_without_venv(tmp_path)
+        python = tmp_path / "python"
+        python.write_text('#!/bin/sh\n[ "$1" = -c ] || { echo "ensurepip is not available"; exit 1; }\n')
+        python.chmod(0o755)
+        for _ in range(2):
+            done = call(root / "scripts/setup", env={"PYTHON": str(python)})
+            assert done.returncode == 1
+            assert done.stderr.splitlines()[1:] == ["ensurepip is not available", "setup: failed, see above"]
+
     def test_a_second_call_does_nothing(self, tmp_path: Path) -> None:
         """It is quiet, and asks nothing of Python's installer."""
         root = project_without_venv(tmp_path)
@@ -170,6 +181,14 @@ class TestNightly:
         assert done.returncode == ExitCode.UNAUTHORIZED
         assert server.seen[0].headers["Authorization"] == f"Bearer {CANARY}"
         assert CANARY not in done.stdout + done.stderr + log_of(night)
+
+    def test_a_linked_manifest_has_its_ledger_beside_the_link(self, night: Path, tmp_path: Path) -> None:
+        """As in a run by hand: two ledgers for one manifest would pay twice."""
+        link = tmp_path / "linked.yaml"
+        link.symlink_to(night)
+        assert nightly(link, "--sandbox").returncode == 0
+        assert (tmp_path / "ledger.db").is_file()
+        assert not (night.parent / "ledger.db").exists()
 
     def test_a_failed_night_says_why(self, night: Path, serve: Serve) -> None:
         """The mail has the exit code's meaning and the end of the log, with the API's words."""
@@ -398,3 +417,11 @@ class TestExamples:
         assert found.pop("LLAMA_CLOUD_API_KEY").startswith("llx-")
         expected = {variable: default for variable, default, _ in settings.table() if variable != "LLAMA_CLOUD_API_KEY"}
         assert found == expected | {"ORCHESTRATOR_LOG_DIR": "", "ORCHESTRATOR_PING_URL": ""}
+
+    def test_the_readme_has_every_setting_and_every_exit_code(self) -> None:
+        """With the default that the program has, and the meaning that it gives."""
+        text = (ROOT / "README.md").read_text()
+        defaults = dict(re.findall(r"^\| `([A-Z_]+)` \| `?([^ `|]*)`? ?\|", text, re.MULTILINE))
+        expected = {variable: default for variable, default, _ in settings.table()}
+        assert defaults == expected | {"ORCHESTRATOR_LOG_DIR": "", "ORCHESTRATOR_PING_URL": ""}
+        assert [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == list(ExitCode)

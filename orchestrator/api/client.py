@@ -120,7 +120,8 @@ class Wire:
             body += piece
             if len(body) > MAX_BODY_BYTES:
                 raise Ambiguous(f"the API's answer is over {MAX_BODY_BYTES} bytes", created=response.is_success)
-        return bytes(body)
+        # An answer that repeats the key must not carry it into the ledger, a log or a mail.
+        return bytes(body).replace(self._key.encode(), b"[hidden]")
 
     async def close(self) -> None:
         await self._reading.aclose()

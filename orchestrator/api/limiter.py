@@ -42,7 +42,7 @@ MOST_CALM_CALLS = 6400
 
 #: The first and the largest raise of an attempt; each raise is twice the one before.
 FIRST_RAISE = 0.005
-LARGEST_RAISE = 0.1
+LARGEST_RAISE = 0.04
 
 #: A trial call whose answer takes longer than this no longer keeps the others waiting.
 TRIAL_S = 5.0
@@ -95,15 +95,21 @@ class Pacer:
         # The gate: closed by a refusal, opened by a call that left later and was accepted.
         self._refused_sent: float | None = None  # when the refused call left; None: open
         self._closed_at = float("-inf")
-        self._full_since = 0.0  # when the oldest call left that counted when the gate closed
+        self._full_at = 0.0  # when the call left that closed the gate; trials that fail do not move it
         self._retry_at = float("-inf")  # when a trial call may leave
+        self._opened_at = float("-inf")
         self._trials = 0
+        self._settled_from = float("-inf")  # calls that left earlier may have met what was sent too fast before
+        self._trusted = False  # the pace is one that should hold, not a guess
+        self._counted = False  # the pace comes from the calls accepted until ...
+        self._counted_at = 0.0
         # The climb.
-        self._known_bad: float | None = None
-        self._known_good = 0.0
+        self._bad: float | None = None  # refused of late
+        self._good = 0.0  # has stood the test of one step
+        self._proven = 0.0  # has stood that of a long calm
         self._judged_from = 0.0
         self._raise = FIRST_RAISE
-        self._calm = 0
+        self._calm = 0  # calls accepted since the last refusal
         self._calm_needed = CALM_CALLS
 
     def earliest(self, came: float) -> float:
@@ -130,10 +136,13 @@ class Pacer:
 
     def accepted(self, now: float, sent_at: float) -> None:
         """The call that left at *sent_at* was not refused."""
+        if sent_at <= self._closed_at and not self.closed:
+            return
         if self._refused_sent is not None:
-            if sent_at <= self._refused_sent:
-                return
-            self._refused_sent, self._trials, self._judged_from = None, 0, now
+            if sent_at > self._refused_sent:
+                self._refused_sent, self._trials, self._judged_from, self._opened_at = None, 0, now, now
+                self._settled_from = now + self._window_s if self._trusted else now
+                self._trusted = self._counted = False
             return
         self._calm += 1
         if sent_at >= self._judged_from + max(WINDOWS_S[0], STEP_CALLS / self.rate):
@@ -148,23 +157,27 @@ class Pacer:
         if retry_after_s is not None:
             self.told_until = max(self.told_until, now + retry_after_s)
         if sent_at <= self._closed_at:
-            return  # left before the pause began: it tells nothing new
+            # It left before the pause began, and so is no reason for another; but it may correct the count.
+            if self._counted and self.closed and sent_at < self._counted_at:
+                self._measure(sent_at)
+            return
         if self.closed:
             self._trials += 1
-            pause = min(2.0 ** (self._trials - 1), LONGEST_PAUSE_S)
             self._widen(sent_at)
-            self._retry_at = now + pause
+            later, clear = now + min(2.0 ** (self._trials - 1), LONGEST_PAUSE_S), self._clear_at(sent_at)
+            self._retry_at = clear if now < clear < later else later
         else:
-            self._full_since = self._oldest(sent_at)
-            self._slow_down(sent_at)
-            self._retry_at = max(now + 1 / self.rate, self._full_since + self._window_s)
+            self._full_at = sent_at
+            if sent_at >= self._settled_from:
+                self._slow_down(sent_at)
+            self._retry_at = max(now + 1 / self.rate, self._clear_at(sent_at))
         self._refused_sent, self._closed_at = sent_at, now
         self._calm, self._raise = 0, FIRST_RAISE
 
-    def _oldest(self, at: float) -> float:
-        """When the oldest call left that still counts at *at*."""
+    def _clear_at(self, at: float) -> float:
+        """When the window that is full at *at* has room again."""
         index = bisect_right(self._history, at - self._window_s)
-        return self._history[index] if index < len(self._history) else at
+        return (self._history[index] if index < len(self._history) else at) + self._window_s
 
     def _count(self, at: float) -> int:
         """Calls accepted in the window that ends at *at*, as far as is known."""
@@ -173,45 +186,59 @@ class Pacer:
 
     def _slow_down(self, at: float) -> None:
         """Choose the pace after a call that left at *at* was refused."""
-        count = self._count(at)
+        rate, count = self.rate, self._count(at)
         measured = count / self._window_s
-        if measured and (measured < self.rate / 2 or (count >= STEP_CALLS and measured < 0.9 * self.rate)):
-            bad, rate = measured, MARGIN * measured
-        elif self.rate <= 1.1 * self._known_good:
-            bad = min(self.rate, measured) if count >= STEP_CALLS else self.rate
-            rate = MARGIN * bad
+        if measured and (measured < rate / 2 or (count >= STEP_CALLS and measured < 0.9 * rate)):
+            self._measure(at)
+            return
+        self._counted = self._trusted = False
+        self._bad = rate
+        lower = [known for known in (self._good, self._proven) if known < 0.99 * rate]
+        if self._proven in lower and rate <= 1.05 * self._proven:
+            self.rate = self._proven  # an attempt to get a little more has failed
+            self._calm_needed = min(2 * self._calm_needed, MOST_CALM_CALLS)
+        elif at - self._opened_at >= max(self._window_s, STEP_CALLS / rate):
+            self.rate = MARGIN * rate
         else:
-            bad, rate = self.rate, DECREASE * self.rate
-        self._set(bad, rate)
+            self.rate = max(lower, default=0.0) or DECREASE * rate
+        self._trusted = self.rate in lower
+        self.rate = max(self.rate, SLOWEST_PER_S)
+        self._good = max((known for known in lower if known <= self.rate), default=0.0)
+        self._proven = min(self._proven, self._good)
 
     def _widen(self, at: float) -> None:
         """A trial call that left at *at* was refused: the window is longer than was thought."""
-        waited = at - self._full_since
+        # Also a window that starts by the API's own clock has room again within its length.
+        waited = at - self._full_at
         wider = next((window for window in WINDOWS_S if window > waited), WINDOWS_S[-1])
         if wider <= self._window_s:
             return
         self._window_s = wider
         measured = self._count(at) / self._window_s
-        if measured:
-            self._set(measured, min(self.rate, MARGIN * measured))
+        if 0 < measured < self.rate:
+            self._measure(at)
 
-    def _set(self, bad: float, rate: float) -> None:
-        self._calm_needed = min(2 * self._calm_needed, MOST_CALM_CALLS) if self._known_good else CALM_CALLS
-        self._known_bad = bad
-        self.rate = max(rate, SLOWEST_PER_S)
-        self._known_good = min(self._known_good, self.rate)
+    def _measure(self, at: float) -> None:
+        """Take the calls accepted in the window that ends at *at* for the limit."""
+        measured = self._count(at) / self._window_s
+        self.rate = max(MARGIN * measured, SLOWEST_PER_S)
+        self._bad, self._counted_at = measured, at
+        self._counted = self._trusted = True
+        self._good = self._proven = 0.0
+        self._calm_needed = CALM_CALLS
 
     def _climb(self) -> None:
         """The pace has stood its test: raise it if there is something to gain."""
-        self._known_good = max(self._known_good, self.rate)
+        self._good = max(self._good, self.rate)
         top = self.ceiling
-        if self._known_bad is not None:
-            top = min(top, MARGIN * self._known_bad)
+        if self._bad is not None:
+            top = min(top, MARGIN * self._bad)
             if self.rate >= top and self.rate < self.ceiling and self._calm >= self._calm_needed:
-                self._known_bad, top = None, self.ceiling
+                self._proven, self._bad, self._raise, top = self.rate, None, FIRST_RAISE, self.ceiling
         if self.rate < top:
-            self.rate = min(top, self.rate * (1 + self._raise))
+            step = self._raise * self.rate
             self._raise = min(2 * self._raise, LARGEST_RAISE)
+            self.rate = min(top, self.rate + (step if self._bad is None else max(step, (top - self.rate) / 4)))
 
 
 class AdaptiveLimiter:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from orchestrator.errors import LedgerError, LockHeld, SettingsError
-from orchestrator.ledger.schema import check_version, migrate
+from orchestrator.ledger.schema import APPLICATION_ID, check_version, migrate
 
 #: SQLite's WAL "does not work over a network filesystem" (sqlite.org/wal.html), and neither do kernel locks reliably.
 NETWORK_FILE_SYSTEMS = frozenset({
@@ -217,8 +217,10 @@ def _uri_path(path: Path) -> str:
 def _set_up(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     # Transactions are begun by _begin_immediate: Python's own implicit ones leave schema changes outside.
     connection.isolation_level = None
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    foreign = application != APPLICATION_ID and connection.execute("SELECT 1 FROM sqlite_master").fetchone()
     for pragma in (
-        "journal_mode=WAL",
+        *(() if foreign else ("journal_mode=WAL",)),  # the mode stays in the file, and another's is about to be refused
         "synchronous=FULL",
         "foreign_keys=ON",
         "trusted_schema=OFF",

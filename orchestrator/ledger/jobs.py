@@ -155,15 +155,20 @@ def _count(connection: Connection, which: str, parameters: dict[str, int], *, si
 
 
 def _let_stand(connection: Connection, chunk_id: int) -> None:
-    """A later generation's result takes the standing one's place unless it is worse: good before bad."""
+    """A later generation's result takes the standing one's place unless it is worse: good before bad.
+
+    An escalation is a second opinion on a good result: it has to be at least as sure.
+    """
     rivals = connection.execute(
         text(f"""
         SELECT new.id AS new_id, old.id AS old_id
         FROM files new JOIN results nr ON nr.file_row = new.id
         JOIN files old ON old.manifest_id = new.manifest_id AND old.file_id = new.file_id
                       AND old.config_id = new.config_id AND old.standing = 1
+        JOIN jobs j ON j.id = new.chunk_id
         LEFT JOIN results o ON o.file_row = old.id
         WHERE new.chunk_id = :chunk_id AND new.standing = 0
+          AND (j.escalation = 0 OR coalesce(nr.confidence, 0) >= coalesce(o.confidence, 0))
           AND (nr.outcome IN {GOOD_SQL} OR o.outcome IS NULL OR o.outcome NOT IN {GOOD_SQL})
         """),
         {"chunk_id": chunk_id},

@@ -208,6 +208,7 @@ class Selection:
     run_id: str | None = None
     error: str | None = None
     max_generations: int | None = None  #: files submitted as often as this are left alone
+    never_escalated: bool = False
 
 
 def select_again(connection: Connection, scope: Scope, selection: Selection) -> int:
@@ -228,6 +229,8 @@ def select_again(connection: Connection, scope: Scope, selection: Selection) -> 
         "w.file_id IN (SELECT file_id FROM temp.named)": bool(selection.file_ids),
         "j.run_id = :run_id": selection.run_id is not None,
         "instr(lower(coalesce(r.error, '')), lower(:error)) > 0": selection.error is not None,
+        "NOT EXISTS (SELECT 1 FROM files g JOIN jobs gj ON gj.id = g.chunk_id WHERE g.manifest_id = f.manifest_id"
+        " AND g.file_id = f.file_id AND g.config_id = f.config_id AND gj.escalation = 1)": selection.never_escalated,
         "(SELECT max(g.generation) FROM files g WHERE g.manifest_id = f.manifest_id AND g.file_id = f.file_id"
         " AND g.config_id = f.config_id) + 1 < :max_generations": selection.max_generations is not None,
     }
@@ -277,7 +280,15 @@ def _choose(connection: Connection, query: str, scope: Scope, **parameters: obje
 
 
 def cut(
-    connection: Connection, scope: Scope, *, chunk_size: int, job_config_id: int, api: str, run_id: str, at: str
+    connection: Connection,
+    scope: Scope,
+    *,
+    chunk_size: int,
+    job_config_id: int,
+    api: str,
+    run_id: str,
+    at: str,
+    escalation: bool = False,
 ) -> int:
     """Make pending chunks of at most *chunk_size* out of the chosen files, in order; how many chunks.
 
@@ -293,11 +304,12 @@ def cut(
         "run_id": run_id,
         "api": api,
         "at": at,
+        "escalation": escalation,
     }
     connection.execute(
         text("""
-        INSERT INTO jobs (id, manifest_id, config_id, run_id, api, size, changed_at)
-        SELECT :base + 1 + (n - 1) / :size, :manifest_id, :job_config_id, :run_id, :api, count(*), :at
+        INSERT INTO jobs (id, manifest_id, config_id, run_id, api, size, changed_at, escalation)
+        SELECT :base + 1 + (n - 1) / :size, :manifest_id, :job_config_id, :run_id, :api, count(*), :at, :escalation
         FROM temp.chosen GROUP BY (n - 1) / :size
         """),
         parameters,

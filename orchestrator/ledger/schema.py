@@ -60,6 +60,7 @@ CREATE TABLE jobs (
   api TEXT NOT NULL,
   parent_id INTEGER,
   depth INTEGER NOT NULL DEFAULT 0,
+  escalation INTEGER NOT NULL DEFAULT 0 CHECK (escalation IN (0, 1)),
   size INTEGER NOT NULL CHECK (size > 0),
   status TEXT NOT NULL DEFAULT 'pending' CHECK ({_one_of("status", JobStatus)}),
   job_id TEXT,

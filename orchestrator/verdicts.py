@@ -1,0 +1,55 @@
+"""``orchestrator accept``: a person's verdict on a file, which later runs respect."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.clock import SystemClock
+from orchestrator.errors import ExitCode, InputError
+from orchestrator.ledger import Ledger, database, planning, runs, verdicts
+from orchestrator.manifest import Manifest
+from orchestrator.models import GOOD
+from orchestrator.runner import lock_name
+
+
+def accept(
+    manifest: Manifest, path: Path, file_ids: Sequence[str], *, label: str | None, unmatched: bool, rehearsal: bool
+) -> dict[str, str | None]:
+    """File ID -> accepted type, for each of *file_ids*: *label*, none (*unmatched*), or what the API had said.
+
+    All or nothing. Raises InputError for a file without an outcome, or a type that no rule names.
+    """
+    types = [rule.type for rule in manifest.config.rules]
+    if label is not None and types and label not in types:
+        raise InputError(f"--type {label}: no rule of {manifest.path} names it; rules: {', '.join(types)}")
+    clock = SystemClock()
+    at = clock.now().isoformat(timespec="milliseconds")
+    run_id = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    accepted: dict[str, str | None] = {}
+    holder = {"command": "orchestrator accept", "since": at}
+    with (
+        database.run_lock(path, lock_name(manifest, rehearsal=rehearsal), holder),
+        Ledger(path) as ledger,
+        ledger.transaction() as connection,
+    ):
+        scope = planning.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
+        if not scope.manifest_id or not scope.config_id:
+            raise InputError(
+                f"{path}: this ledger has no outcomes of manifest {manifest.name!r} under its rules of now"
+            )
+        runs.begin(connection, run_id, scope.manifest_id, command="accept", api=verdicts.PERSON, at=at)
+        for file_id in file_ids:
+            found = verdicts.standing(connection, scope, file_id)
+            if found is None:
+                raise InputError(f"--file {file_id}: no outcome yet; nothing was recorded")
+            outcome, given = found
+            if outcome not in GOOD and label is None and not unmatched:
+                raise InputError(f"--file {file_id} is {outcome}: say --type or --unmatched; nothing was recorded")
+            accepted[file_id] = None if unmatched else label or given
+            verdicts.accept(connection, scope, file_id, accepted[file_id], run_id=run_id, at=at)
+        runs.finish(
+            connection, run_id, exit_code=int(ExitCode.OK), summary={"reason": f"{len(accepted)} verdicts"}, at=at
+        )
+    return accepted

@@ -1,0 +1,189 @@
+"""A ledger that can't be written or read: exit 8, nothing sent that it does not know of, and a clean recovery."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from api_server import verdict
+from procs import ApiServer, environment, read_ledger, run, write_manifest
+
+from orchestrator.errors import ExitCode
+
+FILES = [f"f{i}" for i in range(120)]
+AS_ROOT = os.geteuid() == 0
+
+
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    with ApiServer() as server:
+        yield server
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    return write_manifest(tmp_path, FILES)
+
+
+def no_larger_than(size: int) -> Callable[[], None]:
+    """In the child: files may grow to *size* bytes, then writing fails, as it does on a full disk."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def limited(url: str) -> dict[str, str]:
+    """A child that may not write must not write half a bytecode file into the installation either."""
+    return environment(url, PYTHONDONTWRITEBYTECODE="1")
+
+
+def assert_complete(server: ApiServer, ledger: Path) -> None:
+    """Each file has its outcome, and was bought once."""
+    state, stats = read_ledger(ledger), server.stats()
+    assert state.integrity == "ok"
+    assert state.outcomes == {file_id: verdict(file_id)["type"] for file_id in FILES}
+    assert (state.open, stats.twice, stats.posts) == (0, [], 12)
+
+
+def test_wherever_the_disk_fills_up_nothing_unrecorded_is_sent(server: ApiServer, manifest: Path) -> None:
+    """Each run gets a little further before writing fails; every job the server made is one the ledger knows of."""
+    ledger, codes = manifest.with_name("ledger.db"), []
+    for size in (4_000, 90_000, 125_000, 130_000, 140_000, 160_000, 185_000):
+        ended = run(manifest, limited(server.url), before=no_larger_than(size))
+        codes.append(ended.code)
+        state, created = read_ledger(ledger), server.stats().created
+        assert state.integrity == "ok"
+        assert created.keys() <= state.intents
+        assert "Traceback" not in ended.err
+    assert set(codes) == {ExitCode.LEDGER}
+    assert server.stats().posts > 0, "the disk was full from the start: the test shows nothing"
+    assert run(manifest, environment(server.url)).code == ExitCode.OK
+    assert_complete(server, ledger)
+
+
+@contextmanager
+def small_disk(at: Path, size_kb: int) -> Iterator[Path]:
+    """A file system of its own, mounted at *at*."""
+    at.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={size_kb}k,mode=700", "tmpfs", str(at)]
+    if not AS_ROOT or subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a file system here")
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", "-l", str(at)], check=True)
+
+
+def remount(at: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(at)], check=True)
+
+
+def test_a_full_disk_stops_the_run_until_there_is_space(server: ApiServer, manifest: Path) -> None:
+    """A real ENOSPC: exit 8 with SQLite's words, and the next run goes on once there is space."""
+    with small_disk(manifest.with_name("disk"), 128) as disk:
+        full = run(manifest, environment(server.url), "--ledger", str(disk / "ledger.db"))
+        assert full.code == ExitCode.LEDGER
+        assert "full" in full.summary["reason"]
+        assert server.stats().created.keys() <= read_ledger(disk / "ledger.db").intents
+        remount(disk, "size=8m")
+        assert run(manifest, environment(server.url), "--ledger", str(disk / "ledger.db")).code == ExitCode.OK
+        assert_complete(server, disk / "ledger.db")
+
+
+def test_a_disk_that_became_read_only_stops_the_run(server: ApiServer, manifest: Path) -> None:
+    """As a failing disk is remounted by the kernel: exit 8, nothing sent."""
+    with small_disk(manifest.with_name("disk"), 8192) as disk:
+        assert run(manifest, environment(server.url), "--ledger", str(disk / "ledger.db")).code == ExitCode.OK
+        posts = server.stats().posts
+        write_manifest(manifest.parent, [*FILES, "new"])
+        remount(disk, "ro")
+        ended = run(manifest, environment(server.url), "--ledger", str(disk / "ledger.db"))
+        assert (ended.code, server.stats().posts) == (ExitCode.LEDGER, posts)
+        assert "Read-only file system" in ended.summary["reason"]
+
+
+@pytest.mark.skipif(AS_ROOT, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_stops_the_run(server: ApiServer, manifest: Path) -> None:
+    """Exit 8, nothing sent."""
+    manifest.parent.chmod(0o500)
+    try:
+        ended = run(manifest, environment(server.url))
+    finally:
+        manifest.parent.chmod(0o700)
+    assert (ended.code, server.stats().posts) == (ExitCode.LEDGER, 0)
+
+
+def tear_the_middle(ledger: Path) -> None:
+    """Overwrite a quarter of the file."""
+    size = ledger.stat().st_size
+    with ledger.open("r+b") as file:
+        file.seek(size // 4)
+        file.write(b"\xa5" * (size // 4))
+
+
+def cut_short(ledger: Path) -> None:
+    os.truncate(ledger, ledger.stat().st_size // 2)
+
+
+def overwrite_with_text(ledger: Path) -> None:
+    ledger.write_text("this is no database\n" * 100)
+
+
+def put_a_folder(ledger: Path) -> None:
+    ledger.unlink()
+    ledger.mkdir()
+
+
+def put_another_database(ledger: Path) -> None:
+    ledger.unlink()
+    with closing(sqlite3.connect(ledger)) as connection:
+        connection.execute("CREATE TABLE somebody_elses (x)")
+
+
+def make_newer(ledger: Path) -> None:
+    with closing(sqlite3.connect(ledger)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (tear_the_middle, ""),
+        (cut_short, ""),
+        (overwrite_with_text, "not a database"),
+        (put_a_folder, "not a plain file"),
+        (put_another_database, "not a ledger"),
+        (make_newer, "upgrade orchestrator"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_a_ledger_that_cannot_be_trusted_stops_the_run(
+    server: ApiServer, tmp_path: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    """Exit 8 in one line that says why, nothing sent, the file as it was found; with a good copy the work goes on."""
+    manifest, ledger = write_manifest(tmp_path, FILES), tmp_path / "ledger.db"
+    assert run(manifest, environment(server.url), "--no-wait").code == ExitCode.UNFINISHED
+    good = ledger.read_bytes()
+    damage(ledger)
+    bad = ledger.read_bytes() if ledger.is_file() else None
+    ended = run(manifest, environment(server.url))
+    assert (ended.code, server.stats().posts) == (ExitCode.LEDGER, 12)
+    assert words in ended.summary["reason"]
+    assert (ended.err.count("\n"), "Traceback" in ended.err) == (1, False)
+    assert bad == (ledger.read_bytes() if ledger.is_file() else None)
+    ledger.rmdir() if ledger.is_dir() else ledger.unlink()
+    ledger.write_bytes(good)
+    assert run(manifest, environment(server.url)).code == ExitCode.OK
+    assert_complete(server, ledger)
+
+
+def test_a_folder_in_place_of_the_lock_stops_the_run(server: ApiServer, manifest: Path) -> None:
+    """Exit 8, nothing sent."""
+    manifest.with_name("ledger.db.night.lock").mkdir()
+    ended = run(manifest, environment(server.url))
+    assert (ended.code, server.stats().posts) == (ExitCode.LEDGER, 0)
+    assert "Traceback" not in ended.err
