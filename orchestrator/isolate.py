@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import Connection
 
 from orchestrator.engine import Work
-from orchestrator.ledger import jobs
+from orchestrator.ledger import halves, jobs
 
 log = structlog.get_logger()
 
@@ -39,17 +39,17 @@ def halve(file_ids: list[str]) -> list[list[str]]:
 
 def plan_halves(connection: Connection, work: Work) -> int:
     """Pending chunks for the halves of what failed; how many. A file that failed alone is quarantined."""
-    found = jobs.to_isolate(connection, work.shard)
-    own = jobs.ended_at_depth(connection, work.run_id, halves=False)
-    halves = jobs.ended_at_depth(connection, work.run_id, halves=True)
-    if found and is_outage(own, halves):
-        jobs.leave_whole(connection, [chunk_id for chunk_id, _ in found])
-        work.warn("isolation.given_up", failed_jobs=own[1] + halves[1], ended_jobs=own[0] + halves[0])
+    found = halves.to_isolate(connection, work.shard)
+    own = halves.ended_at_depth(connection, work.run_id, halves=False)
+    smaller = halves.ended_at_depth(connection, work.run_id, halves=True)
+    if found and is_outage(own, smaller):
+        halves.leave_whole(connection, [chunk_id for chunk_id, _ in found])
+        work.warn("isolation.given_up", failed_jobs=own[1] + smaller[1], ended_jobs=own[0] + smaller[0])
         return 0
     made = 0
     for chunk_id, file_ids in found:
         parts = halve(file_ids)
-        made += len(jobs.split(connection, chunk_id, parts, run_id=work.run_id, at=work.at()))
+        made += len(halves.split(connection, chunk_id, parts, run_id=work.run_id, at=work.at()))
         if not parts:
             jobs.note(connection, chunk_id, "quarantined", file_ids[0], at=work.at())
             log.warning("file.quarantined", file_id=file_ids[0], chunk_id=chunk_id)

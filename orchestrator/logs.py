@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, MutableMapping
+from contextlib import suppress
 from typing import Any, TextIO
 from urllib.parse import quote
 
@@ -52,16 +53,19 @@ redactor = Redactor()
 
 
 class _Filtered:
-    """A stream that secrets don't pass, whatever library writes to it."""
+    """A stream that secrets don't pass, whatever library writes to it; one that can't be written stops no run."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        return self._stream.write(redactor.text(text))
+        with suppress(OSError):
+            self._stream.write(redactor.text(text))
+        return len(text)
 
     def flush(self) -> None:
-        self._stream.flush()
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def configure(level: str, *, stream: TextIO | None = None, quiet: bool = False) -> None:

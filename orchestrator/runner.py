@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import secrets
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -17,18 +15,20 @@ from sqlalchemy import Connection
 
 from orchestrator import settings as settings_
 from orchestrator.clock import Clock, SystemClock
-from orchestrator.engine import Interrupted, Progress, Work
-from orchestrator.errors import ApiError, ExitCode, OrchestratorError, OutOfCredits, RunStopped
+from orchestrator.engine import Progress, Work
+from orchestrator.errors import OrchestratorError, OutOfCredits
 from orchestrator.ledger import Ledger, database, planning, reading, runs, usage
 from orchestrator.ledger.jobs import Shard, open_apis, tally
 from orchestrator.ledger.writer import Writer
 from orchestrator.logs import redactor
 from orchestrator.manifest import Manifest
-from orchestrator.models import Config, Json, Outcome
+from orchestrator.models import Config, Outcome
 from orchestrator.pipeline import Pipeline
 from orchestrator.plaintext import safe
 from orchestrator.planner import files_per_chunk, over_limits
 from orchestrator.settings import Settings
+from orchestrator.stopping import deadline, signals
+from orchestrator.summary import Summary, verdict
 
 log = structlog.get_logger()
 
@@ -51,39 +51,6 @@ class Options:
     new: bool = True  #: send the files that were never submitted
     again: planning.Selection | None = None  #: send these files once more
     config: Config | None = None  #: create the jobs of *again* with this instead of the manifest's own
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What ``run --json`` prints, and what the ledger keeps of a run."""
-
-    manifest: str
-    run_id: str
-    rehearsal: bool
-    files: int
-    classified: int
-    unmatched: int
-    failed: int
-    missing: int
-    cancelled: int
-    unfinished: int
-    skipped: int
-    duplicates: int
-    jobs_created: int
-    requests: int
-    seconds: float
-    exit_code: int
-    reason: str
-    types: dict[str, int]
-    review: int
-    adopted: int
-    sent_again: int
-    credits_ceiling: int
-    credits: float | None  #: billed to this run's jobs, as far as the API has told; None when it has not
-    failed_files: list[dict[str, str]]  #: the first few
-
-    def as_json(self) -> dict[str, Json]:
-        return asdict(self)
 
 
 #: Called with the run's work while it goes on: shows it to a person.
@@ -279,7 +246,7 @@ class _Execution:
         work = pipeline.work
         left_s = None if self.deadline_s is None else self.began + self.deadline_s - self.clock.monotonic()
         try:
-            with _signals(work), _deadline(work, left_s):
+            with signals(work), deadline(work, left_s):
                 async with _watched(self.watcher, work, plan):
                     await pipeline.run(wait=self.options.wait)
         finally:
@@ -314,7 +281,7 @@ class _Execution:
             failed_files = reading.failed_files(connection, plan.scope, 5)
             leftover = sum(files for _, files in tally(connection, plan.scope.manifest_id).values())
             unfinished = max(totals.unfinished, leftover)
-            code, reason = self._verdict(totals, unfinished, error)
+            code, reason = verdict(totals, unfinished, error, self.left.values())
             outcomes = totals.outcomes
             summary = Summary(
                 manifest=manifest.name,
@@ -346,59 +313,6 @@ class _Execution:
             runs.finish(connection, self.run_id, exit_code=int(code), summary=summary.as_json(), at=at)
         log.info("run.finished", exit_code=int(code), reason=reason, files=summary.files, unfinished=unfinished)
         return summary
-
-    def _verdict(
-        self, totals: reading.Totals, unfinished: int, error: OrchestratorError | None
-    ) -> tuple[ExitCode, str]:
-        if isinstance(error, ApiError) and (unfinished or not isinstance(error, RunStopped)):
-            return error.exit_code, str(error)
-        if error is not None and not isinstance(error, Interrupted | ApiError):
-            return error.exit_code, str(error)
-        if unfinished:
-            left = "; ".join(sorted(set(self.left.values()))[:3])
-            why = str(error) if error else left or "submitted; a later run collects the results"
-            return ExitCode.UNFINISHED, why
-        bad = sum(totals.outcomes[outcome] for outcome in (Outcome.FAILED, Outcome.MISSING, Outcome.CANCELLED))
-        if bad:
-            return ExitCode.SOME_FAILED, f"{bad} files failed, are missing or were cancelled"
-        return ExitCode.OK, "every file has an outcome"
-
-
-@contextmanager
-def _signals(work: Work) -> Iterator[None]:
-    """A signal to end ends the run in order, a second one at once; what is ignored (nohup) stays ignored."""
-    loop = asyncio.get_running_loop()
-
-    def told(name: str) -> None:
-        if work.stop.everything is not None:
-            os._exit(int(ExitCode.UNFINISHED))
-        log.warning("run.stopping", why=name)
-        work.stop.stop_everything(Interrupted(f"stopped by {name}; run again to go on"))
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
-    for number in caught:
-        loop.add_signal_handler(number, told, number.name)
-    try:
-        yield
-    finally:
-        for number in caught:
-            loop.remove_signal_handler(number)
-            signal.signal(number, before[number])
-
-
-@contextmanager
-def _deadline(work: Work, seconds: float | None) -> Iterator[None]:
-    if seconds is None:
-        yield
-        return
-    handle = asyncio.get_running_loop().call_later(
-        seconds, work.stop.stop_everything, Interrupted("the deadline has passed; run again to go on")
-    )
-    try:
-        yield
-    finally:
-        handle.cancel()
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -20,7 +20,8 @@ from orchestrator.errors import ExitCode
 from orchestrator.models import GOOD, Json
 from orchestrator.plaintext import safe
 from orchestrator.planner import Preview
-from orchestrator.runner import Plan, Summary, Watcher
+from orchestrator.runner import Plan, Watcher
+from orchestrator.summary import Summary
 
 REHEARSAL = "REHEARSAL: answered by the embedded sandbox; these are not real results and nothing was billed"
 
@@ -29,7 +30,7 @@ _STYLES = {"classified": "green", "unmatched": "cyan", "failed": "red", "missing
 
 def console(stream: TextIO) -> Console:
     """A console that fits *stream*: no colour without a terminal or with NO_COLOR."""
-    width = None if stream.isatty() else int(os.environ.get("COLUMNS", "100"))
+    width = None if stream.isatty() else shutil.get_terminal_size((100, 24)).columns
     return Console(file=stream, width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
 
 

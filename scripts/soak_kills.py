@@ -161,7 +161,7 @@ def soak(api: str, kills: int, seed: int, *, naive: bool) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder, ApiServer() as server:
         os.environ.clear()
         os.environ.update(environment(server.url, **HURRY))
-        server.set(job_s=[0.05, 0.2], lose_call=0.01, lose_answer=0.01)
+        server.set(job_s=[0.05, 0.2], lose_answer=0.01)
         work = Soak(api, seed, Path(folder), server, naive=naive)
         work.run(kills)
         events = count_events(Path(folder) / "log")

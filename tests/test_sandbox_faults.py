@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 
 import httpx
 import pytest
-from test_sandbox import FILES, LATER_S, V1, V2, Talk, converse, talking, uid
+from test_sandbox import FILES, LATER_S, RULES, V1, V2, Talk, converse, talking, uid
 
 from orchestrator.sandbox import parse_faults
 from orchestrator.sandbox.options import CALL_FAULTS, JOB_FAULTS, ROW_FAULTS
@@ -68,7 +69,7 @@ def test_a_connection_dropped_before_has_no_effect() -> None:
     """The client can't tell it from the one below; the journal can."""
 
     async def story(talk: Talk) -> None:
-        with pytest.raises(httpx.RemoteProtocolError):
+        with pytest.raises(httpx.TransportError):
             await talk.create()
         assert talk.sandbox.state.journal == []
 
@@ -110,7 +111,7 @@ def test_garbage_is_a_200_that_is_not_json() -> None:
         assert {answer.headers["content-type"] for answer in answers} == {"text/html", "application/json"}
         for answer in answers:
             assert answer.status_code == 200
-            with pytest.raises(ValueError, match=""):
+            with pytest.raises(json.JSONDecodeError):
                 answer.json()
         assert len(talk.sandbox.state.journal) == 8
 
@@ -134,12 +135,10 @@ def test_a_call_that_hangs_has_had_its_effect() -> None:
 
     async def story(talk: Talk) -> None:
         with pytest.raises(httpx.ReadTimeout):
-            await talk.client.post(V2, json={}, timeout=0.05)
-        with pytest.raises(httpx.ReadTimeout):
-            await talk.client.get(V1, timeout=0.05)
-        assert talk.sandbox.state.requests == {"create": 1, "list": 1}
+            await talk.client.post(V1, json={"file_ids": [uid(1)], "rules": RULES}, timeout=0.05)
+        assert len(talk.sandbox.state.journal) == 1
 
-    converse(story, faults={"hang": 1.0, "create.hang": 1.0})
+    converse(story, faults={"hang": 1.0})
 
 
 def test_a_slow_answer_takes_its_time() -> None:
@@ -181,7 +180,7 @@ def test_the_same_seed_strikes_the_same_calls() -> None:
         ("job-cancel", "CANCELLED", 0, 0),
         ("all-error", "ERROR", 20, 0),
         ("file-fails", "ERROR", 20, 0),
-        ("error-with-rows", "ERROR", 20, 11),
+        ("error-with-rows", "ERROR", 20, 9),
         ("row-missing", "SUCCESS", 0, 0),
         ("row-repeat", "SUCCESS", 40, 40),
         ("row-conflict", "SUCCESS", 40, 40),
@@ -368,5 +367,5 @@ def test_whatever_is_not_there_has_a_detail(path: str) -> None:
 
 def test_every_fault_says_what_it_does() -> None:
     """One line for each name that --fault takes."""
-    described = CALL_FAULTS | JOB_FAULTS | ROW_FAULTS
+    described = {**CALL_FAULTS, **JOB_FAULTS, **ROW_FAULTS}
     assert [name for name, line in described.items() if len(line) < 10 or "\n" in line] == []

@@ -18,7 +18,8 @@ def standing(connection: Connection, scope: Scope, file_id: str) -> tuple[Outcom
     row = connection.execute(
         text(
             "SELECT r.outcome, r.type FROM files f JOIN results r ON r.file_row = f.id "
-            "WHERE f.manifest_id = :manifest_id AND f.file_id = :file_id AND f.config_id = :config_id AND f.standing = 1"
+            "WHERE f.manifest_id = :manifest_id AND f.file_id = :file_id AND f.config_id = :config_id "
+            "AND f.standing = 1"
         ),
         {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "file_id": file_id},
     ).first()

@@ -105,8 +105,8 @@ class World:
         self._numbers = 0
 
     def now(self) -> float:
-        """Seconds since the sandbox began."""
-        return self.options.clock.monotonic() - self._monotonic
+        """Seconds since the sandbox began, whole microseconds as timestamps on the wire have them."""
+        return round(self.options.clock.monotonic() - self._monotonic, 6)
 
     def wall(self, at: float) -> datetime:
         return self._began + timedelta(seconds=at)
@@ -138,7 +138,7 @@ class World:
         spec = self._specs.setdefault(spec, spec)
         job_id = ("clj-" if version == "v2" else "") + self.new_id("job")
         low, high = self.options.job_seconds
-        created_at = self.now() + late_s + self.options.commit_delay_s
+        created_at = round(self.now() + late_s + self.options.commit_delay_s, 6)
         lasts = low + (high - low) * self.story.unit("lasts", self._numbers)
         job = Job(
             job_id,

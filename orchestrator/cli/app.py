@@ -1,0 +1,131 @@
+"""The Typer app, the options that commands share, and how they find and show things."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator import __version__
+from orchestrator.errors import InputError
+from orchestrator.plaintext import safe
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from orchestrator.ledger import Ledger
+    from orchestrator.ledger.reading import ManifestRow
+    from orchestrator.manifest import Manifest
+    from orchestrator.models import Json
+    from orchestrator.runner import Options
+    from orchestrator.settings import Settings
+
+app = typer.Typer(
+    name="orchestrator",
+    help="Batch runner for LlamaCloud classify jobs: every file ends with one recorded outcome, paid for once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ManifestArgument = Annotated[str, typer.Argument(metavar="MANIFEST", help="The YAML manifest.")]
+MaybeManifest = Annotated[
+    str | None, typer.Argument(metavar="[MANIFEST]", help="The YAML manifest; default: all in the ledger.")
+]
+LedgerOption = Annotated[
+    str | None, typer.Option("--ledger", metavar="PATH", help="The ledger. Default: ledger.db beside the manifest.")
+]
+ApiOption = Annotated[str | None, typer.Option("--api", metavar="v1|v2", help="API version, over the manifest's.")]
+BaseUrlOption = Annotated[str | None, typer.Option("--base-url", metavar="URL", help="Over LLAMA_CLOUD_BASE_URL.")]
+ChunkSizeOption = Annotated[
+    int | None, typer.Option("--chunk-size", min=1, max=500, help="Files per create call, over the manifest's.")
+]
+DeadlineOption = Annotated[
+    str | None, typer.Option("--deadline", metavar="2h", help="Stop after this long (exit 3); run again to go on.")
+]
+NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Submit; leave polling and results to a later run.")]
+SandboxOption = Annotated[
+    bool, typer.Option("--sandbox", help="Rehearse on an embedded API: free, no key, kept apart.")
+]
+FaultOption = Annotated[
+    list[str] | None, typer.Option("--fault", metavar="NAME=VALUE", help="A fault for the sandbox to play; repeatable.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no summary; only errors.")]
+RehearsalOption = Annotated[bool, typer.Option("--sandbox", help="The rehearsal's results instead of the real ones.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    if version:
+        print(f"orchestrator {__version__}")
+        raise typer.Exit
+
+
+def run_options(
+    ledger: str | None,
+    base_url: str | None,
+    chunk_size: int | None,
+    deadline: str | None,
+    no_wait: bool,
+    sandbox: bool,
+    fault: list[str] | None,
+) -> Options:
+    """What `run` and `retry` have in common."""
+    from orchestrator.runner import Options
+
+    if fault and not sandbox:
+        raise InputError("--fault is for the sandbox: add --sandbox")
+    return Options(ledger, base_url, chunk_size, deadline, not no_wait, sandbox, tuple(fault or ()))
+
+
+def load_settings() -> Settings:
+    from orchestrator import settings
+
+    return settings.load()
+
+
+def load_manifest(path: str, api: str | None, *, resolve_secrets: bool = True) -> Manifest:
+    from orchestrator import manifest
+
+    return manifest.load(path, environ=os.environ, api=checked_api(api), resolve_secrets=resolve_secrets)
+
+
+def checked_api(value: str | None) -> str | None:
+    if value not in (None, "v1", "v2"):
+        raise InputError(f"--api {safe(value)}: must be v1 or v2")
+    return value
+
+
+def find_ledger(manifest: str | None, option: str | None) -> Path:
+    from orchestrator.runner import ledger_path
+
+    return ledger_path(manifest, load_settings(), option)
+
+
+def open_ledger(manifest: str | None, option: str | None) -> Ledger:
+    from orchestrator.ledger import Ledger
+
+    return Ledger(find_ledger(manifest, option), read_only=True)
+
+
+def known_manifests(connection: Connection, path: str | None, *, rehearsal: bool | None) -> list[ManifestRow]:
+    """The ledger's rows of the manifest at *path*, or of all; none is no error where none was asked for."""
+    from orchestrator.ledger import reading
+
+    name = None if path is None else load_manifest(path, None, resolve_secrets=False).name
+    return reading.manifests(connection, name, rehearsal=rehearsal)
+
+
+def print_json(value: Json) -> None:
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def say(text: str) -> None:
+    print(f"orchestrator: {safe(text)}", file=sys.stderr)

@@ -1,0 +1,90 @@
+"""Commands with which a person decides."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.app import (
+    ApiOption,
+    BaseUrlOption,
+    JsonOption,
+    LedgerOption,
+    ManifestArgument,
+    RehearsalOption,
+    app,
+    find_ledger,
+    load_manifest,
+    load_settings,
+    print_json,
+)
+from orchestrator.errors import InputError
+from orchestrator.plaintext import safe
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def accept(
+    manifest: ManifestArgument,
+    file: Annotated[list[str], typer.Option(help="The file ID; repeatable.")],
+    label: Annotated[str | None, typer.Option("--type", help="What it is; default: what the API said.")] = None,
+    unmatched: Annotated[bool, typer.Option("--unmatched", help="It is of none of the types.")] = False,
+    ledger: LedgerOption = None,
+    sandbox: RehearsalOption = False,
+) -> None:
+    """Record a person's verdict on files; later runs respect it."""
+    from orchestrator import verdicts
+
+    if label is not None and unmatched:
+        raise InputError("--type and --unmatched exclude each other")
+    loaded = load_manifest(manifest, None, resolve_secrets=False)
+    path = find_ledger(manifest, ledger)
+    accepted = verdicts.accept(loaded, path, file, label=label, unmatched=unmatched, rehearsal=sandbox)
+    for file_id, given in accepted.items():
+        print(f"{safe(file_id)}: {safe(given or 'unmatched')}")
+
+
+@app.command()
+def cancel(
+    manifest: ManifestArgument, ledger: LedgerOption = None, base_url: BaseUrlOption = None, as_json: JsonOption = False
+) -> None:
+    """Cancel what is in flight, where the API can (v2); nothing is marked failed."""
+    from orchestrator import cancel as cancels
+
+    found = cancels.cancel(
+        load_manifest(manifest, None), load_settings(), find_ledger(manifest, ledger), base_url=base_url
+    )
+    if as_json:
+        print_json(found.as_json())
+        return
+    print(f"{found.in_flight:,} jobs in flight: {found.cancelled:,} cancelled, {found.ended_before:,} had ended")
+    if found.cannot:
+        print(f"{found.cannot:,} are v1 jobs, which can't be cancelled: v1 has no such call; a run collects them")
+
+
+@app.command()
+def adopt(
+    manifest: ManifestArgument,
+    ledger: LedgerOption = None,
+    api: ApiOption = None,
+    base_url: BaseUrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Record outcomes of jobs that the API has and the ledger does not: after a lost ledger, or an earlier script."""
+    from orchestrator import adopt as adopts
+    from orchestrator import logs
+
+    settings = load_settings()
+    logs.configure(settings.log_level if not sys.stderr.isatty() else "WARNING")
+    found = adopts.adopt(load_manifest(manifest, api), settings, find_ledger(manifest, ledger), base_url=base_url)
+    if as_json:
+        print_json(found.as_json())
+        return
+    print(f"{found.jobs_listed:,} jobs listed, {found.jobs_alike:,} of this manifest's config were not in the ledger")
+    print(f"{found.jobs_adopted:,} jobs adopted with {found.files_adopted:,} files")
+    if found.jobs_running:
+        print(f"{found.jobs_running:,} have not ended: run adopt again later, before the next run")

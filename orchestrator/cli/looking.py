@@ -1,0 +1,129 @@
+"""Commands that only look."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.app import (
+    BaseUrlOption,
+    JsonOption,
+    LedgerOption,
+    ManifestArgument,
+    MaybeManifest,
+    RehearsalOption,
+    app,
+    known_manifests,
+    open_ledger,
+    print_json,
+    say,
+)
+from orchestrator.errors import ExitCode, InputError
+from orchestrator.plaintext import safe
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def status(
+    manifest: MaybeManifest = None,
+    ledger: LedgerOption = None,
+    sandbox: RehearsalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Where everything is."""
+    from orchestrator import screens
+    from orchestrator.status import status as state_of
+
+    with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
+        rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
+        states = [state_of(connection, row) for row in rows]
+    if as_json:
+        print_json({"ledger": str(opened.path), "manifests": states})
+    else:
+        screens.console(sys.stdout).print(screens.status_view(states))
+
+
+@app.command()
+def export(
+    manifest: MaybeManifest = None,
+    ledger: LedgerOption = None,
+    form: Annotated[str, typer.Option("--format", metavar="jsonl|csv|parquet")] = "jsonl",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: standard output.")
+    ] = None,
+    sandbox: RehearsalOption = False,
+    review: Annotated[bool, typer.Option("--review", help="Only what a person should look at.")] = False,
+    history: Annotated[bool, typer.Option("--history", help="Every generation, not only the one that counts.")] = False,
+) -> None:
+    """Write one row per file with an outcome."""
+    from orchestrator import export as exports
+    from orchestrator.ledger import reading
+
+    if form not in exports.FORMATS:
+        raise InputError(f"--format {form}: must be one of {', '.join(exports.FORMATS)}")
+    with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
+        rows = known_manifests(connection, manifest, rehearsal=sandbox)
+        rehearsed = not rows and not sandbox
+        if rehearsed:  # nothing real to mix with: show what there is, and say what it is
+            rows = known_manifests(connection, manifest, rehearsal=True)
+        results = reading.export_rows(connection, [row.id for row in rows], history=history)
+        columns: tuple[str, ...] = reading.COLUMNS
+        if review:
+            results = (row for row in results if row[columns.index("review")])
+        if sandbox or rehearsed:
+            say("these rows are of a rehearsal (column rehearsal); nothing was billed")
+            columns, results = (*columns, "rehearsal"), ((*row, True) for row in results)
+        count = exports.export(output, form, columns, results)
+    if output is not None:
+        say(f"{count:,} rows written to {safe(output)}")
+
+
+@app.command()
+def doctor(
+    manifest: MaybeManifest = None,
+    ledger: LedgerOption = None,
+    base_url: BaseUrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at settings, ledger, key, clock and reachability: each good, or what to do."""
+    from orchestrator import doctor as doctors
+
+    findings = []
+    for finding in doctors.examine(manifest, ledger, base_url):
+        findings.append(finding)
+        if not as_json:
+            print(f"{'good' if finding.good else 'BAD '}  {finding.what:9} {safe(finding.words)}")
+    code = next((finding.exit_code for finding in findings if not finding.good), ExitCode.OK)
+    if as_json:
+        lines = [{"what": finding.what, "good": finding.good, "words": finding.words} for finding in findings]
+        print_json({"good": code is ExitCode.OK, "exit_code": int(code), "findings": lines})
+    raise typer.Exit(int(code))
+
+
+@app.command()
+def diff(
+    manifest: ManifestArgument,
+    run_a: Annotated[str | None, typer.Argument(metavar="[RUN_A", help="Default: the latest two runs.")] = None,
+    run_b: Annotated[str | None, typer.Argument(metavar="RUN_B]")] = None,
+    ledger: LedgerOption = None,
+    sandbox: RehearsalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what changed from one run to another: types, flipped files, new failures, confidence."""
+    from orchestrator import diff as diffs
+    from orchestrator import screens
+
+    with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
+        rows = known_manifests(connection, manifest, rehearsal=sandbox)
+        if not rows:
+            raise InputError(f"{opened.path}: this ledger has nothing of that manifest")
+        found = diffs.diff(connection, rows[0], run_a, run_b)
+    if as_json:
+        print_json(found)
+    else:
+        screens.console(sys.stdout).print(screens.diff_view(found))

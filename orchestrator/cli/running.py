@@ -1,0 +1,213 @@
+"""Commands that check, plan and do the work."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from orchestrator.cli.app import (
+    ApiOption,
+    BaseUrlOption,
+    ChunkSizeOption,
+    DeadlineOption,
+    FaultOption,
+    JsonOption,
+    LedgerOption,
+    ManifestArgument,
+    NoWaitOption,
+    QuietOption,
+    RehearsalOption,
+    SandboxOption,
+    app,
+    checked_api,
+    find_ledger,
+    load_manifest,
+    load_settings,
+    print_json,
+    run_options,
+    say,
+)
+from orchestrator.errors import ExitCode, ManifestError, OrchestratorError
+from orchestrator.plaintext import safe
+
+if TYPE_CHECKING:
+    from orchestrator.models import Json
+    from orchestrator.runner import Options
+
+
+@app.command()
+def validate(manifest: ManifestArgument, api: ApiOption = None) -> None:
+    """Check a manifest offline; every mistake as FILE:LINE:COL: message."""
+    from orchestrator import manifest as manifests
+
+    found, problems = manifests.check(manifest, environ=os.environ, api=checked_api(api))
+    if problems or found is None:
+        raise ManifestError(problems)
+    print(f"{safe(manifest)}: good")
+
+
+@app.command()
+def plan(
+    manifest: ManifestArgument,
+    ledger: LedgerOption = None,
+    api: ApiOption = None,
+    chunk_size: ChunkSizeOption = None,
+    sandbox: RehearsalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what `run` would do and cost; no network, no key."""
+    from orchestrator import planner, screens
+
+    loaded = load_manifest(manifest, api, resolve_secrets=False)
+    if chunk_size is not None:
+        loaded = replace(loaded, chunk_size=chunk_size)
+    preview = planner.preview(loaded, find_ledger(manifest, ledger), rehearsal=sandbox)
+    if as_json:
+        print_json(preview.as_json())
+    else:
+        screens.console(sys.stdout).print(screens.plan_view(preview))
+
+
+@app.command()
+def run(
+    manifest: ManifestArgument,
+    ledger: LedgerOption = None,
+    api: ApiOption = None,
+    base_url: BaseUrlOption = None,
+    chunk_size: ChunkSizeOption = None,
+    deadline: DeadlineOption = None,
+    no_wait: NoWaitOption = False,
+    sandbox: SandboxOption = False,
+    fault: FaultOption = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also what `retry` would send.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make the ledger agree with the manifest: submit what is new, collect what is in flight."""
+    options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
+    if retry_failed:
+        from orchestrator.ledger.planning import Selection
+
+        options = replace(options, again=Selection())
+    _execute(manifest, api, options, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def retry(
+    manifest: ManifestArgument,
+    ledger: LedgerOption = None,
+    api: ApiOption = None,
+    base_url: BaseUrlOption = None,
+    chunk_size: ChunkSizeOption = None,
+    deadline: DeadlineOption = None,
+    no_wait: NoWaitOption = False,
+    sandbox: SandboxOption = False,
+    fault: FaultOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    outcome: Annotated[list[str] | None, typer.Option(help="Only files with this outcome; repeatable.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--type", help="Only files classified as this; repeatable.")
+    ] = None,
+    below_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Only results less sure.")] = None,
+    file: Annotated[list[str] | None, typer.Option(help="Only this file ID; repeatable.")] = None,
+    file_from: Annotated[str | None, typer.Option(metavar="LIST", help="Only the file IDs in this list.")] = None,
+    run_id: Annotated[str | None, typer.Option("--run", help="Only files whose outcome is of this run.")] = None,
+    error: Annotated[str | None, typer.Option(help="Only files whose error has this text.")] = None,
+    mode: Annotated[str | None, typer.Option(metavar="FAST|MULTIMODAL", help="Over the manifest's mode.")] = None,
+    lang: Annotated[str | None, typer.Option(help="Over the manifest's language.")] = None,
+    max_pages: Annotated[int | None, typer.Option(min=1, help="Over the manifest's max_pages.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent and its ceiling.")] = False,
+) -> None:
+    """Submit again the files that failed, are missing or were cancelled."""
+    from orchestrator import reprocess
+
+    again = reprocess.selection(
+        outcomes=outcome,
+        types=label,
+        below_confidence=below_confidence,
+        file_ids=[*(file or ()), *(reprocess.listed(file_from) if file_from else ())],
+        run_id=run_id,
+        error=error,
+    )
+    loaded = load_manifest(manifest, api, resolve_secrets=not dry_run)
+    config = reprocess.overridden(loaded, mode=mode, lang=lang, max_pages=max_pages)
+    if dry_run:
+        found = reprocess.preview(loaded, find_ledger(manifest, ledger), again, config, rehearsal=sandbox)
+        if as_json:
+            print_json(found)
+        else:
+            print(f"{found['files']:,} files in {found['chunks']:,} create calls")
+            print(f"up to {found['credits_ceiling']:,} credits")
+            for file_id in found["file_ids"]:
+                print(f"  {safe(file_id)}")
+        return
+    options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
+    options = replace(options, command="retry", new=False, again=again, config=config)
+    _execute(manifest, api, options, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def sandbox(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8787,
+    fault: FaultOption = None,
+    seed: Annotated[int, typer.Option(help="The same seed tells the same story.")] = 0,
+    key: Annotated[str | None, typer.Option(help="The only key accepted; default: any.")] = None,
+    ready_file: Annotated[Path | None, typer.Option(help="Write the base URL here once it listens.")] = None,
+) -> None:
+    """Serve the embedded API on loopback until interrupted."""
+    from orchestrator.sandbox import serve
+
+    serve(port=port, faults=fault or [], seed=seed, key=key, ready_file=ready_file, announce=print)
+
+
+@app.command()
+def schema() -> None:
+    """Print the manifest's JSON Schema, for editors."""
+    from orchestrator import manifest
+
+    print_json(manifest.json_schema())
+
+
+def _execute(path: str, api: str | None, options: Options, *, as_json: bool, quiet: bool) -> NoReturn:
+    """Run, show how it went, and exit with its code."""
+    from orchestrator import logs, runner, screens
+
+    try:
+        settings = load_settings()
+        on_terminal = sys.stderr.isatty()
+        logs.configure("ERROR" if on_terminal or quiet else settings.log_level)
+        loaded = load_manifest(path, api)
+        watcher = screens.watcher(screens.console(sys.stderr)) if on_terminal and not quiet else None
+        summary = runner.run(loaded, settings, options, watcher=watcher)
+    except OrchestratorError as error:
+        if as_json:
+            print_json(_no_summary(path, error))
+        raise
+    if as_json:
+        print_json(summary.as_json())
+    elif not quiet:
+        screens.console(sys.stdout).print(
+            screens.summary_view(summary, safe(path) + (f" --ledger {safe(options.ledger)}" if options.ledger else ""))
+        )
+    if summary.exit_code > ExitCode.SOME_FAILED and (as_json or quiet):
+        say(summary.reason)
+    raise typer.Exit(summary.exit_code)
+
+
+def _no_summary(path: str, error: OrchestratorError) -> dict[str, Json]:
+    """What ``--json`` prints of a run that did not begin."""
+    counts = ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished", "skipped")
+    names = (*counts, "jobs_created", "requests", "seconds")
+    return {
+        "manifest": path,
+        "run_id": None,
+        **dict.fromkeys(names, 0),
+        "exit_code": int(error.exit_code),
+        "reason": str(error),
+    }
