@@ -17,6 +17,7 @@ from typing import TextIO
 
 from orchestrator.errors import InputError, LedgerError
 from orchestrator.models import Json
+from orchestrator.plaintext import safe
 
 #: What makes a spreadsheet take a cell for a formula, also behind blanks and invisible characters.
 _FORMULA = re.compile(r"[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n\x00]")
@@ -80,6 +81,8 @@ def export(path: Path | None, form: str, columns: Sequence[str], rows: Iterable[
             return write_parquet(temporary, columns, rows)
     write = write_csv if form == "csv" else write_jsonl
     if path is None:
+        if form == "csv" and sys.stdout.isatty():  # JSONL is ASCII anyway
+            rows = ([safe(value) if isinstance(value, str) else value for value in row] for row in rows)
         try:
             return write(sys.stdout, columns, rows)
         except OSError as error:

@@ -216,13 +216,20 @@ class PollSchedule:
         heappush(self._asked, (job.target, key))
 
     def ended(self, key: int, now: float, duration: float | None) -> None:
-        """The job ended (or is no longer of interest); *duration* in the API's own words, None when it told none."""
-        job = self._jobs.pop(key, None)
-        if job is None:
-            return
+        """The job ended; *duration* in the API's own words, None when it told none."""
+        job = self._jobs.get(key)
+        if job is not None:
+            self._remove(key, job, now, self._guess(job, now) if duration is None else duration)
+
+    def forget(self, key: int, now: float) -> None:
+        """The job is left alone from now on; how old it became says nothing about how long jobs take."""
+        job = self._jobs.get(key)
+        if job is not None:
+            self._remove(key, job, now, None)
+
+    def _remove(self, key: int, job: _Job, now: float, duration: float | None) -> None:
+        del self._jobs[key]
         self._ready.pop(key, None)
-        if duration is None:
-            duration = self._guess(job, now)
         for durations in (self._all, self._kinds[job.kind].durations):
             durations.learn(key, duration)
         if key in self._scouts:

@@ -18,8 +18,9 @@ from orchestrator.poll_schedule import PollSchedule
 
 log = structlog.get_logger()
 
-#: Status and result calls under way at once.
-READERS = 32
+#: Status and result calls under way at once; fewer where one call tells of many jobs, as what to ask about is chosen
+#: before a call waits for its turn.
+READERS, BULK_READERS = 32, 6
 
 #: An ended job whose results lack rows, or a job that the API does not know: asked this often before it is believed.
 TRIES = 3
@@ -43,7 +44,7 @@ class Poller:
         self._work = work
         self._watched: dict[int, _Watched] = {}
         self._schedule = PollSchedule(batch=work.api.traits.jobs_per_ask)
-        self._readers = asyncio.Semaphore(READERS)
+        self._readers = asyncio.Semaphore(READERS if work.api.traits.jobs_per_ask == 1 else BULK_READERS)
         self._more = asyncio.Event()
         self._ready = False
         self._asking: set[int] = set()  #: a call about them is out, or their results are being fetched
@@ -220,7 +221,7 @@ class Poller:
     def _leave(self, key: int, why: str) -> None:
         """This run asks no more about the job; a later one will."""
         if self._watched.pop(key, None) is not None:
-            self._schedule.ended(key, self._work.clock.monotonic(), None)
+            self._schedule.forget(key, self._work.clock.monotonic())
             self.set_aside[key] = why
             self._work.stop.changed.set()
 

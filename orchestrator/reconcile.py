@@ -106,7 +106,7 @@ class Reconciler:
     async def run(self) -> None:
         work = self._work
         if work.api.traits.idempotent:
-            self._ready = True
+            self._ready = self._gave_up = True  # unanswered calls are the submitter's to send again
             work.stop.changed.set()
             return
         await self._take_up(first=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import forked
@@ -113,6 +115,24 @@ class Cli:
             if path.is_file():
                 assert CANARY.encode() not in path.read_bytes(), path
         return done
+
+    def process(
+        self,
+        *arguments: str,
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> subprocess.CompletedProcess[bytes]:
+        """The same as a process that starts anew, with streams of one's own."""
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-m", "orchestrator", *arguments],
+            cwd=self.folder,
+            env={**self.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            check=False,
+        )
 
     def manifest(self, *file_ids: str, size: int = 100) -> None:
         ids = "\n".join(f"  - {file_id}" for file_id in file_ids)
@@ -355,6 +375,22 @@ def test_hostile_text_from_the_api_is_harmless_on_a_terminal(cli: Cli, serve: Se
     assert any("END" in done.stdout for done in shown)
 
 
+def test_a_csv_on_a_terminal_is_harmless_too(cli: Cli, serve: Serve) -> None:
+    """In a file or a pipe it is data, and untouched."""
+    api = Classify()
+    api.result = {"type": "invoice", "confidence": 0.5, "reasoning": HOSTILE}
+    cli.use(serve(api))
+    cli("run", "m.yaml")
+    assert "\x1b" in cli("export", "--format", "csv").stdout
+    ours, theirs = pty.openpty()
+    assert cli.process("export", "--format", "csv", stdout=theirs).returncode == 0
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert "END" in shown
+    assert not set(shown) & (HARMFUL - {"\r"})
+
+
 def test_hostile_text_is_exported_as_it_came(cli: Cli, serve: Serve) -> None:
     """JSONL loses nothing but half characters, which it spells out."""
     api = Classify()
@@ -369,17 +405,42 @@ def test_a_reader_that_leaves_early_is_no_bug(cli: Cli, serve: Serve) -> None:
     cli.manifest(*(f"file-{n}" for n in range(2000)), size=500)
     cli.use(serve(Classify()))
     cli("run", "m.yaml")
-    call = [sys.executable, "-m", "orchestrator", "export"]
     reading, writing = os.pipe()
     os.close(reading)
-    left = subprocess.run(call, cwd=cli.folder, env=cli.environ, stdout=writing, stderr=subprocess.PIPE, check=False)
+    left = cli.process("export", stdout=writing)
     os.close(writing)
-    with open("/dev/full", "w") as full:  # noqa: PTH123 - the name of a device
-        filled = subprocess.run(call, cwd=cli.folder, env=cli.environ, stdout=full, stderr=subprocess.PIPE, check=False)
-    for done in (left, filled):
+    full = os.open("/dev/full", os.O_WRONLY)
+    filled = [cli.process("export", stdout=full), cli.process("status", "--json", stdout=full)]
+    os.close(full)
+    for done in (left, *filled):
         assert b"Traceback" not in done.stderr
         assert b"Exception ignored" not in done.stderr
         assert done.returncode == 8
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(cli: Cli, serve: Serve) -> None:
+    """The disk of cron's log file is full: the files are classified all the same, and the exit code says so."""
+    cli.use(serve(Classify()))
+    full = os.open("/dev/full", os.O_WRONLY)
+    assert cli.process("run", "m.yaml", stderr=full).returncode == 0
+    assert cli.process("run", "nowhere.yaml", stderr=full).returncode == 2
+    os.close(full)
+    assert cli.state()["classified"] == 3
+
+
+def test_closed_streams_stop_nothing(cli: Cli, serve: Serve) -> None:
+    """``<&- >&- 2>&-``: no file of ours gets a stream's number, and the exit code says how it went."""
+    cli.use(serve(Classify()))
+    close = [sys.executable, "-m", "orchestrator", "run", "m.yaml"]
+    shell = ["/bin/sh", "-c", '"$0" "$@" <&- >&- 2>&-', *close]
+    assert subprocess.run(shell, cwd=cli.folder, env=cli.environ, check=False).returncode == 0
+    assert cli.state()["classified"] == 3
+
+
+@pytest.mark.parametrize("columns", ["abc", "0", "-1", "", "20"])
+def test_no_width_breaks_the_screens(cli: Cli, columns: str) -> None:
+    """COLUMNS is anybody's."""
+    assert cli("plan", "m.yaml", COLUMNS=columns).returncode == 0
 
 
 def test_the_key_travels_in_no_url(cli: Cli, serve: Serve) -> None:
@@ -417,7 +478,7 @@ def test_a_ledger_that_is_none_exits_8_and_sends_nothing(cli: Cli, serve: Serve)
     assert (cli.folder / "ledger.db").read_bytes() == b"x" * 5000
 
 
-@pytest.mark.parametrize("environ", [{"LC_ALL": "POSIX"}, {"LANG": "C"}, {"PYTHONIOENCODING": "latin-1"}], ids=str)
+@pytest.mark.parametrize("environ", [{"LC_ALL": "POSIX"}, {"PYTHONIOENCODING": "latin-1"}], ids=str)
 def test_no_locale_breaks_the_screens(cli: Cli, serve: Serve, environ: dict[str, str]) -> None:
     """cron sets none; a real process, as Python reads its locale only when it starts."""
     api = Classify()
@@ -425,13 +486,7 @@ def test_no_locale_breaks_the_screens(cli: Cli, serve: Serve, environ: dict[str,
     cli.use(serve(api))
     cli("run", "m.yaml")
     for command in (["status"], ["export", "--format", "csv"]):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "orchestrator", *command],
-            cwd=cli.folder,
-            env={**cli.environ, **environ},
-            capture_output=True,
-            check=False,
-        )
+        done = cli.process(*command, environ=environ)
         assert (done.returncode, done.stderr) == (0, b"")
         assert b"bersicht" in done.stdout
 

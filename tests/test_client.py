@@ -69,12 +69,13 @@ def with_api(
     timeout_s: float = 10,
     retry_budget_s: float = 60,
     clock: FakeClock | None = None,
+    key: str = CANARY,
 ) -> T:
     """What *use* makes of an API at *base_url* whose waits cost no time."""
 
     async def go() -> T:
         time = clock or FakeClock()
-        wire = Wire(base_url, CANARY, timeout_s=timeout_s, fresh_creates=True)
+        wire = Wire(base_url, key, timeout_s=timeout_s, fresh_creates=True)
         limiters = Limiters(*(AdaptiveLimiter(1000, time) for _ in range(3)))
         api = Api(
             dialect or V1(Target()),
@@ -143,6 +144,25 @@ def test_a_redirect_is_never_followed(serve: Serve, chunk: Chunk, status: int) -
             with_api(server.url, call)
     assert other.seen == []
     assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 500])
+def test_an_answer_that_repeats_the_key_is_read_without_it(serve: Serve, status: int) -> None:
+    """In whatever field; else it would end in the ledger, a log and a mail."""
+    body = {**JOB, "error_message": f"sent by {CANARY}", "detail": f"Bearer {CANARY} is of another region"}
+    server = serve(always(status, body))
+    try:
+        told = str(with_api(server.url, get, retry_budget_s=1))
+    except ApiError as error:
+        told = str(error)
+    assert CANARY not in told
+    assert "[hidden]" in told
+
+
+def test_a_short_key_is_not_taken_out_of_answers(serve: Serve) -> None:
+    """The sandbox takes any; one that is a word would spoil the JSON."""
+    server = serve(always(200, JOB))
+    assert with_api(server.url, lambda api: api.get(ID), key="status").status is JobStatus.SUBMITTED
 
 
 def test_a_hostile_job_id_reaches_nobody(serve: Serve) -> None:

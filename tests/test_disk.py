@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from api_server import verdict
@@ -149,6 +150,15 @@ def make_newer(ledger: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
 
 
+@pytest.fixture(scope="module")
+def good() -> Iterator[tuple[ApiServer, bytes]]:
+    """A server, and the ledger of a run that has submitted everything to it and collected nothing."""
+    with ApiServer() as server, TemporaryDirectory() as folder:
+        manifest = write_manifest(Path(folder), FILES)
+        assert run(manifest, environment(server.url), "--no-wait").code == ExitCode.UNFINISHED
+        yield server, manifest.with_name("ledger.db").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -162,12 +172,12 @@ def make_newer(ledger: Path) -> None:
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_a_ledger_that_cannot_be_trusted_stops_the_run(
-    server: ApiServer, tmp_path: Path, damage: Callable[[Path], None], words: str
+    good: tuple[ApiServer, bytes], manifest: Path, damage: Callable[[Path], None], words: str
 ) -> None:
-    """Exit 8 in one line that says why, nothing sent, the file as it was found; with a good copy the work goes on."""
-    manifest, ledger = write_manifest(tmp_path, FILES), tmp_path / "ledger.db"
-    assert run(manifest, environment(server.url), "--no-wait").code == ExitCode.UNFINISHED
-    good = ledger.read_bytes()
+    """Exit 8 in one line that says why, nothing sent, and the file is left as it was found."""
+    server, content = good
+    ledger = manifest.with_name("ledger.db")
+    ledger.write_bytes(content)
     damage(ledger)
     bad = ledger.read_bytes() if ledger.is_file() else None
     ended = run(manifest, environment(server.url))
@@ -175,10 +185,14 @@ def test_a_ledger_that_cannot_be_trusted_stops_the_run(
     assert words in ended.summary["reason"]
     assert (ended.err.count("\n"), "Traceback" in ended.err) == (1, False)
     assert bad == (ledger.read_bytes() if ledger.is_file() else None)
-    ledger.rmdir() if ledger.is_dir() else ledger.unlink()
-    ledger.write_bytes(good)
+
+
+def test_with_a_copy_put_back_the_work_goes_on(good: tuple[ApiServer, bytes], manifest: Path) -> None:
+    """A copy of the ledger, even in another folder, knows what was sent: the results are collected, nothing is bought."""
+    server, content = good
+    manifest.with_name("ledger.db").write_bytes(content)
     assert run(manifest, environment(server.url)).code == ExitCode.OK
-    assert_complete(server, ledger)
+    assert_complete(server, manifest.with_name("ledger.db"))
 
 
 def test_a_folder_in_place_of_the_lock_stops_the_run(server: ApiServer, manifest: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,39 @@ from procs import run as run_to_the_end
 SOAK = Path(__file__).parent.parent / "scripts" / "soak_kills.py"
 
 
-def soak(*options: str) -> tuple[int, dict[str, Any]]:
-    """Exit code and findings of ``soak_kills.py``."""
-    done = subprocess.run([sys.executable, SOAK, *options], capture_output=True, text=True, timeout=300, check=False)
-    assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)
+def start(*options: str) -> subprocess.Popen[str]:
+    """``soak_kills.py`` with 25 kills."""
+    return subprocess.Popen([sys.executable, SOAK, "--kills", "25", *options], stdout=subprocess.PIPE, text=True)
+
+
+def findings(soak: subprocess.Popen[str]) -> dict[str, Any]:
+    """What it found, once it has ended."""
+    out, _ = soak.communicate(timeout=300)
+    found: dict[str, Any] = json.loads(out)
+    return {**found, "code": soak.returncode}
+
+
+@pytest.fixture(scope="module")
+def soaks() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """One soak for each API version, side by side: they mostly wait."""
+    started = {api: start("--api", api) for api in ("v1", "v2")}
+    yield started
+    for soak in started.values():
+        soak.kill()
 
 
 @pytest.mark.parametrize("api", ["v1", "v2"])
-def test_no_kill_loses_a_file_or_buys_one_twice(api: str) -> None:
+def test_no_kill_loses_a_file_or_buys_one_twice(soaks: dict[str, subprocess.Popen[str]], api: str) -> None:
     """After 25 kills every file has its one outcome and one job, and the ledger was sound after each kill."""
-    code, found = soak("--kills", "25", "--api", api)
-    assert (found["wrong"], code) == ([], 0)
-    assert found["kills"] == 25
+    found = findings(soaks[api])
+    assert (found["wrong"], found["code"], found["kills"]) == ([], 0, 25)
     assert found["kills_with_open_intents"] > 0, "no kill fell on a create call: the test shows nothing"
 
 
 def test_the_kills_would_find_a_run_that_sends_again_blindly() -> None:
     """The control: with lost create calls sent again unasked, the same kills do find files bought twice."""
-    code, found = soak("--kills", "25", "--api", "v1", "--naive")
-    assert code == 1
+    found = findings(start("--api", "v1", "--naive"))
+    assert found["code"] == 1
     assert found["created_twice"] > 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import sqlite3
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from conftest import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
@@ -19,6 +21,7 @@ from orchestrator.errors import InputError, LedgerError, LockHeld, SettingsError
 from orchestrator.ledger import Ledger, database, jobs, planning, reading, runs, schema
 from orchestrator.ledger.jobs import ForbiddenMove, Shard
 from orchestrator.ledger.planning import Scope
+from orchestrator.ledger.writer import Writer
 from orchestrator.models import MOVES, TERMINAL, Config, FileResult, JobStatus, Outcome, Review, Rule
 
 AT = "2026-11-25T02:00:00.000+00:00"
@@ -573,3 +576,57 @@ def test_other_locations_are_refused_without_their_password(location: str) -> No
     with pytest.raises(SettingsError) as caught:
         database.resolve(location)
     assert "secret" not in str(caught.value)
+
+
+def test_writes_that_wait_together_are_one_commit(ledger: Ledger, config: Config) -> None:
+    """Each caller gets its own answer, once it is on disk."""
+    transactions = 0
+
+    def count(connection: Connection) -> int:
+        return database.scalar_int(connection, "SELECT count(*) FROM events")
+
+    def note(connection: Connection) -> int:
+        nonlocal transactions
+        jobs.note(connection, None, "noted", "", at=AT)
+        transactions += count(connection) == 1
+        return count(connection)
+
+    async def go() -> list[int]:
+        writer = Writer(ledger, FakeClock())
+        return await asyncio.gather(*(writer.write(note) for _ in range(5)))
+
+    assert asyncio.run(go()) == [1, 2, 3, 4, 5]
+    assert transactions == 1
+    with ledger.transaction() as connection:
+        assert count(connection) == 5
+
+
+def test_a_write_that_fails_is_heard_by_all_who_waited_with_it(ledger: Ledger, config: Config) -> None:
+    """The transaction is gone, so none of them may go on as if it were on disk; the next one is a new one."""
+
+    async def go() -> list[object]:
+        writer = Writer(ledger, FakeClock())
+        bad = writer.write(lambda connection: jobs.move(connection, [9], JobStatus.SUBMITTING, at=AT))
+        good = writer.write(lambda connection: jobs.note(connection, None, "noted", "", at=AT))
+        found = await asyncio.gather(good, bad, return_exceptions=True)
+        await writer.write(lambda connection: jobs.note(connection, None, "later", "", at=AT))
+        return list(found)
+
+    assert [type(found) for found in asyncio.run(go())] == [ForbiddenMove, ForbiddenMove]
+    with ledger.transaction() as connection:
+        assert connection.exec_driver_sql("SELECT event FROM events").scalars().all() == ["later"]
+
+
+def test_a_write_whose_caller_has_gone_is_made_all_the_same(ledger: Ledger, config: Config) -> None:
+    """An answer that the API gave is not lost because somebody stopped waiting for it."""
+
+    async def go() -> None:
+        writer = Writer(ledger, FakeClock())
+        waiting = asyncio.create_task(writer.write(lambda connection: jobs.note(connection, None, "noted", "", at=AT)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await writer.write(lambda connection: None)
+
+    asyncio.run(go())
+    with ledger.transaction() as connection:
+        assert connection.exec_driver_sql("SELECT event FROM events").scalars().all() == ["noted"]

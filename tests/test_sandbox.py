@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,8 +17,9 @@ import pytest
 from conftest import FakeClock
 from llama_cloud import AsyncLlamaCloud
 
+from orchestrator.errors import InputError
 from orchestrator.models import Json
-from orchestrator.sandbox import Sandbox, SandboxOptions
+from orchestrator.sandbox import Sandbox, SandboxOptions, serve
 
 V1, V2, FILES = "/api/v1/classifier/jobs", "/api/v2/classify", "/api/v1/beta/files"
 
@@ -375,6 +380,29 @@ def test_it_listens_on_loopback_only() -> None:
     """An address that others can reach is refused."""
     with pytest.raises(ValueError, match="loopback"):
         asyncio.run(Sandbox().start("0.0.0.0"))  # noqa: S104 - it is refused
+
+
+def test_it_serves_as_a_process_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    """The URL is printed and stands in the ready file once it listens; SIGTERM ends it in good order."""
+    ready_file = tmp_path / "url"
+    command = [sys.executable, "-m", "orchestrator", "sandbox", "--port", "0", "--ready-file", str(ready_file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            base_url = process.stdout.readline().strip()
+            assert ready_file.read_text().strip() == base_url
+            assert httpx.get(f"{base_url}/_sandbox/journal", trust_env=False).json()["creates"] == []
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+def test_a_port_that_is_taken_is_the_callers_mistake() -> None:
+    """Named in one line, and no bug."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"--port {port}: .*in use"):
+            serve(port=port, faults=[], seed=0, key=None, ready_file=None, announce=pytest.fail)
 
 
 def test_the_official_sdk_speaks_v1_with_it() -> None:

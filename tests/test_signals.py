@@ -35,7 +35,7 @@ def told_to_end(started: Run, *signals: int) -> tuple[Ended, float]:
     return started.ended(), monotonic() - began
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_amid_create_calls_leaves_no_call_unanswered(server: ApiServer, manifest: Path, number: int) -> None:
     """Calls that are out may answer, nothing new is sent, the run ends with 3 within 5 s, and the next completes it."""
     server.set(create_s=[0.2, 0.4])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -128,4 +129,10 @@ def print_json(value: Json) -> None:
 
 
 def say(text: str) -> None:
-    print(f"orchestrator: {safe(text)}", file=sys.stderr)
+    tell(f"orchestrator: {safe(text)}")
+
+
+def tell(line: str) -> None:
+    """On standard error, where that can be written; the exit code tells the rest."""
+    with suppress(OSError):
+        print(line, file=sys.stderr)

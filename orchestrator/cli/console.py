@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import traceback
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-from orchestrator.cli.app import (
-    app,
-    say,
-)
-from orchestrator.errors import ExitCode, ManifestError, OrchestratorError
+from orchestrator.cli.app import app, say, tell
+from orchestrator.errors import ExitCode, LedgerError, ManifestError, OrchestratorError
 from orchestrator.plaintext import safe
-
-if TYPE_CHECKING:
-    pass
 
 
 def _fail(error: OrchestratorError) -> int:
     """Show a deliberate error: the problems of a manifest one a line, any other on one line."""
     if isinstance(error, ManifestError):
         for problem in error.problems:
-            print(safe(problem), file=sys.stderr)
+            tell(safe(problem))
     else:
         say(str(error))
     return int(error.exit_code)
@@ -35,7 +30,7 @@ def _crash() -> int:
     from orchestrator.logs import redactor
 
     for line in traceback.format_exc().splitlines():
-        print(redactor.text(line.encode("ascii", "backslashreplace").decode()), file=sys.stderr)
+        tell(redactor.text(line.encode("ascii", "backslashreplace").decode()))
     say("this is a bug; nothing recorded is lost, and running again goes on where this stopped")
     return int(ExitCode.BUG)
 
@@ -48,21 +43,23 @@ def _interrupted(number: int, _: object) -> NoReturn:
 
 def _written_out(code: int) -> int:
     """*code*, unless standard output can't be written: its disk is full, or its reader has gone."""
-    if not isinstance(sys.stdout, TextIOWrapper):  # closed from the start
-        return code
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        # The interpreter would try again as it ends, and turn the exit code into one of its own.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        say(f"standard output: {error.strerror or error}")
-        return int(ExitCode.LEDGER)
+    for stream in (sys.stderr, sys.stdout):
+        try:
+            stream.flush()
+        except OSError as error:
+            # The interpreter would try again as it ends, and turn the exit code into one of its own.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if stream is sys.stdout:
+                code = _fail(LedgerError(f"standard output: {error.strerror or error}"))
     return code
 
 
 def main() -> NoReturn:
     """The console script: every way out is one of ``ExitCode``."""
     os.umask(0o077)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us: its number must not become another file's
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for as long as the process lives
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -76,6 +73,7 @@ def main() -> NoReturn:
         code = end.code if isinstance(end.code, int) else ExitCode.OK
     except OrchestratorError as error:
         code = _fail(error)
-    except Exception:  # noqa: BLE001 - the outermost frame: what gets here is a bug, and cron must see 70
-        code = _crash()
+    except Exception as error:  # noqa: BLE001 - the outermost frame: what gets here is a bug, and cron must see 70
+        unwritable = isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC)
+        code = _fail(LedgerError(f"an output can't be written: {error}")) if unwritable else _crash()
     sys.exit(_written_out(int(code)))

@@ -122,7 +122,7 @@ def by_words(words: frozenset[str], rules: Sequence[Rule]) -> Answer:
 
 def made_up(story: Story, file_id: str, rules: Sequence[Rule], null_share: float) -> Answer:
     """A stable answer for a document that nobody has: it depends on seed, *file_id* and *rules* only."""
-    digest = story.digest("answer", file_id, *rules)
+    digest = story.digest("answer", file_id, _text_of(tuple(rules)))
     confidence = round(0.5 + digest[0] / 255 * 0.49, 2)
     if int.from_bytes(digest[1:4]) / 2**24 < null_share:
         return Answer(None, confidence, "No rule describes this document.")
@@ -138,6 +138,11 @@ def _share(words: frozenset[str], rule: Rule) -> float:
 @lru_cache
 def _words_of_rule(rule: Rule) -> frozenset[str]:
     return words_of(f"{rule.type} {rule.description}".replace("_", " "))
+
+
+@lru_cache
+def _text_of(rules: tuple[Rule, ...]) -> str:
+    return repr(rules)
 
 
 def _stem(word: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from orchestrator.clock import Clock, SystemClock
+from orchestrator.errors import InputError
 
 #: What ``kind`` of call a fault may be narrowed to: ``create.drop-after=0.1`` leaves every other call alone.
 KINDS = ("create", "get", "results", "list", "cancel", "delete", "upload", "files")
@@ -69,7 +70,7 @@ class SandboxOptions:
 
     seed: int = 0  #: the same seed and the same requests tell the same story
     key: str | None = None  #: the only key accepted; None: any that is not empty
-    faults: Mapping[str, float | str] = field(default_factory=dict)  #: see ``parse_faults``
+    faults: Mapping[str, float | str] = field(default_factory=dict)  #: see ``parse_faults``; may change while it runs
     clock: Clock = field(default_factory=SystemClock)
 
     # How fast. Per second unless it says otherwise; 0 is no limit.
@@ -103,8 +104,12 @@ class SandboxOptions:
     null_share: float = 0.06  #: of made-up answers: no rule matched
 
 
+class FaultError(InputError, ValueError):
+    """A fault that can't be used; the message says what would do."""
+
+
 def parse_faults(items: Iterable[str]) -> Faults:
-    """``["drop-after=0.03", "create.http-5xx=0.1"]`` as a dict. Raises ValueError with a line that helps."""
+    """``["drop-after=0.03", "create.http-5xx=0.1"]`` as a dict. Raises FaultError, a ValueError."""
     return dict(map(_parse, items))
 
 
@@ -112,7 +117,7 @@ def _parse(item: str) -> tuple[str, float | str]:
     given, equals, text = item.partition("=")
     kind, dot, name = given.rpartition(".")
     if not equals or name not in _KNOWN or (dot and (kind not in KINDS or name not in CALL_FAULTS)):
-        raise ValueError(
+        raise FaultError(
             f"fault {item!r}: must be NAME=VALUE with one of these names: {', '.join(_KNOWN)}; "
             f"those on calls may be narrowed to KIND.NAME, KIND being one of {', '.join(KINDS)}"
         )
@@ -120,7 +125,7 @@ def _parse(item: str) -> tuple[str, float | str]:
         try:
             re.compile(text)
         except re.error as error:
-            raise ValueError(f"fault {item!r}: not a regular expression: {error}") from None
+            raise FaultError(f"fault {item!r}: not a regular expression: {error}") from None
         return given, text
     try:
         value = float(text)
@@ -128,5 +133,5 @@ def _parse(item: str) -> tuple[str, float | str]:
         value = -1.0
     top, meaning = (86_400.0, "seconds") if name in _SECONDS else (1.0, "a probability from 0 to 1")
     if not 0 <= value <= top:
-        raise ValueError(f"fault {item!r}: {text!r} must be {meaning}")
+        raise FaultError(f"fault {item!r}: {text!r} must be {meaning}")
     return given, value

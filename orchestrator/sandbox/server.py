@@ -14,6 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from orchestrator.errors import InputError
 from orchestrator.models import Json
 from orchestrator.sandbox import faults, files, v1, v2
 from orchestrator.sandbox.checking import Call, Refused, Upload
@@ -74,7 +75,7 @@ class Sandbox:
             app.router.add_route(method, path, self._answering(kind, handler))
         app.router.add_get(JOURNAL, self._journal)
         app.router.add_route("*", "/{path:.*}", _no_route)
-        self._stopping.clear()
+        self._stopping = asyncio.Event()
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
@@ -159,7 +160,7 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM. *announce* is told the base URL, and *ready_file* holds it, once it listens.
 
-    Raises ValueError for a fault that can't be used.
+    Raises InputError for a fault that can't be used, and for a port that is taken.
     """
     options = SandboxOptions(seed=seed, key=key, faults=parse_faults(faults))
 
@@ -175,8 +176,13 @@ async def _serve(options: SandboxOptions, port: int, ready: Callable[[str], None
     sandbox, over = Sandbox(options), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, over.set)
-    ready(await sandbox.start(port=port))
     try:
+        base_url = await sandbox.start(port=port)
+    except OSError as error:
+        await sandbox.stop()
+        raise InputError(f"--port {port}: {error.strerror}") from error
+    try:
+        ready(base_url)
         await over.wait()
     finally:
         await sandbox.stop()

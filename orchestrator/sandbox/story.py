@@ -36,6 +36,8 @@ class Story:
 
     def happens(self, name: str, *about: object, kind: str = "") -> bool:
         """Whether the fault *name* strikes what this is *about*."""
+        if not self._faults:
+            return False
         probability = self.fault(name, kind=kind)
         return bool(probability) and self.unit(name, kind, *about) < float(probability)
 

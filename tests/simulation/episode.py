@@ -19,7 +19,7 @@ import httpx
 import structlog
 from sqlalchemy import Connection
 
-from orchestrator.engine import Interrupted
+from orchestrator.engine import Interrupted, Stop
 from orchestrator.errors import LedgerError
 from orchestrator.ledger import Ledger, planning, runs
 from orchestrator.ledger.jobs import Shard, tally
@@ -40,6 +40,10 @@ HOSTILE_RUNS, MOST_RUNS = 7, 20
 SETTINGS = Settings(
     timeout_s=TIMEOUT_S, settle_s=SETTLE_S, stale_s=60, retry_budget_s=20, _env_file=None, LLAMA_CLOUD_API_KEY="sim"
 )
+
+
+#: Statements that SQLAlchemy has compiled: every run opens a ledger of its own and would compile them anew.
+_COMPILED: dict[object, object] = {}
 
 
 class Crash(BaseException):
@@ -81,6 +85,7 @@ class MortalLedger(Ledger):
             return
         self.process.point("transaction.begins")
         with super().transaction() as connection:
+            connection.execution_options(compiled_cache=_COMPILED)
             yield connection
             if self.world.chance(self.world.climate.ledger_faults):
                 self.world.tell("disk full")
@@ -224,10 +229,11 @@ class _Play:
         except LedgerError as error:
             world.tell("run ends:", error)
         finally:
-            world.now = max(world.now, world.now if process.dead else loop.time())
-            if process.dead:
-                self.episode.crashes += 1
-                _bury(loop)
+            self.episode.crashes += process.dead
+            if not process.dead:
+                world.now = loop.time()
+            process.dead = True
+            _bury(loop)
             reader.close()
             ledger.close()
             loop.close()
@@ -258,10 +264,12 @@ class _Play:
             rng=random.Random(self.rng.random()),
             transport=Line(world, process, loop, reader),
         )
+        pipeline.work.stop = _TimedStop(process, loop)
         if episode.runs == 0:
             self._add_strangers(pipeline)
         if world.chance(world.climate.stops):
-            loop.call_later(self.rng.choice((0.5, 3.0, 20.0)) * self.rng.random(), self._stop, pipeline, process)
+            after_s = self.rng.choice((0.5, 3.0, 20.0)) * self.rng.random()
+            loop.call_later(after_s, pipeline.work.stop.stop_everything, Interrupted("told to stop"))
         try:
             await pipeline.run(wait=not world.chance(0.05))
         finally:
@@ -276,10 +284,6 @@ class _Play:
             raise why
         if why is not None and not hasattr(why, "exit_code"):
             raise why  # a bug of the program's
-
-    def _stop(self, pipeline: Pipeline, process: Process) -> None:
-        process.stopped_at = pipeline.work.clock.monotonic()
-        pipeline.work.stop.stop_everything(Interrupted("told to stop"))
 
     def _add_strangers(self, pipeline: Pipeline) -> None:
         call = dialect_of(self.manifest, self.world.api).create(Chunk(0, self.manifest.config, ("theirs",)))
@@ -312,6 +316,20 @@ class _Play:
             at=at,
         )
         return scope
+
+
+class _TimedStop(Stop):
+    """Remembers when the run was told to end, and the calls that were out had DRAIN_S left."""
+
+    def __init__(self, process: Process, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._process = process
+        self._loop = loop
+
+    def stop_everything(self, why: BaseException) -> None:
+        if self._process.stopped_at is None:
+            self._process.stopped_at = self._loop.time()
+        super().stop_everything(why)
 
 
 def _bury(loop: VirtualLoop) -> None:
