@@ -18,7 +18,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.errors import InputError, LedgerError, LockHeld, SettingsError
-from orchestrator.ledger import Ledger, database, jobs, planning, reading, runs, schema
+from orchestrator.ledger import Ledger, database, halves, jobs, planning, reading, runs, schema
 from orchestrator.ledger.jobs import ForbiddenMove, Shard
 from orchestrator.ledger.planning import Scope
 from orchestrator.ledger.writer import Writer
@@ -352,7 +352,7 @@ def test_halves_of_a_failed_chunk_hold_its_files_once(ledger: Ledger, config: Co
     with ledger.transaction() as connection:
         plan(connection, config, ["a", "b", "c"], size=3)
         end(connection, 1, a=Outcome.FAILED, b=Outcome.FAILED, c=Outcome.FAILED)
-        made = jobs.split(connection, 1, [["a", "b"], ["c"]], run_id="r", at=AT)
+        made = halves.split(connection, 1, [["a", "b"], ["c"]], run_id="r", at=AT)
         chunks = [jobs.chunk(connection, chunk_id) for chunk_id in made]
     assert [(chunk.file_ids, chunk.generation) for chunk in chunks] == [(("a", "b"), 1), (("c",), 1)]
 
