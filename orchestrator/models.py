@@ -190,6 +190,7 @@ class Chunk:
     config: Config
     file_ids: tuple[str, ...]
     generation: int = 0  #: how many times these files were deliberately submitted before
+    parse_job_id: str | None = None  #: v2: an earlier parse of its one file, to be classified instead of the file
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from orchestrator.ledger import Ledger, planning
+from orchestrator.ledger import Ledger, planning, reuse
 from orchestrator.manifest import Manifest
 from orchestrator.models import Json
 
@@ -30,6 +31,7 @@ class Preview:
     chunk_size: int
     chunks: int
     create_calls: int
+    free: int  #: of ``new``: classified on a parse that is there already, which bills nothing
     credits_ceiling: int
     over_limits: str | None
 
@@ -44,9 +46,12 @@ def preview(manifest: Manifest, path: Path, *, rehearsal: bool) -> Preview:
         listed = planning.stage(connection, manifest.file_ids())
         scope = planning.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
         counts = planning.count(connection, scope, listed)
+        free = 0
+        if manifest.api == "v2" and counts.changed:
+            free = reuse.count_reusable(connection, scope, manifest.config, since=parses_since(datetime.now(UTC)))
     size = files_per_chunk(manifest)
     chunks = math.ceil(counts.new / size)
-    ceiling = counts.new * manifest.config.credits_per_file
+    ceiling = (counts.new - free) * manifest.config.credits_per_file
     return Preview(
         manifest=manifest.name,
         rehearsal=rehearsal,
@@ -62,9 +67,15 @@ def preview(manifest: Manifest, path: Path, *, rehearsal: bool) -> Preview:
         chunk_size=size,
         chunks=chunks,
         create_calls=chunks,
+        free=free,
         credits_ceiling=ceiling,
         over_limits=over_limits(manifest, counts.new, ceiling),
     )
+
+
+def parses_since(now: datetime) -> str:
+    """How far back a parse may lie to be there still: the vendor keeps them for 48 hours."""
+    return (now - timedelta(hours=47)).isoformat(timespec="milliseconds")
 
 
 def files_per_chunk(manifest: Manifest) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -190,7 +190,7 @@ class Poller:
         types = [rule.type for rule in chunk.config.rules]
         for attempt in range(1, TRIES + 1):
             answer = job.results if job.results is not None else await self._results(job)
-            collected = collect(chunk.file_ids, types, job, answer)
+            collected = collect(chunk.file_ids, types, job, _of_the_file(chunk, answer))
             if not collected.without_row or job.results is not None or attempt == TRIES:
                 break
             await self._work.clock.sleep(TRY_AGAIN_S * attempt)
@@ -224,6 +224,15 @@ class Poller:
             self._schedule.forget(key, self._work.clock.monotonic())
             self.set_aside[key] = why
             self._work.stop.changed.set()
+
+
+def _of_the_file(chunk: Chunk, answer: JobResults) -> JobResults:
+    """A job made on a parse job names that one in its result: it is the result of the chunk's one file."""
+    if chunk.parse_job_id is None:
+        return answer
+    (file_id,) = chunk.file_ids
+    rows = (replace(row, file_id=file_id) if row.file_id == chunk.parse_job_id else row for row in answer.rows)
+    return JobResults(tuple(rows), answer.oddities)
 
 
 def may_be_poisoned(job: RemoteJob, collected: Collected) -> bool:

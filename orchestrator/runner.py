@@ -17,7 +17,7 @@ from orchestrator import settings as settings_
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.engine import Progress, Work
 from orchestrator.errors import OrchestratorError, OutOfCredits
-from orchestrator.ledger import Ledger, database, planning, reading, runs, usage
+from orchestrator.ledger import Ledger, database, planning, reading, reuse, runs, usage
 from orchestrator.ledger.jobs import Shard, open_apis, tally
 from orchestrator.ledger.writer import Writer
 from orchestrator.logs import redactor
@@ -25,7 +25,7 @@ from orchestrator.manifest import Manifest
 from orchestrator.models import Config, Outcome
 from orchestrator.pipeline import Pipeline
 from orchestrator.plaintext import safe
-from orchestrator.planner import files_per_chunk, over_limits
+from orchestrator.planner import files_per_chunk, over_limits, parses_since
 from orchestrator.settings import Settings
 from orchestrator.stopping import deadline, signals
 from orchestrator.summary import Summary, verdict
@@ -193,8 +193,7 @@ class _Execution:
         for config, select in self._selections(counts.new):
             chosen = select(connection, scope)
             files += chosen
-            ceiling += chosen * config.credits_per_file
-            chunks += planning.cut(
+            made = planning.cut(
                 connection,
                 scope,
                 chunk_size=files_per_chunk(manifest),
@@ -203,6 +202,17 @@ class _Execution:
                 run_id=self.run_id,
                 at=at,
             )
+            free = 0
+            if manifest.api == "v2" and chosen:
+                free = reuse.use_parse_jobs(
+                    connection,
+                    scope,
+                    config,
+                    after=planning.last_chunk(connection) - made,
+                    since=parses_since(self.clock.now()),
+                )
+            chunks += made
+            ceiling += (chosen - free) * config.credits_per_file
         if why := over_limits(manifest, files, ceiling):
             raise OutOfCredits(f"{why}; nothing was sent")
         return Plan(scope, counts, chunks, files, ceiling)

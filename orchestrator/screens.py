@@ -46,6 +46,7 @@ def plan_view(preview: Preview) -> RenderableType:
         ("failed", preview.failed, "`orchestrator retry` sends them again" if preview.failed else ""),
         ("duplicate", preview.duplicates, "listed more than once, sent once" if preview.duplicates else ""),
         ("changed", preview.changed, "of the new: have an outcome under other rules" if preview.changed else ""),
+        ("free", preview.free, "of the new: classified on a parse that is there already" if preview.free else ""),
         ("create calls", preview.create_calls, f"of at most {preview.chunk_size} files"),
     ]
     for label, value, note in rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Set
+from dataclasses import replace
 
 import structlog
 from sqlalchemy import Connection
@@ -174,7 +175,10 @@ class _Sending:
         except _Withdrawn:
             return
         except Rejected as error:
-            await self._refused(error)
+            if self._chunk.parse_job_id is None:
+                await self._refused(error)
+            else:
+                await self._without_parse_job()
         except (NotCreated, Ambiguous) as error:
             if isinstance(error, Ambiguous) and not work.api.traits.idempotent:
                 return
@@ -182,6 +186,13 @@ class _Sending:
                 raise work.api.unreachable(error) from error
         else:
             await self._answered(job)
+
+    async def _without_parse_job(self) -> None:
+        """The API has no such parse (any more): classify the file itself, which is billed."""
+        work, chunk_id = self._work, self._chunk.id
+        await work.writer.write(lambda connection: jobs.use_file(connection, chunk_id, at=work.at()))
+        self._chunk, self._unsure = replace(self._chunk, parse_job_id=None), False
+        await self.run()
 
     async def _send(self) -> RemoteJob:
         """One create call. On failure the chunk's status says what the failure proves."""

@@ -216,6 +216,38 @@ def test_a_wrong_call_exits_2_and_does_nothing(cli: Cli, call: list[str]) -> Non
     assert {path.name for path in cli.folder.iterdir()} <= {"m.yaml", "ledger.db.letters.lock"}
 
 
+def test_a_wrong_call_says_so_in_json_too(cli: Cli) -> None:
+    """A script reads one object however the run ended."""
+    done = cli("run", "nowhere.yaml", "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["exit_code"], told["files"]) == (2, 2, 0)
+    assert "nowhere.yaml" in told["reason"]
+
+
+def test_a_key_file_that_others_can_read_is_refused(cli: Cli, serve: Serve) -> None:
+    """Nothing is sent with a key that is none any more."""
+    server = serve(Classify())
+    cli.use(server)
+    (cli.folder / "m.env").write_text("LLAMA_CLOUD_API_KEY=another-key-altogether\n")
+    (cli.folder / "m.env").chmod(0o644)
+    done = cli("run", "m.yaml", LLAMA_CLOUD_API_KEY="", ORCHESTRATOR_ENV_FILE="m.env")
+    (cli.folder / "m.env").unlink()
+    assert (done.returncode, server.seen) == (2, [])
+    assert "chmod 600" in done.stderr
+
+
+def test_another_api_needs_another_ledger(cli: Cli, serve: Serve) -> None:
+    """Jobs of one would be looked for at the other; nothing is sent to either."""
+    server = serve(Classify())
+    cli.use(server)
+    cli("run", "m.yaml")
+    before = len(server.seen)
+    done = cli("run", "m.yaml", "--base-url", "https://api.example")
+    assert (done.returncode, len(server.seen)) == (2, before)
+    assert "loopback" in done.stderr
+    assert "api.example" in done.stderr
+
+
 def test_a_run_without_a_key_exits_2(cli: Cli) -> None:
     """And says what to set."""
     done = cli("run", "m.yaml", LLAMA_CLOUD_API_KEY="")

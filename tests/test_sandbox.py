@@ -299,6 +299,17 @@ def test_a_call_needs_a_key() -> None:
     assert asyncio.run(statuses("right")) == [401, 401, 401, 200]
 
 
+@pytest.mark.parametrize("token", ["no-such", "é", "OTk5OTk5", "LTU="])
+def test_a_page_token_of_the_callers_own_is_no_crash(token: str) -> None:
+    """It is refused, or leads to jobs that are there."""
+
+    async def story(talk: Talk) -> None:
+        await talk.create()
+        assert (await talk.client.get(V1, params={"page_token": token})).status_code in {200, 400}
+
+    converse(story)
+
+
 @pytest.mark.parametrize("version", [V1, V2])
 def test_lists_are_newest_first_and_paged(version: str) -> None:
     """Following next_page_token meets every job once, also while new ones are made."""

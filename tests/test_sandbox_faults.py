@@ -137,7 +137,7 @@ def test_a_call_that_hangs_has_had_its_effect() -> None:
 
     async def story(talk: Talk) -> None:
         call = asyncio.create_task(talk.create())
-        while not talk.sandbox.state.journal:
+        while not talk.sandbox.state.journal:  # noqa: ASYNC110 - nothing tells when a job is journalled
             await asyncio.sleep(0)
         await talk.sandbox.stop()
         with pytest.raises(httpx.TransportError):
@@ -346,6 +346,53 @@ def test_a_job_may_be_readable_only_some_time_after_its_create() -> None:
         assert statuses == [(404, 0), (200, 0), (200, 1)]
 
     converse(story, commit_delay_s=2.0, list_lag_s=2.0)
+
+
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_rows_may_keep_the_order_of_the_files(shuffled: bool) -> None:
+    """By default they do not."""
+
+    async def story(talk: Talk) -> None:
+        sent = [uid(number) for number in range(10)]
+        rows = await talk.rows((await talk.ended(*sent))["id"])
+        assert ([row["file_id"] for row in rows] != sent) is shuffled
+
+    converse(story, shuffled=shuffled)
+
+
+def test_v1_pages_may_be_smaller_than_asked_for() -> None:
+    """The client asks for ten and gets two at a time."""
+
+    async def story(talk: Talk) -> None:
+        for _ in range(3):
+            await talk.create()
+        page = await talk.json(V1, page_size="10")
+        rest = await talk.json(V1, page_size="10", page_token=page["next_page_token"])
+        assert [len(page["items"]), len(rest["items"])] == [2, 1]
+
+    converse(story, max_page_size=2)
+
+
+def test_credits_may_be_known_only_some_time_after_the_end() -> None:
+    """Usage is null until then."""
+
+    async def story(talk: Talk) -> None:
+        path = f"{V2}/{(await talk.classify()).json()['id']}"
+        talk.clock.seconds += LATER_S
+        early = (await talk.json(path, expand="usage"))["usage"]
+        talk.clock.seconds += 60.0
+        assert (early, (await talk.json(path, expand="usage"))["usage"].keys()) == (None, {"credits", "parse_credits"})
+
+    converse(story, usage_lag_s=60.0)
+
+
+def test_file_ids_of_any_form_may_be_taken() -> None:
+    """A switch for callers whose IDs are not UUIDs."""
+
+    async def story(talk: Talk) -> None:
+        assert (await talk.create("file-1")).status_code == 200
+
+    converse(story, strict_ids=False)
 
 
 def test_a_list_may_be_a_bare_array() -> None:

@@ -269,6 +269,15 @@ def test_a_row_without_a_file_is_noted(file_id: Json) -> None:
     assert (results.rows, results.oddities) == ((), ("a result row names no file",))
 
 
+@pytest.mark.parametrize("odd", [None, 7, "x", [], True])
+def test_a_row_that_is_no_object_costs_no_other_its_result(odd: Json) -> None:
+    """It is noted; the files around it have theirs."""
+    good = [item(file_id, {"type": "x", "confidence": 1, "reasoning": ""}) for file_id in "ab"]
+    results, _ = API.read_results({"items": [good[0], odd, good[1]]})
+    assert [row.file_id for row in results.rows] == ["a", "b"]
+    assert results.oddities == ("a result row names no file",)
+
+
 def test_half_a_character_can_be_stored() -> None:
     """JSON can spell a lone surrogate, which no database takes."""
     answer = {"items": [item("a", {"type": "x\ud800", "confidence": 1, "reasoning": "\udfff"})]}

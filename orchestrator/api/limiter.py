@@ -31,7 +31,7 @@ DECREASE = 0.7
 
 #: Even a pace that is refused all the time tries again.
 SLOWEST_PER_S = 1 / 60
-LONGEST_PAUSE_S = 60.0
+LONGEST_PAUSE_S = 30.0
 
 #: The pace is judged by the answers to this many calls, sent over at least a second.
 STEP_CALLS = 10
@@ -103,6 +103,7 @@ class Pacer:
         self._trusted = False  # the pace is one that should hold, not a guess
         self._counted = False  # the pace comes from the calls accepted until ...
         self._counted_at = 0.0
+        self._most = 0  # accepted in that window
         # The climb.
         self._bad: float | None = None  # refused of late
         self._good = 0.0  # has stood the test of one step
@@ -147,6 +148,8 @@ class Pacer:
         self._calm += 1
         if sent_at >= self._judged_from + max(WINDOWS_S[0], STEP_CALLS / self.rate):
             self._judged_from = now
+            if self._window_s > WINDOWS_S[0] and self._count(now) > 1.1 * self._most:
+                self._window_s = WINDOWS_S[0]  # it was no full window that refused, but an API in trouble
             self._climb()
 
     def throttled(self, now: float, sent_at: float, retry_after_s: float | None) -> None:
@@ -220,7 +223,8 @@ class Pacer:
 
     def _measure(self, at: float) -> None:
         """Take the calls accepted in the window that ends at *at* for the limit."""
-        measured = self._count(at) / self._window_s
+        self._most = self._count(at)
+        measured = self._most / self._window_s
         self.rate = max(MARGIN * measured, SLOWEST_PER_S)
         self._bad, self._counted_at = measured, at
         self._counted = self._trusted = True

@@ -62,7 +62,7 @@ class V2:
     def create(self, chunk: Chunk) -> Call:
         (file_id,) = chunk.file_ids
         body: dict[str, Json] = {
-            "file_input": file_id,
+            "file_input": chunk.parse_job_id or file_id,
             "transaction_id": transaction_id(self._target.project_id, chunk),
         }
         if chunk.config.configuration_id:
@@ -121,7 +121,7 @@ class V2:
         """Whether *job* is of *chunk*'s create call: a reused key brings back its first job, whatever was asked."""
         key = transaction_id(self._target.project_id, chunk)
         return (
-            job.file_id in (None, *chunk.file_ids)
+            job.file_id in (None, chunk.parse_job_id, *chunk.file_ids)
             and job.transaction_id in (None, key)
             and (job.config is None or job.config.rules == chunk.config.rules or not chunk.config.rules)
         )

@@ -103,6 +103,12 @@ def unanswered_call(connection: Connection, chunk_id: int, words: str, *, accept
     note(connection, chunk_id, "unanswered", words, at=at)
 
 
+def use_file(connection: Connection, chunk_id: int, *, at: str) -> None:
+    """The parse job that the chunk was to be made on is gone: it is made on the file."""
+    move(connection, [chunk_id], JobStatus.PENDING, at=at, parse_from=None)
+    note(connection, chunk_id, "parse_job_gone", "", at=at)
+
+
 def send_again(connection: Connection, chunk_id: int, *, at: str) -> None:
     """The unanswered create is proved to have had no effect: the chunk may be sent once more."""
     move(connection, [chunk_id], JobStatus.PENDING, at=at, error=None)
@@ -184,12 +190,12 @@ def pending(connection: Connection, shard: Shard, *, after: int, most: int) -> l
     """The next chunks to send, by id."""
     rows = connection.execute(
         text(
-            "SELECT id, config_id FROM jobs WHERE manifest_id = :manifest_id AND api = :api AND status = 'pending' "
-            "AND id > :after ORDER BY id LIMIT :most"
+            "SELECT id, config_id, parse_from FROM jobs "
+            "WHERE manifest_id = :manifest_id AND api = :api AND status = 'pending' AND id > :after ORDER BY id LIMIT :most"
         ),
         {"manifest_id": shard.manifest_id, "api": shard.api, "after": after, "most": most},
     ).all()
-    return chunks(connection, [(row.id, row.config_id) for row in rows])
+    return chunks(connection, [(row.id, row.config_id, row.parse_from) for row in rows])
 
 
 def unanswered(connection: Connection, shard: Shard) -> list[Parked]:
@@ -205,12 +211,12 @@ def unanswered(connection: Connection, shard: Shard) -> list[Parked]:
 
 
 def chunk(connection: Connection, chunk_id: int) -> Chunk:
-    rows = connection.execute(text("SELECT id, config_id FROM jobs WHERE id = :id"), {"id": chunk_id}).all()
-    return chunks(connection, [(row.id, row.config_id) for row in rows])[0]
+    rows = connection.execute(text("SELECT id, config_id, parse_from FROM jobs WHERE id = :id"), {"id": chunk_id}).all()
+    return chunks(connection, [(row.id, row.config_id, row.parse_from) for row in rows])[0]
 
 
-def chunks(connection: Connection, rows: Sequence[tuple[int, int]]) -> list[Chunk]:
-    """The chunks of ``(id, config_id)`` *rows*, with their files in order."""
+def chunks(connection: Connection, rows: Sequence[tuple[int, int, str | None]]) -> list[Chunk]:
+    """The chunks of ``(id, config_id, parse_from)`` *rows*, with their files in order."""
     if not rows:
         return []
     configs = {
@@ -231,7 +237,7 @@ def chunks(connection: Connection, rows: Sequence[tuple[int, int]]) -> list[Chun
     for chunk_id, file_id, generation in found:
         files[chunk_id].append(file_id)
         generations[chunk_id] = generation
-    return [Chunk(row[0], configs[row[1]], tuple(files[row[0]]), generations[row[0]]) for row in rows]
+    return [Chunk(row[0], configs[row[1]], tuple(files[row[0]]), generations[row[0]], row[2]) for row in rows]
 
 
 def in_flight(connection: Connection, shard: Shard) -> list[OpenJob]:

@@ -279,6 +279,11 @@ def _choose(connection: Connection, query: str, scope: Scope, **parameters: obje
     connection.execute(statement.bindparams(*(bindparam(name, expanding=True) for name in lists)), used)
 
 
+def last_chunk(connection: Connection) -> int:
+    """The highest chunk id; 0 without any."""
+    return scalar_int(connection, "SELECT max(id) FROM jobs")
+
+
 def cut(
     connection: Connection,
     scope: Scope,
@@ -294,7 +299,7 @@ def cut(
 
     *job_config_id* is what the jobs will be created with; it differs from the scope's when a retry overrides it.
     """
-    base = scalar_int(connection, "SELECT max(id) FROM jobs")
+    base = last_chunk(connection)
     parameters = {
         "base": base,
         "size": chunk_size,
@@ -322,4 +327,4 @@ def cut(
         """),
         parameters,
     )
-    return scalar_int(connection, "SELECT max(id) FROM jobs") - base
+    return last_chunk(connection) - base

@@ -74,6 +74,7 @@ CREATE TABLE jobs (
   mark TEXT,
   credits REAL,
   parse_job_id TEXT,
+  parse_from TEXT,
   sent_at TEXT,
   submitted_at TEXT,
   finished_at TEXT,

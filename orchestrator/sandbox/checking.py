@@ -145,7 +145,7 @@ class Checks:
         return value
 
     def one_of(self, value: Json, loc: Loc, allowed: Collection[str]) -> str:
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             expected = " or ".join(f"'{word}'" for word in allowed)
             self.add(loc, "enum", f"Input should be {expected}", value, expected=expected)
         return str(value)
@@ -192,7 +192,9 @@ class Checks:
 
     def webhooks(self, body: Mapping[str, Json]) -> None:
         """The one object of the API that takes no unknown key."""
-        for index, hook in enumerate(body.get("webhook_configurations") or []):
+        if not body.get("webhook_configurations"):
+            return
+        for index, hook in enumerate(self.list(body, ("webhook_configurations",))):
             loc: Loc = ("webhook_configurations", index)
             if not isinstance(hook, dict):
                 self.add(loc, "model_type", "Input should be a valid dictionary or object", hook)

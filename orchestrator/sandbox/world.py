@@ -181,7 +181,9 @@ class World:
         """
         self._settle()
         listed = self._listed[version]
-        index = len(listed) if token is None else int(base64.urlsafe_b64decode(token.encode()))
+        index = len(listed)
+        if token is not None:
+            index = min(index, int(base64.urlsafe_b64decode(token.encode())))
         shown_until = self.now() - self.options.list_lag_s
         found: list[Job] = []
         while index > 0 and len(found) < size:

@@ -19,6 +19,7 @@ import httpx
 import structlog
 from sqlalchemy import Connection
 
+from orchestrator import follow_up
 from orchestrator.engine import Interrupted, Stop
 from orchestrator.errors import LedgerError
 from orchestrator.ledger import Ledger, planning, runs
@@ -114,7 +115,7 @@ class Episode:
 
 def play(seed: int, api: str) -> Episode:
     """The episode of *seed*: the same every time, whatever happened before."""
-    with unencrypted(), quiet():
+    with unencrypted(), quiet(), patch.object(follow_up, "LOOK_S", 0.5):
         return _play(seed, api)
 
 
@@ -178,7 +179,10 @@ class _Play:
     def run(self) -> Episode:
         episode, world = self.episode, self.world
         while True:
-            self._one_run()
+            try:
+                self._one_run()
+            except Exception as error:
+                world.violated(f"a bug came to light: {error!r}")
             episode.runs += 1
             if world.violations or not self._unfinished():
                 break
