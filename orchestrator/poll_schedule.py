@@ -24,8 +24,8 @@ SHARE_IN_BATCH = 0.015
 LEAST_SHARE_S = 0.02
 
 #: With fewer jobs than this in flight and no new ones, the wait for the last is the whole run's: the share shrinks.
-FEW_JOBS = 8
-FEWEST_SHARE = 0.25
+FEW_JOBS = 12
+FEWEST_SHARE = 0.125
 
 #: A batch that is not full waits this share of the mean duration for more jobs.
 HOLD = 0.06
@@ -38,13 +38,14 @@ SCOUTS = 16
 SCOUT_AGE = 0.8
 
 #: Durations of jobs of one size that are known before they are told from the others'.
-ENOUGH = 4
+ENOUGH = 2
 
 #: Durations that are remembered: enough for a distribution, few enough to follow a drift.
 REMEMBERED = 128
 
-#: A gap between two asks about one job, at least.
+#: A gap between two asks about one job, at least; and as a share of its age, once it is older than all known jobs got.
 LEAST_GAP_S = 0.1
+STRAGGLER_GAP = 0.12
 
 
 class Durations:
@@ -61,6 +62,7 @@ class Durations:
         self._weights: list[float] = []  # of all ages up to the i-th
         self._sums: list[float] = []  # weight times age, likewise
         self._tail = 0.0
+        self._scale = 0.0  # of the tail: how far past the longest half of its jobs end
         self.mean = 0.0
         self.version = 0
 
@@ -100,8 +102,11 @@ class Durations:
                 self._sums.append(self._sums[-1] + weight * age)
             else:
                 weight += weight / left
+        longest, total = self._ages[-1], self._weights[-1] + weight
+        known = self._sums[-1] / self._weights[-1]
         self._tail = weight
-        self.mean = (self._sums[-1] + self._tail * self._ages[-1]) / (self._weights[-1] + self._tail)
+        self._scale = max(longest - known, longest * max(0.05, weight / total))
+        self.mean = (self._sums[-1] + weight * (longest + self._scale)) / total
         self.version += 1
 
     def _alive(self, age: float) -> tuple[float, float]:
@@ -115,12 +120,15 @@ class Durations:
         lived = self._sums[ended] + alive * age
         if age <= longest:
             return alive + tail, lived + tail * age
-        return alive + tail * longest / age, lived + tail * longest * (1 + math.log(age / longest))
+        over = age - longest
+        return alive + tail * self._scale / (self._scale + over), lived + tail * (
+            longest + self._scale * math.log1p(over / self._scale)
+        )
 
     def wait(self, age: float, share_s: float, most_s: float) -> float:
         """How long after *age*, when it was alive, a job is expected to have been ended for *share_s*."""
         alive, lived = self._alive(age)
-        low, high = 0.0, most_s
+        low, high = STRAGGLER_GAP * age if age > self._ages[-1] else 0.0, most_s
         while high - low > 0.01 * high + 0.001:
             middle = (low + high) / 2
             unnoticed = middle - (self._alive(age + middle)[1] - lived) / alive

@@ -186,12 +186,13 @@ class Poller:
         work.stop.changed.set()
 
     async def _collect(self, chunk: Chunk, job: RemoteJob) -> Collected:
-        """The job's results; fetched again a few times while a job that succeeded lacks rows."""
+        """The job's results; fetched again a few times while there are none, or a job that succeeded lacks rows."""
         types = [rule.type for rule in chunk.config.rules]
         for attempt in range(1, TRIES + 1):
             answer = job.results if job.results is not None else await self._results(job)
             collected = collect(chunk.file_ids, types, job, _of_the_file(chunk, answer))
-            if not collected.without_row or job.results is not None or attempt == TRIES:
+            complete = answer.rows and not collected.without_row
+            if complete or job.results is not None or attempt == TRIES:
                 break
             await self._work.clock.sleep(TRY_AGAIN_S * attempt)
         return collected

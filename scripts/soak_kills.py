@@ -28,7 +28,7 @@ from typing import NoReturn
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from api_server import verdict
-from procs import ApiServer, LedgerState, environment, read_ledger, write_manifest
+from procs import PATIENCE_S, ApiServer, LedgerState, environment, read_ledger, write_manifest
 
 from orchestrator import cli, export, logs, pipeline, runner, screens, settings  # noqa: F401 - for the children
 
@@ -36,6 +36,9 @@ from orchestrator import cli, export, logs, pipeline, runner, screens, settings 
 HURRY = {"ORCHESTRATOR_SETTLE_S": "0.15", "ORCHESTRATOR_CREATES_PER_S": "200", "ORCHESTRATOR_LISTS_PER_S": "50"}
 
 FILES_A_NIGHT = {"v1": 240, "v2": 60}
+
+#: Calls that the network loses besides. On v1 a call that is lost twice waits for a person: a kill is enough there.
+LOSSES = {"v1": {"lose_answer": 0.01}, "v2": {"lose_answer": 0.02, "lose_call": 0.02}}
 
 
 def child(manifest: Path, log: Path) -> int:
@@ -60,19 +63,17 @@ def _become_a_run(manifest: Path, log: Path) -> NoReturn:
         os._exit(99)
 
 
-def code_of(pid: int, kill_after_s: float | None) -> int | None:
+def code_of(pid: int, kill_after_s: float) -> int | None:
     """Wait for *pid*, killing it after a while; its exit code, None when it was killed."""
-    if kill_after_s is not None:
-        until = time.monotonic() + kill_after_s
-        while time.monotonic() < until:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.002)
-        os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    return None if code == -signal.SIGKILL else code
+    until = time.monotonic() + kill_after_s
+    while time.monotonic() < until:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
 
 
 def send_blindly(ledger: Path) -> None:
@@ -117,9 +118,10 @@ class Soak:
             else:
                 self._complain(f"a run that was not killed ended with {code}")
                 return
-        code = code_of(child(manifest, log), None)
+        code = code_of(child(manifest, log), PATIENCE_S)
         if code != 0:
-            self._complain(f"the last, undisturbed run ended with {code}")
+            how = "did not end" if code is None else f"ended with {code}"
+            self._complain(f"the last, undisturbed run {how}")
         self._check_the_night(file_ids, read_ledger(ledger))
 
     def _kill_after(self) -> float:
@@ -161,7 +163,7 @@ def soak(api: str, kills: int, seed: int, *, naive: bool) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder, ApiServer() as server:
         os.environ.clear()
         os.environ.update(environment(server.url, **HURRY))
-        server.set(job_s=[0.05, 0.2], lose_answer=0.01)
+        server.set(job_s=[0.05, 0.2], **LOSSES[api])
         work = Soak(api, seed, Path(folder), server, naive=naive)
         work.run(kills)
         events = count_events(Path(folder) / "log")

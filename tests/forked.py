@@ -30,25 +30,35 @@ class Done:
     stderr: str
 
 
-def run(*arguments: str, folder: Path, environ: Mapping[str, str], timeout_s: float = 60) -> Done:
-    """``orchestrator ARGUMENTS`` in *folder* with nothing but *environ*; warnings are errors there."""
+def run(
+    *arguments: str,
+    folder: Path,
+    environ: Mapping[str, str],
+    stdout: str | None = None,
+    stderr: str | None = None,
+    timeout_s: float = 60,
+) -> Done:
+    """``orchestrator ARGUMENTS`` in *folder* with nothing but *environ*; warnings are errors there.
+
+    *stdout* and *stderr* name devices to write to instead.
+    """
     streams = folder.with_name(folder.name + "-streams")
     streams.mkdir(exist_ok=True)
     out, err = streams / "out", streams / "err"
-    child = FORKS.Process(target=_main, args=(arguments, folder, dict(environ), out, err))
+    child = FORKS.Process(target=_main, args=(arguments, folder, dict(environ), stdout or out, stderr or err))
     child.start()
     child.join(timeout_s)
     if child.exitcode is None:
         child.kill()
         raise TimeoutError(f"{arguments} did not end within {timeout_s} s")
-    return Done(arguments, child.exitcode, _text(out), _text(err))
+    return Done(arguments, child.exitcode, "" if stdout else _text(out), "" if stderr else _text(err))
 
 
 def _text(path: Path) -> str:
     return path.read_bytes().decode("utf-8", "surrogateescape")
 
 
-def _main(arguments: tuple[str, ...], folder: Path, environ: dict[str, str], out: Path, err: Path) -> None:
+def _main(arguments: tuple[str, ...], folder: Path, environ: dict[str, str], out: str | Path, err: str | Path) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environ)

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from api_server import verdict
-from procs import ApiServer, environment, read_ledger, run, write_manifest
+from procs import ORCHESTRATOR, ApiServer, environment, read_ledger, run, write_manifest
 
 from orchestrator.errors import ExitCode
 
@@ -188,7 +188,7 @@ def test_a_ledger_that_cannot_be_trusted_stops_the_run(
 
 
 def test_with_a_copy_put_back_the_work_goes_on(good: tuple[ApiServer, bytes], manifest: Path) -> None:
-    """A copy of the ledger, even in another folder, knows what was sent: the results are collected, nothing is bought."""
+    """A copy of the ledger, even in another folder, knows what was sent: it is collected, and nothing is bought."""
     server, content = good
     manifest.with_name("ledger.db").write_bytes(content)
     assert run(manifest, environment(server.url)).code == ExitCode.OK
@@ -201,3 +201,22 @@ def test_a_folder_in_place_of_the_lock_stops_the_run(server: ApiServer, manifest
     ended = run(manifest, environment(server.url))
     assert (ended.code, server.stats().posts) == (ExitCode.LEDGER, 0)
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("full", "code"), [("stdout", ExitCode.LEDGER), ("stderr", ExitCode.OK)], ids=["results", "log"]
+)
+def test_a_full_disk_under_the_output_does_not_stop_the_work(
+    server: ApiServer, manifest: Path, full: str, code: ExitCode
+) -> None:
+    """What was asked for and can't be printed is told by exit 8, a lost log by nothing; every file has its outcome."""
+    with Path("/dev/full").open("wb") as nowhere:
+        done = subprocess.run(
+            [*ORCHESTRATOR, "run", str(manifest), "--json"],
+            env=environment(server.url),
+            stdout=nowhere if full == "stdout" else subprocess.DEVNULL,
+            stderr=nowhere if full == "stderr" else subprocess.DEVNULL,
+            check=False,
+        )
+    assert done.returncode == code
+    assert_complete(server, manifest.with_name("ledger.db"))

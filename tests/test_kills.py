@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +18,32 @@ from procs import run as run_to_the_end
 SOAK = Path(__file__).parent.parent / "scripts" / "soak_kills.py"
 
 
-def start(*options: str) -> subprocess.Popen[str]:
-    """``soak_kills.py`` with 25 kills."""
-    return subprocess.Popen([sys.executable, SOAK, "--kills", "25", *options], stdout=subprocess.PIPE, text=True)
+#: The times of a call as a clock would have written them that was some days off.
+SHIFT = """
+UPDATE jobs SET sent_at = strftime('%Y-%m-%dT%H:%M:%f+00:00', sent_at, :days),
+  changed_at = strftime('%Y-%m-%dT%H:%M:%f+00:00', changed_at, :days)
+"""
 
 
-def findings(soak: subprocess.Popen[str]) -> dict[str, Any]:
-    """What it found, once it has ended."""
-    out, _ = soak.communicate(timeout=300)
-    found: dict[str, Any] = json.loads(out)
-    return {**found, "code": soak.returncode}
-
-
-@pytest.fixture(scope="module")
-def soaks() -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """One soak for each API version, side by side: they mostly wait."""
-    started = {api: start("--api", api) for api in ("v1", "v2")}
-    yield started
-    for soak in started.values():
-        soak.kill()
+def soak(*options: str) -> dict[str, Any]:
+    """What ``soak_kills.py`` finds with 25 kills, and its exit code."""
+    command = [sys.executable, str(SOAK), "--kills", "25", *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=300, check=False)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return {**found, "code": done.returncode}
 
 
 @pytest.mark.parametrize("api", ["v1", "v2"])
-def test_no_kill_loses_a_file_or_buys_one_twice(soaks: dict[str, subprocess.Popen[str]], api: str) -> None:
+def test_no_kill_loses_a_file_or_buys_one_twice(api: str) -> None:
     """After 25 kills every file has its one outcome and one job, and the ledger was sound after each kill."""
-    found = findings(soaks[api])
+    found = soak("--api", api)
     assert (found["wrong"], found["code"], found["kills"]) == ([], 0, 25)
     assert found["kills_with_open_intents"] > 0, "no kill fell on a create call: the test shows nothing"
 
 
 def test_the_kills_would_find_a_run_that_sends_again_blindly() -> None:
     """The control: with lost create calls sent again unasked, the same kills do find files bought twice."""
-    found = findings(start("--api", "v1", "--naive"))
+    found = soak("--api", "v1", "--naive")
     assert found["code"] == 1
     assert found["created_twice"] > 0
 
@@ -83,3 +78,20 @@ def test_a_call_that_never_arrived_is_sent_again_once(tmp_path: Path) -> None:
         stats = server.stats()
     assert (summary["exit_code"], summary["sent_again"], stats.posts, stats.twice) == (0, 1, 2, [])
     assert read_ledger(tmp_path / "ledger.db").open == 0
+
+
+@pytest.mark.parametrize("days", [-30, 30])
+def test_a_clock_that_was_wrong_buys_nothing_twice(tmp_path: Path, days: int) -> None:
+    """A run is killed with one call unanswered; the next one runs when the clock was put right, a month off."""
+    manifest, ledger = write_manifest(tmp_path, [f"f{i}" for i in range(10)]), tmp_path / "ledger.db"
+    with ApiServer() as server:
+        server.set(answer_s=[60.0, 60.0])
+        first = Started(manifest, environment(server.url))
+        wait_until(lambda: len(server.stats().jobs) == 1, what="the job to be made")
+        first.kill()
+        server.set(answer_s=[0.0, 0.0])
+        with closing(sqlite3.connect(ledger)) as connection, connection:
+            connection.execute(SHIFT, {"days": f"{days} days"})
+        again = run_to_the_end(manifest, environment(server.url)).summary
+        stats = server.stats()
+    assert (again["exit_code"], again["adopted"], stats.posts) == (0, 1, 1)

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import apsw
 import pytest
 from aiohttp import web
 from conftest import Server
@@ -26,14 +27,9 @@ from orchestrator import manifest as manifests
 from orchestrator import runner
 from orchestrator.settings import Settings
 
-if TYPE_CHECKING:
-    import apsw
-else:
-    apsw = pytest.importorskip("apsw")
-
 JOBS = "/api/v1/classifier/jobs"
 SECTOR = 512
-IMAGES = 600
+IMAGES = 300
 
 HAS_TABLES = "SELECT 1 FROM sqlite_master WHERE name = 'jobs'"
 KNOWN = "SELECT f.file_id, j.job_id FROM files f JOIN jobs j ON j.id = f.chunk_id WHERE j.status <> 'pending'"

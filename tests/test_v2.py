@@ -265,7 +265,9 @@ def test_pages_as_text(pages: tuple[int, ...], text: str) -> None:
     assert pages_text(pages) == text
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1--2", "1,,2", "1;2", "１", "1-999999999", "1.5", "0x1", "0", "0-3", "5-3"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "1-", "-1", "1--2", "1,,2", "1;2", "１", "1-999999999", "1.5", "0x1", "0", "0-3", "5-3"]
+)
 def test_what_is_no_page_text_is_refused(text: str) -> None:
     """Nothing is guessed, and no range eats the memory."""
     with pytest.raises(ValueError, match="pages"):

@@ -33,11 +33,14 @@ DECREASE = 0.7
 SLOWEST_PER_S = 1 / 60
 LONGEST_PAUSE_S = 30.0
 
-#: The pace is judged by the answers to this many calls, sent over at least a second.
+#: The pace is judged by the answers to this many calls, sent over at least a second and at most this many.
 STEP_CALLS = 10
+LONGEST_STEP_S = 20.0
 
-#: Accepted calls before the first attempt to go past a known limit, and before any later one.
+#: Accepted calls before the first attempt to go past a known limit, and at most before any; at a slow pace, where one
+#: call stands for 1.5 s, the time counts instead.
 CALM_CALLS = 200
+CALM_CALL_S = 1.5
 MOST_CALM_CALLS = 6400
 
 #: The first and the largest raise of an attempt; each raise is twice the one before.
@@ -49,6 +52,9 @@ TRIAL_S = 5.0
 
 #: A timer that fires late may be made up for by this much, so that oversleeping does not lower the pace.
 SLACK_S = 0.02
+
+#: A call may take this much less to arrive than the one before it did.
+JITTER_S = 0.05
 
 #: How often a waiting caller looks whether an answer has ended the pause early.
 GLANCE_S = 0.05
@@ -104,6 +110,7 @@ class Pacer:
         self._counted = False  # the pace comes from the calls accepted until ...
         self._counted_at = 0.0
         self._most = 0  # accepted in that window
+        self._told_at_count = 0  # accepted in the window that a Retry-After spoke of
         # The climb.
         self._bad: float | None = None  # refused of late
         self._good = 0.0  # has stood the test of one step
@@ -141,16 +148,18 @@ class Pacer:
             return
         if self._refused_sent is not None:
             if sent_at > self._refused_sent:
+                if sent_at <= self._closed_at and sent_at < self._retry_at - WINDOWS_S[0]:
+                    self._window_s = WINDOWS_S[0]  # a longer window would still have been full
                 self._refused_sent, self._trials, self._judged_from, self._opened_at = None, 0, now, now
                 self._settled_from = now + self._window_s if self._trusted else now
                 self._trusted = self._counted = False
             return
         self._calm += 1
-        if sent_at >= self._judged_from + max(WINDOWS_S[0], STEP_CALLS / self.rate):
+        if sent_at >= self._judged_from + min(max(WINDOWS_S[0], STEP_CALLS / self.rate), LONGEST_STEP_S):
             self._judged_from = now
             if self._window_s > WINDOWS_S[0] and self._count(now) > 1.1 * self._most:
                 self._window_s = WINDOWS_S[0]  # it was no full window that refused, but an API in trouble
-            self._climb()
+            self._climb(now)
 
     def throttled(self, now: float, sent_at: float, retry_after_s: float | None) -> None:
         """The call that left at *sent_at* was refused; the API may have said for how long to stay away."""
@@ -171,6 +180,8 @@ class Pacer:
             self._retry_at = clear if now < clear < later else later
         else:
             self._full_at = sent_at
+            if retry_after_s is not None:
+                self._believe(sent_at, retry_after_s)
             if sent_at >= self._settled_from:
                 self._slow_down(sent_at)
             self._retry_at = max(now + 1 / self.rate, self._clear_at(sent_at))
@@ -180,12 +191,12 @@ class Pacer:
     def _clear_at(self, at: float) -> float:
         """When the window that is full at *at* has room again."""
         index = bisect_right(self._history, at - self._window_s)
-        return (self._history[index] if index < len(self._history) else at) + self._window_s
+        return (self._history[index] if index < len(self._history) else at) + self._window_s + JITTER_S
 
-    def _count(self, at: float) -> int:
+    def _count(self, at: float, window_s: float | None = None) -> int:
         """Calls accepted in the window that ends at *at*, as far as is known."""
         history = self._history
-        return bisect_left(history, at) - bisect_right(history, at - self._window_s)
+        return bisect_left(history, at) - bisect_right(history, at - (window_s or self._window_s))
 
     def _slow_down(self, at: float) -> None:
         """Choose the pace after a call that left at *at* was refused."""
@@ -204,7 +215,7 @@ class Pacer:
             self.rate = MARGIN * rate
         else:
             self.rate = max(lower, default=0.0) or DECREASE * rate
-        self._trusted = self.rate in lower
+        self._trusted = self.rate in lower or self.rate == MARGIN * rate
         self.rate = max(self.rate, SLOWEST_PER_S)
         self._good = max((known for known in lower if known <= self.rate), default=0.0)
         self._proven = min(self._proven, self._good)
@@ -221,6 +232,18 @@ class Pacer:
         if 0 < measured < self.rate:
             self._measure(at)
 
+    def _believe(self, at: float, retry_after_s: float) -> None:
+        """Take the wait that the API asks for as a sign of its window when the same count of calls leads to it twice.
+
+        Once is not enough: it may be a penalty that has nothing to do with a window.
+        """
+        window_s = next((window for window in WINDOWS_S if window >= retry_after_s), WINDOWS_S[-1])
+        if window_s > self._window_s:
+            count, before = self._count(at, window_s), self._told_at_count
+            self._told_at_count = count
+            if before and 0.9 * before <= count <= 1.1 * before:
+                self._window_s = window_s
+
     def _measure(self, at: float) -> None:
         """Take the calls accepted in the window that ends at *at* for the limit."""
         self._most = self._count(at)
@@ -231,13 +254,14 @@ class Pacer:
         self._good = self._proven = 0.0
         self._calm_needed = CALM_CALLS
 
-    def _climb(self) -> None:
+    def _climb(self, now: float) -> None:
         """The pace has stood its test: raise it if there is something to gain."""
         self._good = max(self._good, self.rate)
         top = self.ceiling
         if self._bad is not None:
             top = min(top, MARGIN * self._bad)
-            if self.rate >= top and self.rate < self.ceiling and self._calm >= self._calm_needed:
+            calm = max(self._calm, (now - self._opened_at) / CALM_CALL_S)
+            if top <= self.rate < self.ceiling and calm >= self._calm_needed:
                 self._proven, self._bad, self._raise, top = self.rate, None, FIRST_RAISE, self.ceiling
         if self.rate < top:
             step = self._raise * self.rate

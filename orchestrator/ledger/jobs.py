@@ -191,7 +191,8 @@ def pending(connection: Connection, shard: Shard, *, after: int, most: int) -> l
     rows = connection.execute(
         text(
             "SELECT id, config_id, parse_from FROM jobs "
-            "WHERE manifest_id = :manifest_id AND api = :api AND status = 'pending' AND id > :after ORDER BY id LIMIT :most"
+            "WHERE manifest_id = :manifest_id AND api = :api AND status = 'pending' AND id > :after "
+            "ORDER BY id LIMIT :most"
         ),
         {"manifest_id": shard.manifest_id, "api": shard.api, "after": after, "most": most},
     ).all()

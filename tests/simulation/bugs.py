@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from unittest.mock import patch
+
+from sqlalchemy import Connection
 
 from orchestrator import collector, engine, reconcile
 from orchestrator.api import v1, v2, verdict
@@ -47,7 +50,7 @@ def _wrong_id() -> AbstractContextManager[object]:
     """The answer to a create call is recorded with an id that is not the job's."""
     honest = jobs.submitted
 
-    def wrong(connection: episode.Connection, chunk_id: int, job_id: str, *, at: str) -> None:
+    def wrong(connection: Connection, chunk_id: int, job_id: str, *, at: str) -> None:
         honest(connection, chunk_id, f"{job_id}0", at=at)
 
     return patch.object(jobs, "submitted", wrong)
@@ -97,14 +100,17 @@ def _no_settling() -> AbstractContextManager[object]:
 
 def _one_listing() -> AbstractContextManager[object]:
     """One listing without the job proves its absence."""
-    honest = reconcile._Open
 
-    def hasty(*args: object, **fields: object) -> object:
-        opened = honest(*args, **fields)  # type: ignore[arg-type]  # handed on as they came
-        opened.clean_at = -math.inf
-        return opened
+    class Hasty(reconcile._Open):
+        @property  # as if an earlier listing had been clean, always
+        def clean_at(self) -> float:
+            return -math.inf
 
-    return patch.object(reconcile, "_Open", hasty)
+        @clean_at.setter
+        def clean_at(self, _: float | None) -> None:
+            pass
+
+    return patch.object(reconcile, "_Open", Hasty)
 
 
 def _first_page_of_jobs() -> AbstractContextManager[object]:
@@ -134,11 +140,13 @@ def _missing_is_done() -> AbstractContextManager[object]:
 def _unknown_is_success() -> AbstractContextManager[object]:
     """A status word that nobody knows means that the job has ended well."""
 
-    class Trusting(dict[str, JobStatus]):
-        def get(self, word: str, default: object = None) -> JobStatus:  # type: ignore[override]  # never a default
-            return self[word] if word in self else JobStatus.SUCCEEDED
+    trusting = defaultdict(lambda: JobStatus.SUCCEEDED, v1.STATUSES)
 
-    return patch.object(v1, "STATUSES", Trusting(v1.STATUSES))
+    class Trusting(dict[str, JobStatus]):
+        def get(self, word: str, default: object = None) -> JobStatus:
+            return trusting[word]
+
+    return patch.object(v1, "STATUSES", Trusting())
 
 
 def _failed_poll_is_failed_job() -> AbstractContextManager[object]:

@@ -52,7 +52,7 @@ class Crash(BaseException):
 
 
 class Process:
-    """One run of the program as the operating system sees it: it lives until a crash, and then nothing it does counts."""
+    """One run of the program as the operating system sees it: after a crash nothing that it does counts."""
 
     def __init__(self, world: World, loop: VirtualLoop, crash_rate: float) -> None:
         self._world = world
@@ -181,7 +181,7 @@ class _Play:
         while True:
             try:
                 self._one_run()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever escapes the program is a finding
                 world.violated(f"a bug came to light: {error!r}")
             episode.runs += 1
             if world.violations or not self._unfinished():

@@ -122,7 +122,7 @@ class Line(httpx.AsyncBaseTransport):
         job = None
         if (said_yes or rng.random() < 0.5) and not world.unknown_files.intersection(files):
             late = not said_yes and world.chance(world.climate.late)
-            job = self._commit(files, body, intent, rng.uniform(0, MOST_LATE_S) if late else 0.0)
+            job = self._commit(files, body, intent, world.up_to(MOST_LATE_S) if late else 0.0)
         await self._take(1e6 if fault == "hang" else rng.uniform(0.05, 3.0))
         return self._fail(fault, job)
 

@@ -51,9 +51,7 @@ def _judge_file(connection: Connection, world: World, file_id: str, held: set[in
             _judge_outcome(world, file_id, row.chunk_id, row.job_id, (row.outcome, row.type))
 
 
-def _judge_outcome(
-    world: World, file_id: str, chunk_id: int, job_id: str, told: tuple[str, str | None]
-) -> None:
+def _judge_outcome(world: World, file_id: str, chunk_id: int, job_id: str, told: tuple[str, str | None]) -> None:
     job = next((job for job in world.jobs if job.id == job_id), None)
     if job is None or job.chunk_id != chunk_id:
         world.violated(f"chunk {chunk_id} has job {job_id}, which is of chunk {job.chunk_id if job else None}")

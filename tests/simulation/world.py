@@ -11,7 +11,7 @@ from orchestrator.models import Json
 from simulation.loop import EPOCH
 
 #: A commit may come so long after its call is over, and a listing may lag so far behind a commit: each under settle_s.
-MOST_LATE_S, MOST_LAG_S = 8.0, 8.0
+MOST_LATE_S, MOST_LAG_S = 9.5, 9.5
 SETTLE_S = 10.0
 TIMEOUT_S = 5.0
 #: Results of an ended job may take so long; the program asks three times within three seconds.
@@ -142,6 +142,10 @@ class World:
     def chance(self, rate: float) -> bool:
         return not self.calm and self.rng.random() < rate
 
+    def up_to(self, most: float) -> float:
+        """Any delay up to *most*; half of the time *most* itself."""
+        return self.rng.choice((most, self.rng.uniform(0, most)))
+
     def in_outage(self) -> bool:
         began, ended = self.climate.outage
         return not self.calm and began <= self.now < ended
@@ -154,7 +158,7 @@ class World:
             known.commit_at = min(known.commit_at, self.now + delay_s)
             return known
         rng, at = self.rng, self.now + delay_s
-        lag = rng.uniform(0, MOST_LAG_S) if self.chance(self.climate.lag) else 0.0
+        lag = self.up_to(MOST_LAG_S) if self.chance(self.climate.lag) else 0.0
         ends = at + rng.choice((rng.uniform(0.3, 3), rng.uniform(1, 20), rng.uniform(1, 120)))
         results = ends + (rng.uniform(0, MOST_RESULTS_LAG_S) if self.chance(0.2) and self.api == "v1" else 0.0)
         word = self._end(files)

@@ -1,0 +1,65 @@
+"""`scripts/soak simulation`: many episodes, and a line that says what they came to; exit code 1 when any went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields
+from functools import partial
+from itertools import count, islice
+
+from simulation.episode import Episode, play
+
+#: Episodes that one process is handed at a time.
+BATCH = 20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/soak simulation", description=__doc__)
+    parser.add_argument("--episodes", type=int, default=1000, metavar="N", help="how many, of each API (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="the first one's seed (default: 0)")
+    parser.add_argument("--api", choices=("v1", "v2"), action="append", help="only this one (default: both)")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (default: 2)")
+    parser.add_argument("--events", action="store_true", help="tell all that happened in an episode that went wrong")
+    options = parser.parse_args()
+    failed = 0
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for api in options.api or ("v1", "v2"):
+            seeds = islice(count(options.seed), options.episodes)
+            failed += _report(
+                api, options.seed, pool.map(partial(play, api=api), seeds, chunksize=BATCH), options.events
+            )
+    return min(failed, 1)
+
+
+def _report(api: str, first: int, episodes: Iterator[Episode], events: bool) -> int:
+    """Print each episode that went wrong, as it comes, and the sums at the end; how many went wrong."""
+    sums = dict.fromkeys((field.name for field in fields(Episode) if field.type == "int"), 0)
+    played = failed = paid_twice = 0
+    virtual_s = 0.0
+    for episode in episodes:
+        played += 1
+        virtual_s += episode.virtual_s
+        for name in sums:
+            sums[name] += getattr(episode, name)
+        if episode.violations:
+            failed += 1
+            paid_twice += any(violation.startswith("paid twice") for violation in episode.violations)
+            print(f"seed {episode.seed}: {'; '.join(episode.violations[:5])}")
+            print(f"  replay it: scripts/soak simulation --api {api} --episodes 1 --seed {episode.seed} --events")
+            if events:
+                print("\n".join(episode.events))
+            sys.stdout.flush()
+    print(
+        f"{api}: {played} episodes, {sums['runs']} runs, {sums['crashes']} crashes, {sums['created']} jobs, "
+        f"{sums['adopted']} adopted, {sums['sent_again']} sent again, {sums['held']} held, "
+        f"{virtual_s / 86400:.0f} virtual days: {failed - paid_twice} lost or wrong, {paid_twice} paid twice, "
+        f"seeds {first}-{first + played - 1}"
+    )
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Whole nights in virtual time, with faults and crashes: nothing is lost, and nothing is paid for twice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from simulation.bugs import BUGS, Bug
+from simulation.episode import play
+
+#: Episodes of each API; `scripts/soak simulation` plays as many as one likes.
+EPISODES = 150
+#: A planted bug shows itself within so many.
+MOST_TO_CATCH = 300
+
+
+@pytest.mark.parametrize("api", ["v1", "v2"])
+def test_every_file_ends_with_one_true_outcome_paid_for_once(api: str) -> None:
+    """Through faults, crashes, late commits and lagging listings, the ledger ends as the API would have answered."""
+    went_wrong = {seed: episode.violations for seed in range(EPISODES) if (episode := play(seed, api)).violations}
+    assert went_wrong == {}
+
+
+@pytest.mark.parametrize("api", ["v1", "v2"])
+def test_the_episodes_are_hostile(api: str) -> None:
+    """A simulation in which nothing goes wrong would prove nothing."""
+    episodes = [play(seed, api) for seed in range(20)]
+    assert sum(episode.crashes for episode in episodes) > 20
+    assert sum(episode.runs for episode in episodes) > 40
+    if api == "v1":
+        assert sum(episode.adopted for episode in episodes) > 5
+        assert sum(episode.sent_again for episode in episodes) > 2
+
+
+@pytest.mark.parametrize("api", ["v1", "v2"])
+def test_a_seed_is_the_same_episode_every_time(api: str) -> None:
+    """In this process and in others that hash text differently: what is found once can be looked at again."""
+    here = [play(seed, api).trace for seed in range(3)]
+    code = f"from simulation.episode import play; print([play(seed, {api!r}).trace for seed in range(3)])"
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTHONHASHSEED": hash_seed}
+        there = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        assert there.stdout.strip() == repr(here)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "-"))
+def test_a_planted_bug_is_noticed(bug: Bug) -> None:
+    """What the simulation would not notice, it does not protect from."""
+    with bug.plant():
+        assert any(play(seed, bug.api).violations for seed in range(MOST_TO_CATCH))
