@@ -91,17 +91,24 @@ def export(path: Path | None, form: str, columns: Sequence[str], rows: Iterable[
         return write(out, columns, rows)
 
 
+def refuse_sources(output: Path, *sources: Path) -> None:
+    """Raises InputError when *output* is one of *sources*: an export must not replace what it is made from."""
+    for source in sources:
+        if output.exists() and source.exists() and output.samefile(source):
+            raise InputError(f"-o {output}: this would replace {source}; give another name")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A private file beside *path* that takes its place, whole and on disk, when the block ends well.
 
     Raises LedgerError when it can't be written; *path* is then as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         if path.exists() and not path.is_file():
             yield path  # a device or a pipe: there is nothing to replace
             return
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         try:
             yield temporary

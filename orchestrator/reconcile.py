@@ -234,7 +234,8 @@ class Reconciler:
         elif work.stop.sending:
             await self._absent(open_)
         else:
-            return LAST_LOOK_S
+            del self._open[open_.chunk.id]
+            self.set_aside[open_.chunk.id] = "the API lists no job of its call, and this run may send nothing more"
         return None
 
     async def _adopt(self, open_: _Open, job: RemoteJob, why: str) -> None:

@@ -18,7 +18,7 @@ from orchestrator.clock import Clock, SystemClock
 from orchestrator.engine import Progress, Work
 from orchestrator.errors import OrchestratorError, OutOfCredits
 from orchestrator.ledger import Ledger, database, planning, reading, reuse, runs, usage
-from orchestrator.ledger.jobs import Shard, open_apis, tally
+from orchestrator.ledger.jobs import Shard, open_apis, release_held, tally
 from orchestrator.ledger.writer import Writer
 from orchestrator.logs import redactor
 from orchestrator.manifest import Manifest
@@ -36,6 +36,10 @@ log = structlog.get_logger()
 REHEARSAL_KEY = "a-rehearsal-needs-no-key"
 
 
+#: The embedded sandbox shows a job as soon as it is made: no need to wait as long as for the API.
+REHEARSAL_SETTLE_S = 3.0
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How this run differs from what manifest and settings say."""
@@ -50,6 +54,7 @@ class Options:
     command: str = "run"
     new: bool = True  #: send the files that were never submitted
     again: planning.Selection | None = None  #: send these files once more
+    held: bool = False  #: send also the chunks that are held for a person
     config: Config | None = None  #: create the jobs of *again* with this instead of the manifest's own
 
 
@@ -189,6 +194,9 @@ class _Execution:
         planning.forget_unsent(connection, scope, api=manifest.api)
         counts = planning.count(connection, scope, listed)
         runs.begin(connection, self.run_id, scope.manifest_id, command=self.options.command, api=manifest.api, at=at)
+        if self.options.held:
+            released = release_held(connection, Shard(scope.manifest_id, manifest.api), at=at)
+            log.warning("chunks.released", chunks=released)
         chunks = files = ceiling = 0
         for config, select in self._selections(counts.new):
             chosen = select(connection, scope)
@@ -243,7 +251,9 @@ class _Execution:
     async def _carry_shard(self, plan: Plan, shard: Shard, base_url: str, writer: Writer) -> BaseException | None:
         pipeline = Pipeline(
             self.manifest,
-            self.settings,
+            self.settings.model_copy(update={"settle_s": min(self.settings.settle_s, REHEARSAL_SETTLE_S)})
+            if self.options.sandbox
+            else self.settings,
             base_url=base_url,
             key=self.key,
             shard=shard,

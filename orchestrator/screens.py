@@ -138,6 +138,10 @@ def status_view(states: Sequence[dict[str, Json]]) -> RenderableType:
             Text(f"needs you: chunk {found['chunk_id']} {found['event']}: {safe(found['note'])}")
             for found in state["needs_decision"]
         ]
+        if any(found["event"] == "held" for found in state["needs_decision"]):
+            parts.append(
+                Text("held: look for the job at the API; if there is none, `orchestrator retry --held` sends it")
+            )
         if state["failed_files"]:
             parts.append(failed_table(state["failed_files"]))
         if state["runs"]:

@@ -113,16 +113,13 @@ class Soak:
                 self._check_after_a_kill(read_ledger(ledger))
                 if self.naive:
                     send_blindly(ledger)
-            elif code == 0:
+            elif code == 0 or read_ledger(ledger).held:
                 break
             else:
                 self._complain(f"a run that was not killed ended with {code}")
                 return
         code = code_of(child(manifest, log), PATIENCE_S)
-        if code != 0:
-            how = "did not end" if code is None else f"ended with {code}"
-            self._complain(f"the last, undisturbed run {how}")
-        self._check_the_night(file_ids, read_ledger(ledger))
+        self._check_the_night(file_ids, read_ledger(ledger), code)
 
     def _kill_after(self) -> float:
         """Half of the kills fall on planning and submitting, half on polling and on recovering from earlier kills."""
@@ -138,14 +135,20 @@ class Soak:
         self.most_open = max(self.most_open, unanswered)
         self.tally["kills_with_open_intents"] += unanswered > 0
 
-    def _check_the_night(self, file_ids: list[str], state: LedgerState) -> None:
-        stats = self.server.stats()
+    def _check_the_night(self, file_ids: list[str], state: LedgerState, code: int | None) -> None:
+        """After an undisturbed run. What is held for a person was never bought, and such a run is unfinished."""
+        stats, held = self.server.stats(), state.held.intersection(file_ids)
+        self.tally["held_files"] += len(held)
+        if code != (3 if held else 0):
+            self._complain(f"the last, undisturbed run {'did not end' if code is None else f'ended with {code}'}")
         if stats.twice:
             self._complain(f"created twice: {stats.twice[:5]}")
-        lost = [f for f in file_ids if state.outcomes.get(f, "lost") != verdict(f)["type"]]
+        if bought := held & stats.created.keys():
+            self._complain(f"held although their job exists: {sorted(bought)[:5]}")
+        lost = [f for f in file_ids if f not in held and state.outcomes.get(f, "lost") != verdict(f)["type"]]
         if lost:
             self._complain(f"{len(lost)} files without their outcome: {lost[:5]}")
-        if state.open:
+        if state.open - state.held:
             self._complain(f"chunks left open: {dict(state.chunks)}")
 
     def _complain(self, what: str) -> None:

@@ -183,11 +183,9 @@ class LedgerState:
     integrity: str
     chunks: Mapping[str, int]  #: status -> chunks
     intents: frozenset[str]  #: files of chunks whose create call was, or may have been, sent
+    open: frozenset[str]  #: files of chunks that have not ended
+    held: frozenset[str]  #: those of them that wait for a person: their call got lost twice
     outcomes: Mapping[str, str | None]  #: file ID -> type, for those that have an outcome
-
-    @property
-    def open(self) -> int:
-        return sum(self.chunks.get(status, 0) for status in ("pending", "submitting", "submitted", "running"))
 
 
 def read_ledger(path: Path) -> LedgerState:
@@ -206,17 +204,18 @@ def _state(connection: sqlite3.Connection) -> LedgerState:
     def rows(statement: str) -> list[tuple[Any, ...]]:
         return connection.execute(statement).fetchall()
 
+    def files(condition: str) -> frozenset[str]:
+        chosen = f"SELECT f.file_id FROM files f JOIN jobs j ON j.id = f.chunk_id WHERE {condition}"  # noqa: S608 - ours
+        return frozenset(file_id for (file_id,) in rows(chosen))
+
     ((integrity,),) = rows("PRAGMA integrity_check")
     if not rows("SELECT 1 FROM sqlite_master WHERE name = 'jobs'"):
-        return LedgerState(integrity, {}, frozenset(), {})
+        return LedgerState(integrity, {}, frozenset(), frozenset(), frozenset(), {})
     return LedgerState(
         integrity=integrity,
         chunks=dict(rows("SELECT status, count(*) FROM jobs GROUP BY status")),
-        intents=frozenset(
-            file_id
-            for (file_id,) in rows(
-                "SELECT f.file_id FROM files f JOIN jobs j ON j.id = f.chunk_id WHERE j.status <> 'pending'"
-            )
-        ),
+        intents=files("j.status <> 'pending'"),
+        open=files("j.status IN ('pending', 'submitting', 'submitted', 'running')"),
+        held=files("j.held = 1 AND j.status = 'submitting'"),
         outcomes=dict(rows("SELECT f.file_id, r.type FROM files f JOIN results r ON r.file_row = f.id")),
     )

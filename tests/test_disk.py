@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import sqlite3
@@ -18,6 +19,7 @@ from procs import ORCHESTRATOR, ApiServer, environment, read_ledger, run, write_
 from orchestrator.errors import ExitCode
 
 FILES = [f"f{i}" for i in range(120)]
+TOO_LARGE = os.strerror(errno.EFBIG)
 AS_ROOT = os.geteuid() == 0
 
 
@@ -47,7 +49,7 @@ def assert_complete(server: ApiServer, ledger: Path) -> None:
     state, stats = read_ledger(ledger), server.stats()
     assert state.integrity == "ok"
     assert state.outcomes == {file_id: verdict(file_id)["type"] for file_id in FILES}
-    assert (state.open, stats.twice, stats.posts) == (0, [], 12)
+    assert (state.open, stats.twice, stats.posts) == (frozenset(), [], 12)
 
 
 def test_wherever_the_disk_fills_up_nothing_unrecorded_is_sent(server: ApiServer, manifest: Path) -> None:
@@ -64,6 +66,21 @@ def test_wherever_the_disk_fills_up_nothing_unrecorded_is_sent(server: ApiServer
     assert server.stats().posts > 0, "the disk was full from the start: the test shows nothing"
     assert run(manifest, environment(server.url)).code == ExitCode.OK
     assert_complete(server, ledger)
+
+
+def test_not_even_a_byte_left_is_told_as_such(server: ApiServer, manifest: Path) -> None:
+    """The very first write, the name of the holder in the lock, fails: exit 8 with the file's name, nothing sent."""
+    done = subprocess.run(
+        [*ORCHESTRATOR, "run", str(manifest)],
+        env=limited(server.url),
+        preexec_fn=no_larger_than(0),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, server.stats().posts) == (ExitCode.LEDGER, 0)
+    assert done.stderr.splitlines() == [
+        f"orchestrator: {manifest.with_name('ledger.db.night.lock')}: {TOO_LARGE}".encode()
+    ]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 from conftest import CANARY
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from orchestrator import settings
 from orchestrator.errors import SettingsError
@@ -148,6 +148,13 @@ def test_a_wrong_value_is_named_and_never_shown(monkeypatch: pytest.MonkeyPatch,
             settings.load()
         assert CANARY not in str(caught.value)
         assert caught.value.__cause__ is None
+
+
+def test_the_validators_own_words_show_no_value() -> None:
+    """Wherever they may be printed: pydantic's messages would hold the raw input, keys included."""
+    with pytest.raises(ValidationError) as caught:
+        Settings(LLAMA_CLOUD_API_KEY=SecretStr(CANARY), settle_s=CANARY)
+    assert CANARY not in f"{caught.value} {caught.value!r}"
 
 
 def test_misspelt_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

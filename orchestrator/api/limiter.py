@@ -215,7 +215,8 @@ class Pacer:
             self.rate = MARGIN * rate
         else:
             self.rate = max(lower, default=0.0) or DECREASE * rate
-        self._trusted = self.rate in lower or self.rate == MARGIN * rate
+        # The documented limit itself is refused now and then, when the network lets calls catch up with one another.
+        self._trusted = self.rate in lower or self.rate == MARGIN * self.ceiling
         self.rate = max(self.rate, SLOWEST_PER_S)
         self._good = max((known for known in lower if known <= self.rate), default=0.0)
         self._proven = min(self._proven, self._good)

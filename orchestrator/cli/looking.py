@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,6 +68,8 @@ def export(
     if form not in exports.FORMATS:
         raise InputError(f"--format {form}: must be one of {', '.join(exports.FORMATS)}")
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
+        if output is not None:
+            exports.refuse_sources(output, *opened.files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=sandbox)
         rehearsed = not rows and not sandbox
         if rehearsed:  # nothing real to mix with: show what there is, and say what it is
@@ -81,6 +84,40 @@ def export(
         count = exports.export(output, form, columns, results)
     if output is not None:
         say(f"{count:,} rows written to {safe(output)}")
+
+
+@app.command()
+def report(
+    manifest: MaybeManifest = None,
+    ledger: LedgerOption = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.html", help="Default: standard output.")
+    ] = None,
+    sandbox: RehearsalOption = False,
+) -> None:
+    """Write one self-contained page: totals, failed files, what to review, latest runs."""
+    from orchestrator import export as exports
+    from orchestrator import report as reports
+    from orchestrator.clock import SystemClock
+    from orchestrator.ledger import reading
+    from orchestrator.status import status as state_of
+
+    with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
+        if output is not None:
+            exports.refuse_sources(output, *opened.files, *([Path(manifest)] if manifest else []))
+        rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
+        states = [state_of(connection, row, most_failed=200, most_runs=20) for row in rows]
+        columns = [reading.COLUMNS.index(name) for name in ("file_id", "type", "confidence", "review")]
+        results = reading.export_rows(connection, [row.id for row in rows])
+        flagged = (tuple(row[at] for at in columns) for row in results if row[columns[-1]])
+        at = SystemClock().now().isoformat(timespec="seconds")
+        page = reports.page(states, list(islice(flagged, 200)), ledger=str(opened.path), at=at)
+    if output is None:
+        print(page, end="")
+        return
+    with exports.replacing(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    say(f"report written to {safe(output)}")
 
 
 @app.command()

@@ -122,6 +122,7 @@ def retry(
     mode: Annotated[str | None, typer.Option(metavar="FAST|MULTIMODAL", help="Over the manifest's mode.")] = None,
     lang: Annotated[str | None, typer.Option(help="Over the manifest's language.")] = None,
     max_pages: Annotated[int | None, typer.Option(min=1, help="Over the manifest's max_pages.")] = None,
+    held: Annotated[bool, typer.Option("--held", help="Also send the held chunks again: you made sure.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent and its ceiling.")] = False,
 ) -> None:
     """Submit again the files that failed, are missing or were cancelled."""
@@ -148,7 +149,7 @@ def retry(
                 print(f"  {safe(file_id)}")
         return
     options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
-    options = replace(options, command="retry", new=False, again=again, config=config)
+    options = replace(options, command="retry", new=False, again=again, config=config, held=held)
     _execute(manifest, api, options, as_json=as_json, quiet=quiet)
 
 

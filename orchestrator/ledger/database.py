@@ -81,6 +81,11 @@ class Ledger:
             self._engine.dispose()
             raise
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The database and what SQLite keeps beside it."""
+        return (self.path, *(self.path.with_name(self.path.name + companion) for companion in COMPANIONS))
+
     def _refuse_damage(self) -> None:
         with self._connection.begin():
             found = self._connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
@@ -130,6 +135,8 @@ def resolve(location: str) -> Path:
         raise SettingsError(f"--ledger {location.split('://')[0]}://…: only a path or sqlite:///PATH is supported")
     if not location:
         raise SettingsError("--ledger is empty; give a path")
+    if Path(location).name in ("", ".."):
+        raise SettingsError(f"--ledger {location} is a folder; give a file")
     return Path(location)
 
 
@@ -152,8 +159,11 @@ def run_lock(ledger: Path, manifest: str, holder: dict[str, str]) -> Iterator[No
         except BlockingIOError:
             raise LockHeld(f"another run holds manifest {manifest!r}: {_holder(descriptor)}") from None
         note = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), **holder}).encode()
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, note, 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, note, 0)
+        except OSError as error:
+            raise LedgerError(f"{path}: {error.strerror}") from error
         yield
     finally:
         os.close(descriptor)

@@ -121,6 +121,15 @@ def hold(connection: Connection, chunk_id: int, why: str, *, at: str) -> None:
     note(connection, chunk_id, "held", why, at=at)
 
 
+def release_held(connection: Connection, shard: Shard, *, at: str) -> int:
+    """A person has decided that the held chunks are to be sent again; how many there were."""
+    held = [parked.chunk_id for parked in unanswered(connection, shard) if parked.held]
+    for chunk_id in held:
+        move(connection, [chunk_id], JobStatus.PENDING, at=at, held=0, accepted=0)
+        note(connection, chunk_id, "released", "to be sent again, as a person decided", at=at)
+    return len(held)
+
+
 def end(
     connection: Connection,
     chunk_id: int,

@@ -200,5 +200,5 @@ BUGS = (
     Bug("an unknown status is success", "v1", _unknown_is_success),
     Bug("a failed poll is a failed job", "v1", _failed_poll_is_failed_job),
     Bug("a new key for every send", "v2", _new_key_each_time),
-    Bug("calls that are out are cut short", "v1", _no_drain),
+    Bug("calls that are out are cut short", "v2", _no_drain),
 )

@@ -12,14 +12,7 @@ import httpx
 from orchestrator.engine import DRAIN_S
 from orchestrator.models import Json
 from simulation.loop import VirtualLoop
-from simulation.world import MOST_LATE_S, TIMEOUT_S, SimJob, World
-
-#: What comes back instead of the answer, once a call has arrived: the call may have had its effect.
-LOST = ("500", "502", "503", "504", "408", "409", "read", "protocol", "hang", "html", "cut", "no id")
-#: Those in which the API did say yes.
-SAID_YES = ("html", "cut", "no id")
-#: What surely had no effect.
-REFUSED = ("connect", "429", "429 wait", "401", "402")
+from simulation.world import LOST, MOST_LATE_S, REFUSED, SAID_YES, TIMEOUT_S, SimJob, World
 
 
 class Mortal(Protocol):
@@ -109,7 +102,7 @@ class Line(httpx.AsyncBaseTransport):
         self, files: tuple[str, ...], body: dict[str, Json], intent: tuple[int, int] | None
     ) -> httpx.Response:
         world, rng = self._world, self._world.rng
-        fault = "connect" if world.in_outage() and rng.random() < 0.5 else rng.choice(LOST * 2 + REFUSED)
+        fault = "connect" if world.in_outage() and rng.random() < 0.5 else rng.choice(world.climate.kinds)
         if fault in ("401", "402") and rng.random() < 0.7:
             fault = "429"
         world.tell("create meets", fault)

@@ -17,6 +17,13 @@ TIMEOUT_S = 5.0
 #: Results of an ended job may take so long; the program asks three times within three seconds.
 MOST_RESULTS_LAG_S = 2.5
 
+#: What comes back instead of the answer, once a call has arrived: the call may have had its effect.
+LOST = ("500", "502", "503", "504", "408", "409", "read", "protocol", "hang", "html", "cut", "no id")
+#: Those in which the API did say yes.
+SAID_YES = ("html", "cut", "no id")
+#: What surely had no effect.
+REFUSED = ("connect", "429", "429 wait", "401", "402")
+
 #: The types that the simulated rules name.
 TYPES = ("invoice", "receipt")
 
@@ -29,6 +36,7 @@ class Climate:
     """How hostile one episode is; rates are chances a call, a job, a row or a crash point."""
 
     create_faults: float
+    kinds: tuple[str, ...]  #: the faults that creates meet
     read_faults: float
     crashes: float
     late: float
@@ -36,6 +44,7 @@ class Climate:
     bad_jobs: float
     missing_rows: float
     odd_rows: float
+    odd_words: float
     poison: float
     stops: float
     ledger_faults: float
@@ -54,6 +63,7 @@ class Climate:
         began = rng.uniform(0, 20)
         return cls(
             create_faults=rate(0, 0.2, 0.5, 0.8),
+            kinds=rng.choice((LOST * 2 + REFUSED, tuple(rng.sample(LOST + REFUSED, 3)))),
             read_faults=rate(0, 0.1, 0.3),
             crashes=rate(0, 0.005, 0.02, 0.06),
             late=rate(0, 0.5, 1),
@@ -61,6 +71,7 @@ class Climate:
             bad_jobs=rate(0, 0, 0.2, 0.6),
             missing_rows=rate(0, 0, 0.1),
             odd_rows=rate(0, 0, 0.2),
+            odd_words=rate(0, 0, 0.3),
             poison=rate(0, 0, 0.1),
             stops=rate(0, 0.3),
             ledger_faults=rate(0, 0, 0.01),
@@ -162,7 +173,7 @@ class World:
         ends = at + rng.choice((rng.uniform(0.3, 3), rng.uniform(1, 20), rng.uniform(1, 120)))
         results = ends + (rng.uniform(0, MOST_RESULTS_LAG_S) if self.chance(0.2) and self.api == "v1" else 0.0)
         word = self._end(files)
-        odd = rng.choice(("QUEUED", "PAUSED", "")) if self.chance(0.05) else None
+        odd = rng.choice(("QUEUED", "PAUSED", "")) if self.chance(self.climate.odd_words) else None
         job_id = f"job-{len(self.jobs):04d}"
         rows = self._rows(files, word)
         job = SimJob(job_id, files, request, at, at + lag, ends, results, word, odd, rows)

@@ -1,0 +1,69 @@
+"""What once went wrong at the command line, each as the user met it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from commands import Classify, Cli, Serve, command_line
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    with command_line(tmp_path) as cli:
+        yield cli
+
+
+@pytest.mark.parametrize("target", ["ledger.db", "./ledger.db-wal", "m.yaml", "link"])
+def test_an_export_never_replaces_what_it_is_made_from(cli: Cli, serve: Serve, target: str) -> None:
+    """Not the ledger, by whatever name, nor the manifest: the results are in there, and paid for."""
+    cli.use(serve(Classify()))
+    assert cli("run", "m.yaml").returncode == 0
+    (cli.folder / "ledger.db-wal").touch(0o600)
+    (cli.folder / "link").symlink_to("ledger.db")
+    done = cli("export", "m.yaml", "-o", target)
+    assert done.returncode == 2
+    assert "give another name" in done.stderr
+    assert len(cli.exported()) == 3
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_a_folder_given_for_the_ledger_is_a_mistake_and_no_bug(cli: Cli, folder: str) -> None:
+    """It once ended in a traceback."""
+    done = cli("run", "m.yaml", "--ledger", folder)
+    assert done.returncode == 2
+    assert "is a folder" in done.stderr
+
+
+def test_a_folder_given_for_an_export_is_a_mistake_and_no_bug(cli: Cli, serve: Serve) -> None:
+    """It once ended in a traceback."""
+    cli.use(serve(Classify()))
+    cli("run", "m.yaml")
+    done = cli("export", "m.yaml", "-o", ".")
+    assert done.returncode == 8
+    assert "Is a directory" in done.stderr
+
+
+def test_an_unanswered_call_does_not_keep_a_run_waiting_that_may_send_nothing_more(cli: Cli, serve: Serve) -> None:
+    """Its chunk is proved absent, but the credits are used up: it waits for the next run, and this one ends."""
+    api = Classify()
+    calls: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        calls.append(request.method)
+        if calls.count("POST") == 1 and request.method == "POST":
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        return await api(request)
+
+    api.refuse_after = 0
+    cli.use(serve(answer))
+    cli.manifest("a", "b", size=1)
+    done = cli("run", "m.yaml", "--deadline", "20s")
+    assert done.returncode == 6
+    api.refuse_after = None
+    assert cli("run", "m.yaml").returncode == 0
+    assert sorted(file_id for file_ids in api.jobs.values() for file_id in file_ids) == ["a", "b"]
