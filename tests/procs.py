@@ -125,8 +125,8 @@ class Run:
     ) -> None:
         """*before* is called in the child, ahead of the program."""
         self._files = ExitStack()
-        self._out = self._files.enter_context(tempfile.TemporaryFile())
-        self._err = self._files.enter_context(tempfile.TemporaryFile())
+        self._out = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - kill() closes the stack
+        self._err = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         self.began = monotonic()
         self.process = subprocess.Popen(
             [*ORCHESTRATOR, "run", str(manifest), "--json", *options],

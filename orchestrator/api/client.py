@@ -104,6 +104,7 @@ class Wire:
                     body = await self._read(response)
                 finally:
                     await response.aclose()
+                    client.cookies.clear()  # the key is all that tells who asks
         except ApiError:
             raise
         except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -193,9 +194,8 @@ def _execute(path: str, api: str | None, options: Options, *, as_json: bool, qui
     if as_json:
         print_json(summary.as_json())
     elif not quiet:
-        screens.console(sys.stdout).print(
-            screens.summary_view(summary, safe(path) + (f" --ledger {safe(options.ledger)}" if options.ledger else ""))
-        )
+        again = [path, *(["--ledger", options.ledger] if options.ledger else [])]
+        screens.console(sys.stdout).print(screens.summary_view(summary, safe(shlex.join(again))))
     if summary.exit_code > ExitCode.SOME_FAILED and (as_json or quiet):
         say(summary.reason)
     raise typer.Exit(summary.exit_code)
