@@ -31,8 +31,8 @@ SLACK = timedelta(minutes=10)
 FIRST_LOOK_S, LAST_LOOK_S = 0.5, 15.0
 
 
-#: Most times that a chunk is sent again, each on a proof of absence of its own. Where no create call at all gets
-#: through, the fault is no accident, and one is enough.
+#: Most times that a chunk is sent again, each on a proof of absence of its own. Where the API fails every create call,
+#: the fault is no accident, and one is enough; that this program was killed says nothing of the API.
 MAX_RESENDS = 3
 
 
@@ -228,7 +228,7 @@ class Reconciler:
             return open_.clean_at + settle_s - began
         if open_.parked.accepted:
             await self._hold(open_, "the API accepted the call in words that can't be read, and lists no such job")
-        elif open_.parked.resends >= (MAX_RESENDS if work.progress.created else 1):
+        elif open_.parked.resends >= (MAX_RESENDS if work.progress.created or open_.parked.cut_off else 1):
             sends = open_.parked.resends + 1
             await self._hold(open_, f"sent {sends} times, and the API lists no job of any of these calls")
         elif work.stop.sending:

@@ -63,7 +63,8 @@ def test_wherever_the_disk_fills_up_nothing_unrecorded_is_sent(server: ApiServer
         assert created.keys() <= state.intents
         assert "Traceback" not in ended.err
     # How much a run writes depends on its timing: the last ones may just get through.
-    assert (set(codes[:4]), set(codes[4:]) <= {ExitCode.LEDGER, ExitCode.OK}) == ({ExitCode.LEDGER}, True)
+    assert set(codes) <= {ExitCode.LEDGER, ExitCode.OK}
+    assert codes.count(ExitCode.LEDGER) >= 4
     assert server.stats().posts > 0, "the disk was full from the start: the test shows nothing"
     assert run(manifest, environment(server.url)).code == ExitCode.OK
     assert_complete(server, ledger)

@@ -45,6 +45,8 @@ class Ledger:
                 write_lock = None
                 if not path.exists():
                     raise LedgerError(f"{path}: there is no ledger here yet; `orchestrator run` creates it")
+                if not path.is_file():
+                    raise LedgerError(f"{path}: not a plain file")  # opening a pipe would wait for its other end
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _create_private(path)

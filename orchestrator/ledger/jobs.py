@@ -51,6 +51,7 @@ class Parked:
     mark: str | None  #: newest ``created_at`` that the API had listed before the call
     resends: int
     accepted: bool  #: the API said yes, in words that could not be read
+    cut_off: bool  #: this program was killed before it could record how the call failed
     held: bool
 
 
@@ -212,12 +213,15 @@ def unanswered(connection: Connection, shard: Shard) -> list[Parked]:
     """The chunks in ``submitting``."""
     rows = connection.execute(
         text(
-            "SELECT id, config_id, sent_at, mark, resends, accepted, held FROM jobs "
+            "SELECT id, config_id, sent_at, mark, resends, accepted, error, held FROM jobs "
             "WHERE manifest_id = :manifest_id AND api = :api AND status = 'submitting' ORDER BY id"
         ),
         {"manifest_id": shard.manifest_id, "api": shard.api},
     )
-    return [Parked(r.id, r.config_id, r.sent_at, r.mark, r.resends, bool(r.accepted), bool(r.held)) for r in rows]
+    return [
+        Parked(r.id, r.config_id, r.sent_at, r.mark, r.resends, bool(r.accepted), r.error is None, bool(r.held))
+        for r in rows
+    ]
 
 
 def chunk(connection: Connection, chunk_id: int) -> Chunk:
