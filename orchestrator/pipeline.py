@@ -56,6 +56,7 @@ def connect(
         key,
         timeout_s=settings.timeout_s,
         fresh_creates=not dialect.traits.idempotent,
+        secrets=manifest.secrets,
         transport=transport,
     )
     limiter = partial(AdaptiveLimiter, clock=clock)

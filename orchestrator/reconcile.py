@@ -140,7 +140,7 @@ class Reconciler:
         await self._work.clock.sleep(min(seconds, 0.2))
 
     async def _take_up(self, *, first: bool) -> None:
-        """Add chunks that have become unanswered."""
+        """Add chunks that have become unanswered; at *first* also the held ones, for which proof may have come."""
         work = self._work
         out = self._out()
         now = work.clock.monotonic()
@@ -149,7 +149,7 @@ class Reconciler:
             taken = self._open.keys() | self.set_aside.keys() | out
             parked = jobs.unanswered(connection, work.shard)
             self.held.update(p.chunk_id for p in parked if p.held)
-            new = [p for p in parked if not p.held and p.chunk_id not in taken]
+            new = [p for p in parked if (first or not p.held) and p.chunk_id not in taken]
             return [(p, jobs.chunk(connection, p.chunk_id)) for p in new]
 
         for parked, chunk in await work.writer.write(read):
@@ -192,6 +192,11 @@ class Reconciler:
         mine = [job for job in candidates if job.config == open_.chunk.config]
         running = [job for job in mine if job.status not in TERMINAL]
         empty = [job for job in mine if job.status in TERMINAL and not self._evidence.files.get(job.id)]
+        if open_.parked.held:
+            # No person has decided yet, and no job has turned up that would settle it.
+            del self._open[open_.chunk.id]
+            self.held.add(open_.chunk.id)
+            return None
         if began - open_.taken_up > work.stale_s:
             del self._open[open_.chunk.id]
             self.set_aside[open_.chunk.id] = (
@@ -241,6 +246,7 @@ class Reconciler:
     async def _adopt(self, open_: _Open, job: RemoteJob, why: str) -> None:
         work, chunk = self._work, open_.chunk
         del self._open[chunk.id]
+        self.held.discard(chunk.id)
 
         def write(connection: Connection) -> None:
             jobs.submitted(connection, chunk.id, job.id, at=work.at())

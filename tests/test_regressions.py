@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
-from commands import Classify, Cli, Serve, command_line
+from commands import Classify, Cli, Serve, command_line, refusing
 
 
 @pytest.fixture
@@ -67,3 +68,28 @@ def test_an_unanswered_call_does_not_keep_a_run_waiting_that_may_send_nothing_mo
     api.refuse_after = None
     assert cli("run", "m.yaml").returncode == 0
     assert sorted(file_id for file_ids in api.jobs.values() for file_id in file_ids) == ["a", "b"]
+
+
+def test_a_refusal_that_repeats_a_secret_of_the_manifest_does_not_carry_it_into_the_ledger(
+    cli: Cli, serve: Serve
+) -> None:
+    """A webhook's header, spelled out in the words of a 422: in no file, and on no stream."""
+    secret = "hook-canary-4b1d"
+    cli.use(serve(refusing(422, f"webhook_headers: {secret} is no good")))
+    manifest = cli.folder / "m.yaml"
+    hook = "  - {webhook_url: 'https://example.com/', webhook_headers: {authorization: '${HOOK}'}}\n"
+    manifest.write_text(manifest.read_text() + "webhook_configurations:\n" + hook)
+    shown = [cli("run", "m.yaml", HOOK=secret), cli("status"), cli("export")]
+    assert [done.returncode for done in shown] == [1, 0, 0]
+    assert "[hidden] is no good" in shown[2].stdout
+    assert not [done for done in shown if secret in done.stdout + done.stderr]
+    assert not [path for path in cli.folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("command", ["status", "export", "plan"])
+def test_a_pipe_in_the_place_of_the_ledger_does_not_hang_a_look_at_it(cli: Cli, command: str) -> None:
+    """Opening one waits for its other end, and heeds no signal meanwhile."""
+    os.mkfifo(cli.folder / "ledger.db", 0o600)
+    done = cli(command, "m.yaml")
+    assert done.returncode == 8
+    assert "not a plain file" in done.stderr

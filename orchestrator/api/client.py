@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from typing import TypeVar
 
 import httpx
@@ -61,13 +62,15 @@ class Wire:
         *,
         timeout_s: float,
         fresh_creates: bool,
+        secrets: Sequence[str] = (),
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """*fresh_creates*: creates never reuse a connection, as one that the API has just closed looks like a call
-        that may have been sent. *transport* is for tests."""
+        that may have been sent. *secrets*: what no refusal may repeat. *transport* is for tests."""
         self._origin = httpx.URL(base_url)
         self._timeout_s = timeout_s
         self._key = key
+        self._secrets = [secret.encode() for secret in secrets if len(secret) >= 8]  # shorter ones are ordinary words
         self.requests: Counter[str] = Counter()
         self.server_time: datetime | None = None
         reads = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS)
@@ -123,7 +126,10 @@ class Wire:
                 raise Ambiguous(f"the API's answer is over {MAX_BODY_BYTES} bytes", created=response.is_success)
         # An answer that repeats the key must not carry it into the ledger, a log or a mail. A short key is none of the
         # vendor's, and may be a word of any answer.
-        return bytes(body).replace(self._key.encode(), b"[hidden]") if len(self._key) >= 16 else bytes(body)
+        hidden = [self._key.encode()] if len(self._key) >= 16 else []
+        if not response.is_success:  # in a good answer a manifest's secret may be a word of the config that it echoes
+            hidden += self._secrets
+        return reduce(lambda text, secret: text.replace(secret, b"[hidden]"), hidden, bytes(body))
 
     async def close(self) -> None:
         await self._reading.aclose()

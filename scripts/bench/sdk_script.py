@@ -49,7 +49,8 @@ async def run(url: str, api: str, files: int, at_once: int, per_s: float, chunk_
             await asyncio.sleep(number / per_s)
         async with slots:
             try:
-                noticed[await classify(client, api, chunk)] = time.time()
+                job_id = await classify(client, api, chunk)
+                noticed[job_id] = time.time()
             except APIError:
                 lost += 1
 
