@@ -149,7 +149,7 @@ class Poller:
             await self._note(key, "status_unknown", word)
         watched.word = job.api_status
         await self._run_status(key, job)
-        if watched.old or self._work.clock.monotonic() - watched.started > self._work.stale_s:
+        if self._is_old(watched):
             self._leave(key, f"stale: {job.api_status or 'no status'} for over {self._work.stale_s:g} s")
 
     async def _run_status(self, key: int, job: RemoteJob) -> None:
@@ -162,7 +162,10 @@ class Poller:
         work = self._work
         chunk = await work.writer.write(lambda connection: jobs.chunk(connection, key))
         try:
-            collected = await self._collect(chunk, job)
+            collected = await self._collect(chunk, job, last_chance=self._is_old(watched))
+        except Rejected as error:
+            self._leave(key, f"job {job.id} succeeded, and the API has no results of it yet ({error})")
+            return
         except ContractBroken as error:
             work.warn("job.answers_against_contract", chunk_id=key, job_id=job.id, why=str(error))
             await self._note(key, "against_contract", str(error))
@@ -185,11 +188,18 @@ class Poller:
         log.info("job.ended", chunk_id=key, job_id=job.id, status=job.api_status, files=watched.size)
         work.stop.changed.set()
 
-    async def _collect(self, chunk: Chunk, job: RemoteJob) -> Collected:
-        """The job's results; fetched again a few times while there are none, or a job that succeeded lacks rows."""
+    async def _collect(self, chunk: Chunk, job: RemoteJob, *, last_chance: bool) -> Collected:
+        """The job's results; fetched again a few times while there are none, or a job that succeeded lacks rows.
+
+        Raises Rejected while the API has no results of a job that succeeded, except at the *last_chance*: recorded as
+        missing, its files could be bought again.
+        """
         types = [rule.type for rule in chunk.config.rules]
+        may_fail = job.status is JobStatus.SUCCEEDED and not last_chance
         for attempt in range(1, TRIES + 1):
-            answer = job.results if job.results is not None else await self._results(job)
+            answer = job.results
+            if answer is None:
+                answer = await self._results(job, may_fail=may_fail and attempt == TRIES)
             collected = collect(chunk.file_ids, types, job, _of_the_file(chunk, answer))
             complete = answer.rows and not collected.without_row
             if complete or job.results is not None or attempt == TRIES:
@@ -197,12 +207,18 @@ class Poller:
             await self._work.clock.sleep(TRY_AGAIN_S * attempt)
         return collected
 
-    async def _results(self, job: RemoteJob) -> JobResults:
+    async def _results(self, job: RemoteJob, *, may_fail: bool) -> JobResults:
         try:
             return await self._work.api.results(job.id)
         except Rejected as error:
+            if may_fail:
+                raise
             # 404 is how the API says "no results (yet)": _collect asks again where there should be some.
             return JobResults((), (f"no results: {error}",))
+
+    def _is_old(self, watched: _Watched) -> bool:
+        """Whether the job has been in flight for longer than this run should wait."""
+        return watched.old or self._work.clock.monotonic() - watched.started > self._work.stale_s
 
     async def _unknown(self, key: int, error: Rejected) -> None:
         """The API says that it has no such job. Believed only when it says so again and again."""

@@ -144,7 +144,7 @@ class RowReader:
         if result is None:
             self.rows.append(FileResult(file_id, Outcome.FAILED, error=words or "the API gave no result for this file"))
             return
-        if not isinstance(result, dict) or not isinstance(result.get("type"), str | None):
+        if not isinstance(result, dict) or "type" not in result or not isinstance(result["type"], str | None):
             self.oddities.append(f"the result row of {plain(file_id)} can't be read")
             return
         label = plain(result.get("type"))
