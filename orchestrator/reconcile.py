@@ -20,7 +20,7 @@ from orchestrator.api.client import Api, refuse_circle
 from orchestrator.engine import Work
 from orchestrator.errors import Rejected, RunStopped
 from orchestrator.ledger import jobs
-from orchestrator.models import TERMINAL, Chunk, RemoteJob
+from orchestrator.models import TERMINAL, Chunk, JobStatus, RemoteJob
 
 log = structlog.get_logger()
 
@@ -209,16 +209,17 @@ class Reconciler:
             return self._look_s
         hints = [job for job in mine if self._evidence.hints(job, open_.chunk)]
         if empty or hints:
+            open_.clean_at = None
+            open_.doubtful_since = open_.doubtful_since or began
+            if began - open_.doubtful_since < settle_s:  # an ended job's results may be late
+                return max(settle_s / 2, FIRST_LOOK_S)
             rivals = [other for other in self._open.values() if other.chunk.config == open_.chunk.config]
             undecided = self.held or self.set_aside or self._out()  # the job may be of any of these as well
-            if len(rivals) == len(empty) == 1 and not hints and not undecided:
+            failed = all(job.status is not JobStatus.SUCCEEDED for job in empty)
+            if len(rivals) == len(empty) == 1 and failed and not hints and not undecided:
                 await self._adopt(open_, empty[0], "the only job and the only chunk without a partner")
                 candidates.remove(empty[0])
                 return None
-            open_.clean_at = None
-            open_.doubtful_since = open_.doubtful_since or began
-            if began - open_.doubtful_since < settle_s:
-                return max(settle_s / 2, FIRST_LOOK_S)
             await self._hold(
                 open_, f"these jobs may be this chunk's: {', '.join(job.id for job in (hints + empty)[:5])}"
             )
