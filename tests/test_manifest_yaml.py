@@ -77,7 +77,9 @@ def test_a_bomb_is_refused_quickly(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "pwned").exists()
 
 
-LOADERS = pytest.mark.parametrize("loader", list(dict.fromkeys([LOADER, yaml.BaseLoader])), ids=lambda loader: loader.__name__)
+LOADERS = pytest.mark.parametrize(
+    "loader", list(dict.fromkeys([LOADER, yaml.BaseLoader])), ids=lambda loader: loader.__name__
+)
 
 
 @LOADERS
