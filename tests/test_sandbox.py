@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -388,6 +391,21 @@ def test_it_listens_on_loopback_only() -> None:
     """An address that others can reach is refused."""
     with pytest.raises(ValueError, match="loopback"):
         asyncio.run(Sandbox().start("0.0.0.0"))  # noqa: S104 - it is refused
+
+
+def test_it_serves_as_a_process_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    """The URL is printed and stands in the ready file once it listens; SIGTERM ends it in good order."""
+    ready_file = tmp_path / "url"
+    command = [sys.executable, "-m", "orchestrator", "sandbox", "--port", "0", "--ready-file", str(ready_file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            base_url = process.stdout.readline().strip()
+            assert ready_file.read_text().strip() == base_url
+            assert httpx.get(f"{base_url}/_sandbox/journal", trust_env=False).json()["creates"] == []
+        finally:
+            process.terminate()
+    assert process.returncode == 0
 
 
 def test_a_port_that_is_taken_is_the_callers_mistake() -> None:

@@ -165,7 +165,7 @@ def sandbox(
     """Serve the embedded API on loopback until interrupted."""
     from orchestrator.sandbox import serve
 
-    serve(port=port, faults=fault or [], seed=seed, key=key, ready_file=ready_file, announce=print)
+    serve(port=port, faults=fault or [], seed=seed, key=key, ready_file=ready_file, announce=_announce)
 
 
 @app.command()
@@ -174,6 +174,11 @@ def schema() -> None:
     from orchestrator import manifest
 
     print_json(manifest.json_schema())
+
+
+def _announce(base_url: str) -> None:
+    """At once: whoever reads it through a pipe waits for it."""
+    print(base_url, flush=True)
 
 
 def _execute(path: str, api: str | None, options: Options, *, as_json: bool, quiet: bool) -> NoReturn:
