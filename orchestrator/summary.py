@@ -47,13 +47,14 @@ class Summary:
 def verdict(
     totals: Totals, unfinished: int, error: OrchestratorError | None, left: Collection[str]
 ) -> tuple[ExitCode, str]:
+    """The exit code and the one line that says why; *left*: why chunks were left to a later run or to a person."""
     if isinstance(error, ApiError) and (unfinished or not isinstance(error, RunStopped)):
         return error.exit_code, str(error)
     if error is not None and not isinstance(error, Interrupted | ApiError):
         return error.exit_code, str(error)
     if unfinished:
-        left = "; ".join(sorted(set(left))[:3])
-        why = str(error) if error else left or "submitted; a later run collects the results"
+        reasons = "; ".join(sorted(set(left))[:3])
+        why = str(error) if error else reasons or "submitted; a later run collects the results"
         return ExitCode.UNFINISHED, why
     bad = sum(totals.outcomes[outcome] for outcome in (Outcome.FAILED, Outcome.MISSING, Outcome.CANCELLED))
     if bad:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,9 +22,6 @@ from orchestrator.cli.app import (
 )
 from orchestrator.errors import InputError
 from orchestrator.plaintext import safe
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

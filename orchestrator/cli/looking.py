@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,9 +24,6 @@ from orchestrator.cli.app import (
 )
 from orchestrator.errors import ExitCode, InputError
 from orchestrator.plaintext import safe
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
