@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -283,6 +284,29 @@ def test_a_write_that_fails_is_heard_by_all_who_waited_with_it(ledger: Ledger, c
     assert [type(found) for found in asyncio.run(go())] == [ForbiddenMove, ForbiddenMove]
     with ledger.transaction() as connection:
         assert connection.exec_driver_sql("SELECT event FROM events").scalars().all() == ["later"]
+
+
+def test_a_slow_disk_does_not_hold_up_the_event_loop(ledger: Ledger, config: Config) -> None:
+    """Once commits take long, the loop goes on during the next; what comes meanwhile goes with the one after."""
+
+    async def go() -> list[object]:
+        clock = FakeClock()
+        writer = Writer(ledger, clock)
+        loop_goes_on = threading.Event()
+
+        def slow(connection: Connection) -> None:
+            clock.seconds += 1
+
+        await writer.write(slow)
+        during = asyncio.create_task(writer.write(lambda connection: loop_goes_on.wait(20)))
+        await asyncio.sleep(0)
+        after = asyncio.create_task(writer.write(lambda connection: loop_goes_on.is_set()))
+        await asyncio.sleep(0.01)
+        seen: list[object] = [during.done(), after.done()]
+        loop_goes_on.set()
+        return [*seen, await during, await after]
+
+    assert asyncio.run(go()) == [False, False, True, True]
 
 
 def test_a_write_whose_caller_has_gone_is_made_all_the_same(ledger: Ledger, config: Config) -> None:

@@ -34,11 +34,11 @@ SHAPES = list(SIM.SHAPES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("limit", [20, 40])
 def test_a_limit_per_second_is_used_with_few_refusals(shape: str, limit: int) -> None:
-    """From the documented 40 a second, 700 calls use 95 % of what the API allows; at most 2 to 2.5 % are refused."""
+    """From the documented 40 a second, 700 calls use 95 % of what the API allows; at most 2 to 3 % are refused."""
     window = SIM.SHAPES[shape](limit, 1.0)
     result = SIM.simulate(window, float(limit), ceiling=40.0, latency_s=0.05, calls=700)
     assert result.used >= 0.95
-    assert result.refused <= (0.025 if shape == "bucket" else 0.02)
+    assert result.refused <= (0.03 if shape == "bucket" else 0.02)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -56,7 +56,7 @@ def test_a_ceiling_that_is_the_limit_is_kept(shape: str, latency_s: float) -> No
     """At 400 a second, with up to 800 calls under way, nearly all of the limit is used and hardly a call refused."""
     result = SIM.simulate(SIM.SHAPES[shape](400, 1.0), 400.0, ceiling=400.0, latency_s=latency_s, calls=8000)
     assert result.used >= 0.95
-    assert result.refused <= 0.005
+    assert result.refused <= 0.01
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -284,3 +284,55 @@ def test_good_news_ends_the_pause_at_once() -> None:
     paused_until, after = asyncio.run(main())
     assert paused_until is not None
     assert after is None
+
+
+def at_forty_a_second(refused: float, calls: int = 80) -> Pacer:
+    """A pacer whose calls leave at 40/s and are answered a second later, until the one that left at *refused* is."""
+    pacer = Pacer(40.0)
+    for number in range(calls):
+        pacer.leave(number / 40, number / 40)
+        if number >= 40 and (left := (number - 40) / 40) < refused:
+            pacer.accepted(number / 40, left)
+    return pacer
+
+
+def test_a_lone_refusal_near_the_limit_asks_for_no_trial() -> None:
+    """A pause until a late answer would cost a second of a limit that is known: calls go on, a little more slowly."""
+    pacer = at_forty_a_second(refused=1.0)
+    pacer.throttled(2.0, 1.0, None)
+    assert not pacer.closed
+    assert pacer.earliest(0.0) <= 2.06
+    assert pacer.rate == pytest.approx(39.2)
+
+
+def test_a_wave_of_refusals_asks_for_a_trial_after_all() -> None:
+    """When those who left with it are refused as well, it was no matter of one call."""
+    pacer = at_forty_a_second(refused=1.0)
+    for number in range(40, 44):
+        pacer.throttled(2.0, number / 40, None)
+    assert pacer.closed
+
+
+def test_rare_refusals_do_not_lower_the_pace() -> None:
+    """One in more than a hundred costs less than going slower for all of them would."""
+    pacer = at_forty_a_second(refused=9.0, calls=400)
+    pacer.throttled(10.0, 9.0, None)
+    assert pacer.rate == 40.0
+    assert not pacer.closed
+
+
+def test_a_turn_is_given_early_and_kept_to_the_slot() -> None:
+    """A caller with something to do first gets its turn that much sooner; the calls still leave a full gap apart."""
+
+    async def main() -> list[tuple[float, float]]:
+        clock = FakeClock()
+        limiter = AdaptiveLimiter(10.0, clock)
+        given: list[tuple[float, float]] = []
+        for _ in range(4):
+            ticket = await limiter.slot(lambda: 0.03)
+            given.append((clock.seconds, ticket.sent_at))
+        return given
+
+    given = asyncio.run(main())
+    assert [leaves for _, leaves in given] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert [at for at, _ in given] == pytest.approx([0.0, 0.07, 0.17, 0.27])

@@ -6,6 +6,8 @@ where a paid one has 40 a second. What is learnt, and how:
 * A refusal says that the API's window is full just now, so the calls it accepted within that window *are* the limit.
   The window is taken to be a second; when a lone trial call is refused long after such a window must have emptied, it
   is taken to be the next longer one that APIs use (``WINDOWS_S``).
+* A refusal close to the documented limit is mostly a call that the network let catch up with the one before: a short
+  pause, no trial, and a slightly lower pace only when such refusals are not rare.
 * A refusal that no count explains (a token bucket that has run dry) makes the pace fall by a factor.
 * The pace creeps up only while callers wait for it: quickly to just below what was last refused, then, after a long
   calm, carefully past it. Each attempt that fails doubles the calm before the next.
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +35,14 @@ DECREASE = 0.7
 #: Even a pace that is refused all the time tries again.
 SLOWEST_PER_S = 1 / 60
 LONGEST_PAUSE_S = 30.0
+
+#: One call refused in this many costs less than a lower pace.
+RARE_CALLS = 100
+
+#: As many calls refused together are a limit well passed, not a call that came a little early; each accepted among them
+#: counts against it by a part.
+WAVE_CALLS = 3
+ACCEPTED_COUNTS = 0.25
 
 #: The pace is judged by the answers to this many calls, sent over at least a second and at most this many.
 STEP_CALLS = 10
@@ -64,7 +75,7 @@ GLANCE_S = 0.05
 class Ticket:
     """One call's permission to leave; handed back with what became of it."""
 
-    sent_at: float  #: monotonic seconds
+    sent_at: float  #: when it is to leave, in monotonic seconds
 
 
 class Limiter(Protocol):
@@ -78,8 +89,8 @@ class Limiter(Protocol):
     def refused(self) -> int:
         """How many calls were answered with 429."""
 
-    async def slot(self) -> Ticket:
-        """Wait until the next call of this kind may leave; first come, first served."""
+    async def slot(self, lead_s: Callable[[], float] = lambda: 0.0) -> Ticket:
+        """Wait for the next call's turn; first come, first served. Returns up to *lead_s* before the call may leave."""
 
     def accepted(self, ticket: Ticket) -> None:
         """The call had any answer but 429, or none."""
@@ -94,7 +105,7 @@ class Pacer:
     def __init__(self, ceiling_per_s: float) -> None:
         self.ceiling = ceiling_per_s
         self.rate = ceiling_per_s
-        self.told_until = float("-inf")  #: Retry-After: nothing leaves before
+        self.blocked_until = float("-inf")  #: nothing leaves before: a Retry-After, or no room in the window
         self._history: list[float] = []  # when calls left that were not refused; in order
         self._last = float("-inf")  # the slot that was used last
         self._window_s = WINDOWS_S[0]
@@ -105,6 +116,8 @@ class Pacer:
         self._retry_at = float("-inf")  # when a trial call may leave
         self._opened_at = float("-inf")
         self._trials = 0
+        self._wave: float | None = None  # after a pause without a trial: calls refused that left before it
+        self._lately = 2.0  # calls refused, fading with each accepted; at first the least refusal is news
         self._settled_from = float("-inf")  # calls that left earlier may have met what was sent too fast before
         self._trusted = False  # the pace is one that should hold, not a guess
         self._counted = False  # the pace comes from the calls accepted until ...
@@ -122,7 +135,7 @@ class Pacer:
 
     def earliest(self, came: float) -> float:
         """When a caller who came at *came* and is first in the queue may leave, as things are."""
-        at = max(came, self._last + 1 / self.rate, self.told_until)
+        at = max(came, self._last + 1 / self.rate, self.blocked_until)
         return at if self._refused_sent is None else max(at, self._retry_at)
 
     @property
@@ -144,7 +157,10 @@ class Pacer:
 
     def accepted(self, now: float, sent_at: float) -> None:
         """The call that left at *sent_at* was not refused."""
+        self._lately *= 1 - 1 / RARE_CALLS
         if sent_at <= self._closed_at and not self.closed:
+            if self._wave is not None:
+                self._wave = max(self._wave - ACCEPTED_COUNTS, 0.0)
             return
         if self._refused_sent is not None:
             if sent_at > self._refused_sent:
@@ -166,14 +182,22 @@ class Pacer:
         index = bisect_left(self._history, sent_at)
         if index < len(self._history) and self._history[index] == sent_at:
             del self._history[index]
+        lately = self._lately
+        self._lately += 1
         if retry_after_s is not None:
-            self.told_until = max(self.told_until, now + retry_after_s)
+            self.blocked_until = max(self.blocked_until, now + retry_after_s)
         if sent_at <= self._closed_at:
             # It left before the pause began, and so is no reason for another; but it may correct the count.
             if self._counted and self.closed and sent_at < self._counted_at:
                 self._measure(sent_at)
-            return
-        if self.closed:
+            if self._wave is None:
+                return
+            self._wave += 1
+            if self._wave < WAVE_CALLS:
+                return
+            # A pace that is near the limit has a call refused here and there: this is something else.
+            self._trusted = False
+        elif self.closed:
             self._trials += 1
             self._widen(sent_at)
             later, clear = now + min(2.0 ** (self._trials - 1), LONGEST_PAUSE_S), self._clear_at(sent_at)
@@ -182,10 +206,19 @@ class Pacer:
             self._full_at = sent_at
             if retry_after_s is not None:
                 self._believe(sent_at, retry_after_s)
-            if sent_at >= self._settled_from:
+            near = self._is_near(sent_at)
+            rare = near and lately < 1 and retry_after_s is None
+            if sent_at >= self._settled_from and not rare:
                 self._slow_down(sent_at)
             self._retry_at = max(now + 1 / self.rate, self._clear_at(sent_at))
-        self._refused_sent, self._closed_at = sent_at, now
+            if near:
+                # No trial: its answer may take long, and that the API accepts calls at about this pace is known.
+                self.blocked_until = max(self.blocked_until, self._retry_at)
+                self._closed_at = self._opened_at = self._judged_from = now
+                self._settled_from = self._retry_at + self._window_s
+                self._calm, self._raise, self._wave = 0, FIRST_RAISE, 1.0
+                return
+        self._refused_sent, self._closed_at, self._wave = sent_at, now, None
         self._calm, self._raise = 0, FIRST_RAISE
 
     def _clear_at(self, at: float) -> float:
@@ -197,6 +230,11 @@ class Pacer:
         """Calls accepted in the window that ends at *at*, as far as is known."""
         history = self._history
         return bisect_left(history, at) - bisect_right(history, at - (window_s or self._window_s))
+
+    def _is_near(self, at: float) -> bool:
+        """Whether the pace is hardly above the limit: it held for a whole window, and that window was as full as it."""
+        full = self._count(at) >= 0.9 * self.rate * self._window_s >= STEP_CALLS
+        return full and self._window_s == WINDOWS_S[0] and self.rate >= 0.9 * self.ceiling
 
     def _slow_down(self, at: float) -> None:
         """Choose the pace after a call that left at *at* was refused."""
@@ -289,7 +327,7 @@ class AdaptiveLimiter:
     def paused_until(self) -> float | None:
         """Until when (monotonic) nothing leaves, as far as is known; None when calls may leave."""
         now = self._clock.monotonic()
-        until = max(self._pacer.told_until, self._pacer.earliest(now) if self._pacer.closed else now)
+        until = max(self._pacer.blocked_until, self._pacer.earliest(now) if self._pacer.closed else now)
         return until if until > now else None
 
     def wait_s(self) -> float:
@@ -297,16 +335,20 @@ class AdaptiveLimiter:
         now = self._clock.monotonic()
         return self._pacer.earliest(now) - now + self._waiting / self._pacer.rate
 
-    async def slot(self) -> Ticket:
-        """Wait until the next call may leave; first come, first served. Cancelled, it leaves no trace."""
+    async def slot(self, lead_s: Callable[[], float] = lambda: 0.0) -> Ticket:
+        """Wait for the next call's turn; first come, first served. Cancelled, it leaves no trace.
+
+        Returns up to *lead_s* before the call may leave, so that what has to be done first takes none of its time.
+        """
         clock, pacer, came = self._clock, self._pacer, self._clock.monotonic()
         self._waiting += 1
         try:
             async with self._turn:
-                while (at := pacer.earliest(came)) > (now := clock.monotonic()):
-                    await clock.sleep(min(at - now, GLANCE_S) if pacer.closed else at - now)
-                pacer.leave(at, now)
-                return Ticket(now)
+                while (wait_s := (at := pacer.earliest(came)) - lead_s() - (now := clock.monotonic())) > 0:
+                    await clock.sleep(min(wait_s, GLANCE_S) if pacer.closed else wait_s)
+                leaves = max(at, now)
+                pacer.leave(at, leaves)
+                return Ticket(leaves)
         finally:
             self._waiting -= 1
 

@@ -8,6 +8,7 @@ import os
 import socket
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,9 +66,12 @@ class Ledger:
     def _open(self, path: Path, uri: str, write_lock: int | None) -> None:
         self.path = path
         self._write_lock = write_lock
+        self._one_thread = threading.Lock()
         read_only = uri.endswith("?mode=ro")
         self._engine = create_engine(
-            "sqlite://", poolclass=StaticPool, creator=lambda: sqlite3.connect(uri, uri=True, timeout=60)
+            "sqlite://",
+            poolclass=StaticPool,
+            creator=lambda: sqlite3.connect(uri, uri=True, timeout=60, check_same_thread=False),  # see _serialised
         )
         event.listen(self._engine, "connect", _set_up_read_only if read_only else _set_up)
         event.listen(self._engine, "begin", _begin_deferred if read_only else _begin_immediate)
@@ -119,14 +123,16 @@ class Ledger:
 
     @contextmanager
     def _serialised(self) -> Iterator[None]:
-        if self._write_lock is None:
-            yield
-            return
-        fcntl.flock(self._write_lock, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._write_lock, fcntl.LOCK_UN)
+        """No other process writes meanwhile, and no other thread uses the connection."""
+        with self._one_thread:
+            if self._write_lock is None:
+                yield
+                return
+            fcntl.flock(self._write_lock, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._write_lock, fcntl.LOCK_UN)
 
 
 def resolve(location: str) -> Path:

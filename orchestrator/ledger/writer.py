@@ -13,21 +13,23 @@ from orchestrator.ledger.database import Ledger
 
 T = TypeVar("T")
 
-#: Longest that a write waits for company.
-MAX_WAIT_S = 0.05
+#: Commits that take longer than this are made beside the event loop, which they would hold up; for shorter ones the
+#: way to another thread and back is too long.
+SLOW_S = 0.002
 
 
 class Writer:
     """Runs pieces of work inside the ledger's transactions, several in one when the disk is slow.
 
-    A piece is synchronous, so no cancellation can cut it in half, and its caller goes on only once it is on disk. The
-    wait for company follows what the last commit took: nothing on a fast disk, up to MAX_WAIT_S on a slow one.
+    A piece is synchronous, so no cancellation can cut it in half, and its caller goes on only once it is on disk. What
+    comes while a commit is under way waits for the next. On a slow disk pieces run in another thread: they may use what
+    they are given and the connection, and no two run at once.
     """
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._waiting: list[tuple[Callable[[Connection], Any], asyncio.Future[Any]]] = []
+        self._waiting: list[_Piece] = []
         self._flusher: asyncio.Task[None] | None = None
         self._commit_s = 0.0
 
@@ -40,12 +42,19 @@ class Writer:
         return await done
 
     async def _flush(self) -> None:
-        await self._clock.sleep(min(MAX_WAIT_S, 2 * self._commit_s) if self._commit_s > 0.002 else 0)
-        batch, self._waiting, self._flusher = self._waiting, [], None
+        try:
+            await self._clock.sleep(0)  # what this turn of the event loop brings goes together
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                await self._commit(batch)
+        finally:
+            self._flusher = None
+
+    async def _commit(self, batch: list[_Piece]) -> None:
         began = self._clock.monotonic()
         try:
-            with self._ledger.transaction() as connection:
-                answers = [work(connection) for work, _ in batch]
+            slow = self._commit_s > SLOW_S
+            answers = await asyncio.to_thread(self._work_off, batch) if slow else self._work_off(batch)
         except BaseException as error:  # noqa: BLE001 - everyone who waits must hear of it
             for _, done in batch:
                 if not done.cancelled():
@@ -55,3 +64,10 @@ class Writer:
         for (_, done), answer in zip(batch, answers, strict=True):
             if not done.cancelled():
                 done.set_result(answer)
+
+    def _work_off(self, batch: list[_Piece]) -> list[Any]:
+        with self._ledger.transaction() as connection:
+            return [work(connection) for work, _ in batch]
+
+
+_Piece = tuple[Callable[[Connection], Any], asyncio.Future[Any]]
