@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-import traceback
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """The command line; a program that can't even be loaded ends in 70, not in Python's 1: "some files failed"."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
+            signal.signal(number, _interrupted)
     try:
         from orchestrator.cli import main as command_line
     except Exception:  # noqa: BLE001 - a broken installation, whatever is broken in it
+        import traceback
+
         traceback.print_exc()
         sys.exit(70)
     command_line()
+
+
+def _interrupted(*_: object) -> NoReturn:
+    """Nothing has begun, and an exception in the middle of an import would be shown as a bug of what is imported.
+
+    The exit code is ``ExitCode.UNFINISHED``, which can't be imported here.
+    """
+    os._exit(3)
 
 
 if __name__ == "__main__":

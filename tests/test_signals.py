@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -99,6 +101,26 @@ def test_a_signal_before_the_work_begins_is_unfinished_too(server: ApiServer, tm
     ended = started.ended()
     assert (ended.code, "Traceback" in ended.err) == (ExitCode.UNFINISHED, False)
     assert server.stats().posts == 0
+
+
+#: Starts the program, and signals it when it is about to load what it is made of.
+INTERRUPTED_START = """
+import os, sys
+class Signal:
+    def find_spec(self, name, *_):
+        if name == "orchestrator.cli.app":
+            os.kill(os.getpid(), int(sys.argv[1]))
+sys.meta_path.insert(0, Signal())
+from orchestrator.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_while_the_program_is_loaded_is_no_crash(number: int) -> None:
+    """3 and no traceback: it takes a third of a second in which people do press Ctrl-C."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_START, str(int(number))], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (ExitCode.UNFINISHED, b"")
 
 
 def test_an_ignored_hangup_stays_ignored(server: ApiServer, manifest: Path) -> None:
