@@ -31,6 +31,9 @@ SLACK = timedelta(minutes=10)
 FIRST_LOOK_S, LAST_LOOK_S = 0.5, 15.0
 
 
+#: More pages in a row without a job, each with the token of a next one, than any listing has.
+MAX_EMPTY_PAGES = 10
+
 #: Most times that a chunk is sent again, each on a proof of absence of its own. Where the API fails every create call,
 #: the fault is no accident, and one is enough; that this program was killed says nothing of the API.
 MAX_RESENDS = 3
@@ -289,8 +292,10 @@ async def complete_listing(api: Api, *, since: datetime | None = None) -> list[R
     token: str | None = None
     seen: set[str] = set()
     newest_first = True
+    empty = 0
     while True:
         page = await api.page(token)
+        empty = 0 if page.jobs else empty + 1
         for job in page.jobs:
             before = listed[-1].created_at if listed else None
             if job.created_at is None or (before is not None and job.created_at > before):
@@ -302,7 +307,7 @@ async def complete_listing(api: Api, *, since: datetime | None = None) -> list[R
         if since and newest_first and oldest and oldest < since:
             return listed
         token = page.next_token
-        refuse_circle(token, seen, "the list of jobs")
+        refuse_circle(token, seen, "the list of jobs", endless=empty >= MAX_EMPTY_PAGES)
 
 
 async def newest_mark(api: Api) -> str | None:

@@ -24,7 +24,8 @@ from orchestrator.errors import (
     Unauthorized,
     Unreachable,
 )
-from orchestrator.models import Chunk, JobStatus, Outcome
+from orchestrator.models import Chunk, JobStatus, Json, Outcome
+from orchestrator.reconcile import complete_listing
 
 
 def test_a_create_carries_the_key_and_the_body(serve: Serve, chunk: Chunk) -> None:
@@ -190,6 +191,32 @@ def test_pages_that_go_in_circles_end_the_run(serve: Serve, tokens: list[str]) -
     with pytest.raises(ContractBroken, match="circles"):
         with_api(server.url, lambda api: api.results(ID))
     assert len(server.seen) == len(tokens)
+
+
+def counting_up(items: list[Json]) -> Answer:
+    """Pages of *items* that each name a next one, never the same."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        token = int(request.query.get("page_token", "0")) + 1
+        return web.json_response({"items": items, "next_page_token": str(token)})
+
+    return answer
+
+
+def test_results_without_end_end_the_run(serve: Serve) -> None:
+    """A job has at most 500 files: no number of fresh tokens keeps a run reading, or fills its memory."""
+    server = serve(counting_up([{"file_id": "f", "result": None}] * 500))
+    with pytest.raises(ContractBroken, match="nothing was concluded"):
+        with_api(server.url, lambda api: api.results(ID))
+    assert len(server.seen) < 30
+
+
+def test_a_listing_of_empty_pages_ends_the_run(serve: Serve) -> None:
+    """It proves nothing, and would else be read for hours."""
+    server = serve(counting_up([]))
+    with pytest.raises(ContractBroken, match="nothing was concluded"):
+        with_api(server.url, complete_listing)
+    assert len(server.seen) < 30
 
 
 def test_v2_tells_of_many_jobs_at_once(serve: Serve) -> None:

@@ -25,7 +25,7 @@ from orchestrator.api.limiter import Limiter, Ticket
 from orchestrator.api.retry import retrying
 from orchestrator.clock import Clock
 from orchestrator.errors import Ambiguous, ApiError, ContractBroken, NotSent, Throttled, Unreachable
-from orchestrator.models import Chunk, JobResults, Json, RemoteJob
+from orchestrator.models import MAX_CHUNK_SIZE, Chunk, JobResults, Json, RemoteJob
 
 log = structlog.get_logger()
 
@@ -44,6 +44,9 @@ LONGEST_LEAD_S = 0.1
 
 #: More pages than any listing has; past it the API is going in circles.
 MAX_PAGES = 100_000
+
+#: The same for one job's results, in pages and rows together: a job has at most 500 files.
+MAX_RESULTS = 20 * MAX_CHUNK_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,17 +192,19 @@ class Api:
         return await self._persist(self.dialect.get(job_id), "read", self.limiters.reads, self.dialect.read_job)
 
     async def results(self, job_id: str) -> JobResults:
-        """All pages of an ended job's results. Raises ApiError; ContractBroken when the pages go in circles."""
+        """All pages of an ended job's results. Raises ApiError; ContractBroken when they have no end."""
         pages: list[JobResults] = []
         token: str | None = None
         seen: set[str] = set()
+        read = 0
         while True:
             call = self.dialect.results(job_id, token)
             page, token = await self._persist(call, "read", self.limiters.reads, self.dialect.read_results)
             pages.append(page)
             if token is None:
                 return merged(pages)
-            refuse_circle(token, seen, f"results of job {job_id}")
+            read += 1 + len(page.rows) + len(page.oddities)
+            refuse_circle(token, seen, f"results of job {job_id}", endless=read > MAX_RESULTS)
 
     async def page(self, token: str | None, *, page_size: int = 100) -> Page:
         """One page of all the jobs of the project. Raises ApiError."""
@@ -280,8 +285,8 @@ class Api:
         await self.wire.close()
 
 
-def refuse_circle(token: str, seen: set[str], what: str) -> None:
-    """Raises ContractBroken when *token* was given before."""
-    if token in seen or len(seen) >= MAX_PAGES:
+def refuse_circle(token: str, seen: set[str], what: str, *, endless: bool = False) -> None:
+    """Raises ContractBroken when *token* was given before, or the pages are *endless*."""
+    if token in seen or endless or len(seen) >= MAX_PAGES:
         raise ContractBroken(f"the API's pages go in circles ({what}); nothing was concluded from them")
     seen.add(token)
