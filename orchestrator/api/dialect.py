@@ -12,6 +12,9 @@ from urllib.parse import quote
 from orchestrator.errors import Ambiguous
 from orchestrator.models import Chunk, FileResult, JobResults, Json, Outcome, RemoteJob, Rule, Webhook
 
+#: Longest text of the API's about a job that is kept: it is recorded for each of the job's files.
+MAX_WORDS = 2000
+
 #: Ids of jobs as both versions give them; anything else never becomes part of a URL.
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 
@@ -129,6 +132,12 @@ def plain(value: Json) -> str | None:
     return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
 
 
+def words(value: Json) -> str | None:
+    """What the API says of a job, of bounded length."""
+    told = plain(value)
+    return told if told is None or len(told) <= MAX_WORDS else told[: MAX_WORDS - 1] + "…"
+
+
 @dataclass(slots=True)
 class RowReader:
     """Reads result rows one by one; what can't be read is noted, never guessed."""
@@ -136,13 +145,13 @@ class RowReader:
     rows: list[FileResult] = field(default_factory=list)
     oddities: list[str] = field(default_factory=list)
 
-    def read(self, file_id: Json, result: Json, words: str | None = None) -> None:
-        """Add the row of *file_id*; *words* is the API's own explanation for a missing result."""
+    def read(self, file_id: Json, result: Json, why: str | None = None) -> None:
+        """Add the row of *file_id*; *why* is the API's own explanation for a missing result."""
         if not isinstance(file_id, str):
             self.oddities.append("a result row names no file")
             return
         if result is None:
-            self.rows.append(FileResult(file_id, Outcome.FAILED, error=words or "the API gave no result for this file"))
+            self.rows.append(FileResult(file_id, Outcome.FAILED, error=why or "the API gave no result for this file"))
             return
         if not isinstance(result, dict) or "type" not in result or not isinstance(result["type"], str | None):
             self.oddities.append(f"the result row of {plain(file_id)} can't be read")

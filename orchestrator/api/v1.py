@@ -20,6 +20,7 @@ from orchestrator.api.dialect import (
     plain,
     read_rules,
     read_time,
+    words,
 )
 from orchestrator.models import (
     MAX_CHUNK_SIZE,
@@ -89,14 +90,14 @@ class V1:
 
     def read_job(self, answer: Json) -> RemoteJob:
         job = checked_dict(answer)
-        job_id, word = checked_id(job.get("id")), plain(job.get("status")) or ""
+        job_id, word = checked_id(job.get("id")), words(job.get("status")) or ""
         status = STATUSES.get(word)
         return RemoteJob(
             id=job_id,
             status=status,
             api_status=word,
             config=_read_config(job),
-            error=plain(job.get("error_message")),
+            error=words(job.get("error_message")),
             created_at=read_time(job.get("created_at")),
             ended_at=read_time(job.get("updated_at")) if status in TERMINAL else None,
             project_id=plain(job.get("project_id")),

@@ -19,6 +19,7 @@ from orchestrator.api.dialect import (
     plain,
     read_rules,
     read_time,
+    words,
 )
 from orchestrator.api.v1 import webhook_body
 from orchestrator.models import (
@@ -98,7 +99,7 @@ class V2:
 
     def read_job(self, answer: Json) -> RemoteJob:
         job = checked_dict(answer)
-        job_id, word = checked_id(job.get("id")), plain(job.get("status")) or ""
+        job_id, word = checked_id(job.get("id")), words(job.get("status")) or ""
         status = STATUSES.get(word)
         usage = job.get("usage")
         return RemoteJob(
@@ -106,7 +107,7 @@ class V2:
             status=status,
             api_status=word,
             config=_read_config(job),
-            error=plain(job.get("error_message")),
+            error=words(job.get("error_message")),
             created_at=read_time(job.get("created_at")),
             ended_at=read_time(job.get("updated_at")) if status in TERMINAL else None,
             project_id=plain(job.get("project_id")),
@@ -181,7 +182,7 @@ def _read_result(job: Mapping[str, Json]) -> JobResults:
     """The one row of an ended job; none where the API gave no result and no words either."""
     reader = RowReader()
     if job.get("result") is not None or job.get("status") == "COMPLETED":
-        reader.read(job.get("file_input"), job.get("result"), plain(job.get("error_message")))
+        reader.read(job.get("file_input"), job.get("result"), words(job.get("error_message")))
     return reader.done()
 
 
