@@ -33,8 +33,9 @@ log = structlog.get_logger()
 class Submitter:
     """Sends the ledger's pending chunks, as many at once as the limiter's pace keeps busy.
 
-    Each chunk has one task, which is never cancelled while its call is out: when the run stops, tasks that wait give
-    up their chunk unsent, and calls that are out are waited for.
+    Each chunk has one task, which is never cancelled while its call is out: when nothing more may be sent, tasks that
+    wait for their turn are ended (at a slow pace the last one's turn can be an hour off), and calls that are out are
+    waited for.
     """
 
     def __init__(self, work: Work, rng: random.Random, *, submitted: Callable[[int, str, int], None]) -> None:
@@ -43,6 +44,7 @@ class Submitter:
         self._rng = rng
         self._submitted = submitted
         self._busy: set[int] = set()
+        self._sendings: dict[asyncio.Task[None], _Sending] = {}
         self._cursor = 0
         self._exhausted = False
         self._marked = False
@@ -75,6 +77,9 @@ class Submitter:
                 raise
             except BaseException as error:  # noqa: BLE001 - raised here it would cancel the calls that are out
                 self._work.stop.stop_everything(error)
+            for task, sending in self._sendings.items():
+                if not sending.out:
+                    task.cancel()
 
     async def _feed(self, tasks: asyncio.TaskGroup) -> None:
         """Start a task for each chunk until nothing more may be sent."""
@@ -126,19 +131,26 @@ class Submitter:
     def _start(self, tasks: asyncio.TaskGroup, chunk: Chunk, *, resumed: bool) -> None:
         self._busy.add(chunk.id)
         self._work.taken_up += 1
-        tasks.create_task(self._submit(chunk, resumed))
+        sending = _Sending(self._work, self._rng, chunk, resumed, self._submitted)
+        task = tasks.create_task(self._submit(sending))
+        self._sendings[task] = sending
+        task.add_done_callback(self._ended)
 
-    async def _submit(self, chunk: Chunk, resumed: bool) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._busy.discard(self._sendings.pop(task).chunk_id)
+        self._more.set()
+        self._work.stop.changed.set()
+
+    async def _submit(self, sending: _Sending) -> None:
         """Take one chunk as far as it goes. Never raises: a failure here must not cancel another chunk's call."""
         try:
-            await _Sending(self._work, self._rng, chunk, resumed, self._submitted).run()
+            await sending.run()
         except RunStopped as error:
             self._work.stop.stop_creates(error)
+        except asyncio.CancelledError:
+            raise
         except BaseException as error:  # noqa: BLE001 - see the docstring
             self._work.stop.stop_everything(error)
-        finally:
-            self._busy.discard(chunk.id)
-            self._more.set()
 
 
 class _Sending:
@@ -158,6 +170,11 @@ class _Sending:
         self._submitted = submitted
         #: A call of this chunk may have had its effect: from then on no refusal proves that it had none.
         self._unsure = resumed
+        self.out = False  #: its call may be out, or its outcome is being written down
+
+    @property
+    def chunk_id(self) -> int:
+        return self._chunk.id
 
     async def run(self) -> None:
         """Raises RunStopped when nothing more should be sent, LedgerError when nothing more can be recorded."""
@@ -196,6 +213,7 @@ class _Sending:
 
     async def _send(self) -> RemoteJob:
         """One create call. On failure the chunk's status says what the failure proves."""
+        self.out = False
         try:
             return await self._work.api.create(self._chunk, intend=self._intend)
         except LedgerError:
@@ -216,6 +234,7 @@ class _Sending:
         work = self._work
         if not work.stop.sending:
             raise _Withdrawn
+        self.out = True
         if self._unsure:
             return  # the first call's intent still stands
         chunk_id, mark = self._chunk.id, work.mark
@@ -258,7 +277,17 @@ class _Sending:
 
     async def _answered(self, job: RemoteJob) -> None:
         work, chunk = self._work, self._chunk
-        await work.writer.write(lambda connection: jobs.submitted(connection, chunk.id, job.id, at=work.at()))
+
+        def write(connection: Connection) -> bool:
+            if jobs.is_of_another_chunk(connection, chunk.id, job.id):
+                return False
+            jobs.submitted(connection, chunk.id, job.id, at=work.at())
+            return True
+
+        if not await work.writer.write(write):
+            error = f"the API answered a create call with job {job.id}, which is another chunk's"
+            await self._write_unanswered(Ambiguous(error, created=True))
+            raise ContractBroken(error)
         work.progress.created += 1
         log.info("job.submitted", chunk_id=chunk.id, job_id=job.id, files=len(chunk.file_ids))
         self._submitted(chunk.id, job.id, len(chunk.file_ids))

@@ -11,7 +11,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from commands import HARMFUL, HOSTILE, Classify, Cli, Serve, command_line, refusing
+from aiohttp import web
+from commands import HARMFUL, HOSTILE, Classify, Cli, Serve, command_line, creates, refusing
 from conftest import CANARY
 
 
@@ -125,6 +126,35 @@ def test_closed_streams_stop_nothing(cli: Cli, serve: Serve) -> None:
 def test_no_width_breaks_the_screens(cli: Cli, columns: str) -> None:
     """COLUMNS is anybody's."""
     assert cli("plan", "m.yaml", COLUMNS=columns).returncode == 0
+
+
+def test_one_job_for_two_calls_breaks_the_contract(cli: Cli, serve: Serve) -> None:
+    """Exit 9 and no traceback: the first chunk has the job, the second is held, and nothing is sent again."""
+
+    class Forgetful(Classify):
+        async def __call__(self, request: web.Request) -> web.StreamResponse:
+            if request.method == "POST":
+                self.jobs.clear()
+            return await super().__call__(request)
+
+    server = serve(Forgetful())
+    cli.use(server)
+    cli.manifest("a", "b", size=1)
+    done = cli("run", "m.yaml")
+    assert (done.returncode, "Traceback" in done.stderr) == (9, False)
+    assert "another chunk" in done.stdout
+    cli("run", "m.yaml")
+    assert creates(server) == 2
+
+
+def test_an_endless_complaint_is_cut(cli: Cli, serve: Serve) -> None:
+    """What the API says of a job is kept for each of its files: five megabytes of it would be gigabytes."""
+    api = Classify()
+    api.status, api.error, api.result = "CANCELLED", "x" * 5_000_000, None
+    cli.use(serve(api))
+    cli("run", "m.yaml")
+    assert (cli.folder / "ledger.db").stat().st_size < 1_000_000
+    assert {len(row["error"]) for row in cli.exported()} <= {len("the API gave no result for this file"), 2000}
 
 
 def test_the_key_travels_in_no_url(cli: Cli, serve: Serve) -> None:

@@ -78,6 +78,17 @@ def test_a_second_signal_ends_the_run_at_once(server: ApiServer, manifest: Path)
     assert (ended.code, took < 1) == (ExitCode.UNFINISHED, True)
 
 
+def test_a_signal_does_not_wait_for_calls_whose_turn_has_not_come(server: ApiServer, tmp_path: Path) -> None:
+    """At two calls a second the last of 120 would leave in a minute; none of those that wait was sent."""
+    manifest = write_manifest(tmp_path, FILES, api="v2")
+    started = Run(manifest, environment(server.url, ORCHESTRATOR_CREATES_PER_S="2"))
+    wait_until(lambda: server.stats().posts >= 2, what="two create calls")
+    ended, took = told_to_end(started, signal.SIGTERM)
+    assert (ended.code, took < 3) == (ExitCode.UNFINISHED, True)
+    assert server.stats().posts <= 3
+    assert read_ledger(manifest.with_name("ledger.db")).chunks["pending"] >= 117
+
+
 def test_the_deadline_leaves_a_stuck_job_to_a_later_run(server: ApiServer, tmp_path: Path) -> None:
     """One job never ends: the run stops at its deadline with 3, and a later one collects that job without a call."""
     manifest = write_manifest(tmp_path, FILES[:20], chunk_size=2)
