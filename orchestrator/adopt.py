@@ -56,7 +56,10 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
     run_id = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     at = clock.now().isoformat(timespec="milliseconds")
     holder = {"command": f"orchestrator adopt (run {run_id})", "since": at}
-    with database.run_lock(path, manifest.name, holder), Ledger(path) as ledger:
+    with (
+        database.run_lock(path, manifest.name, holder) as lock,
+        Ledger(path, lock=lock, rebuilding=True) as ledger,
+    ):
         with ledger.transaction() as connection:
             planning.stage(connection, manifest.file_ids())
             scope = planning.register(

@@ -46,7 +46,7 @@ def cancel(manifest: Manifest, settings: Settings, path: Path, *, base_url: str 
     key = settings_.key_of(settings)
     redactor.add([key, *manifest.secrets])
     holder = {"command": "orchestrator cancel", "since": clock.now().isoformat(timespec="seconds")}
-    with database.run_lock(path, manifest.name, holder), Ledger(path) as ledger:
+    with database.run_lock(path, manifest.name, holder) as lock, Ledger(path, lock=lock) as ledger:
         with ledger.transaction() as connection:
             rows = reading.manifests(connection, manifest.name, rehearsal=False)
             if not rows:

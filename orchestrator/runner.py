@@ -115,8 +115,8 @@ def run(
         structlog.contextvars.bound_contextvars(
             manifest=manifest.name, run_id=run_id, **({"rehearsal": True} if options.sandbox else {})
         ),
-        database.run_lock(path, lock_name(manifest, rehearsal=options.sandbox), holder),
-        Ledger(path) as ledger,
+        database.run_lock(path, lock_name(manifest, rehearsal=options.sandbox), holder) as lock,
+        Ledger(path, lock=lock) as ledger,
     ):
         execution = _Execution(manifest, settings, options, ledger, clock, run_id, base_url, key, deadline_s, watcher)
         return execution.run()

@@ -30,8 +30,8 @@ def accept(
     accepted: dict[str, str | None] = {}
     holder = {"command": "orchestrator accept", "since": at}
     with (
-        database.run_lock(path, lock_name(manifest, rehearsal=rehearsal), holder),
-        Ledger(path) as ledger,
+        database.run_lock(path, lock_name(manifest, rehearsal=rehearsal), holder) as lock,
+        Ledger(path, lock=lock) as ledger,
         ledger.transaction() as connection,
     ):
         scope = planning.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)

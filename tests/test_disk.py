@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from api_server import verdict
-from procs import ORCHESTRATOR, ApiServer, environment, read_ledger, run, write_manifest
+from procs import ORCHESTRATOR, ApiServer, Run, environment, read_ledger, run, wait_until, write_manifest
 
 from orchestrator.errors import ExitCode
 
@@ -238,4 +238,56 @@ def test_a_full_disk_under_the_output_does_not_stop_the_work(
             check=False,
         )
     assert done.returncode == code
+    assert_complete(server, manifest.with_name("ledger.db"))
+
+
+def working(server: ApiServer, manifest: Path) -> Run:
+    """A run that has some of its twelve jobs made, while the others wait for their turn."""
+    started = Run(manifest, environment(server.url, ORCHESTRATOR_CREATES_PER_S="8"))
+    wait_until(lambda: server.stats().posts >= 3, what="some create calls")
+    return started
+
+
+def put_an_old_copy(ledger: Path) -> None:
+    ledger.with_name("copy").touch(0o600)
+    ledger.with_name("copy").replace(ledger)
+
+
+@pytest.mark.parametrize("take_away", [Path.unlink, put_an_old_copy], ids=lambda value: value.__name__)
+def test_a_ledger_that_is_taken_away_under_a_run_is_rescued(
+    server: ApiServer, manifest: Path, take_away: Callable[[Path], None]
+) -> None:
+    """SQLite would not notice: the run ends with 8, sends no more, and leaves beside it all that the ledger held."""
+    ledger = manifest.with_name("ledger.db")
+    started = working(server, manifest)
+    take_away(ledger)
+    ended, posts = started.ended(), server.stats().posts
+    assert (ended.code, "Traceback" in ended.err, posts < 12) == (ExitCode.LEDGER, False, True)
+    (rescued,) = ledger.parent.glob("ledger.db.rescued-*")
+    assert rescued.name in ended.summary["reason"]
+    assert server.stats().created.keys() <= read_ledger(rescued).intents
+    rescued.replace(ledger)
+    assert run(manifest, environment(server.url)).code == ExitCode.OK
+    assert_complete(server, ledger)
+
+
+def test_a_ledger_that_is_gone_is_not_begun_anew(server: ApiServer, manifest: Path) -> None:
+    """An empty one would have everything bought again; whoever wants that removes what is left of the old one."""
+    assert run(manifest, environment(server.url)).code == ExitCode.OK
+    manifest.with_name("ledger.db").unlink()
+    ended = run(manifest, environment(server.url))
+    assert (ended.code, server.stats().posts) == (ExitCode.LEDGER, 12)
+    assert "orchestrator adopt" in ended.summary["reason"]
+    manifest.with_name("ledger.db.write-lock").unlink()
+    assert run(manifest, environment(server.url)).code == ExitCode.OK
+
+
+def test_a_run_whose_lock_is_removed_ends(server: ApiServer, manifest: Path) -> None:
+    """The next run finds nothing to keep it out: the first one sends no more, and nothing is bought twice."""
+    first = working(server, manifest)
+    manifest.with_name("ledger.db.night.lock").unlink()
+    second = run(manifest, environment(server.url))
+    ended = first.ended()
+    assert (ended.code, second.code) == (ExitCode.LEDGER, ExitCode.OK)
+    assert "night.lock: removed" in ended.summary["reason"]
     assert_complete(server, manifest.with_name("ledger.db"))

@@ -9,9 +9,11 @@ import socket
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -30,6 +32,25 @@ NETWORK_FILE_SYSTEMS = frozenset({
 COMPANIONS = ("-wal", "-shm")
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A file that has to stay where it was opened: what was written to another one would be lost, or meant for it."""
+
+    path: Path
+    identity: tuple[int, int]
+
+    @classmethod
+    def of(cls, path: Path, found: os.stat_result) -> Self:
+        return cls(path, (found.st_dev, found.st_ino))
+
+    @property
+    def in_place(self) -> bool:
+        try:
+            return self.of(self.path, self.path.stat()) == self
+        except OSError:
+            return False
+
+
 class Ledger:
     """One open ledger. At most one of a process is open for writing; readers never block it.
 
@@ -38,8 +59,14 @@ class Ledger:
     held under a kernel lock of our own (``<ledger>.write-lock``), which all processes share.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        """Open *path*, creating it (mode 0600) unless *read_only*. Raises LedgerError."""
+    def __init__(
+        self, path: Path, *, read_only: bool = False, lock: Held | None = None, rebuilding: bool = False
+    ) -> None:
+        """Open *path*, creating it (mode 0600) unless *read_only*. Raises LedgerError.
+
+        *lock* is the run's: without it nothing more is written. A ledger that was here and is gone is created anew only
+        when *rebuilding*: an empty one would have everything bought again.
+        """
         try:
             _refuse_network(path)
             if read_only:
@@ -50,11 +77,21 @@ class Ledger:
                     raise LedgerError(f"{path}: not a plain file")  # opening a pipe would wait for its other end
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                witness = path.with_name(path.name + ".write-lock")  # made after the ledger, never removed by us
+                if witness.exists() and not path.exists() and not rebuilding:
+                    raise LedgerError(
+                        f"{path}: the ledger that was here is gone; put it back, or rebuild it from the API with "
+                        f"`orchestrator adopt`; to pay for everything anew, remove {witness.name} too"
+                    )
                 _create_private(path)
-                write_lock = _open_lock(path.with_name(path.name + ".write-lock"))
+                write_lock = _open_lock(witness)
+                self._held = [Held.of(path, path.stat()), Held.of(witness, os.fstat(write_lock))]
+                self._held += [lock] if lock else []
         except OSError as error:
             raise LedgerError(f"{path}: {error.strerror}") from error
         self._open(path, f"file:{_uri_path(path)}?mode={'ro' if read_only else 'rw'}", write_lock)
+
+    _held: Sequence[Held] = ()
 
     @classmethod
     def in_memory(cls) -> Ledger:
@@ -104,8 +141,26 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """One transaction: on disk when the block ends, rolled back when it raises. Raises LedgerError."""
-        with self._serialised(), _translated(self.path), self._connection.begin():
-            yield self._connection
+        with self._serialised(), _translated(self.path):
+            self._refuse_moved()
+            with self._connection.begin():
+                yield self._connection
+
+    def _refuse_moved(self) -> None:
+        """SQLite would go on writing to a file that nobody finds again, and a lock without a name keeps nobody out."""
+        gone = next((held.path for held in self._held if not held.in_place), None)
+        if gone is None:
+            return
+        what = f"{gone}: removed or replaced while this run was using it, so nothing more is sent"
+        if gone == self.path:
+            rescued = self.path.with_name(f"{self.path.name}.rescued-{os.getpid()}")
+            if not rescued.exists():
+                cursor = self._connection.connection.cursor()
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # a log that lies beside another file corrupts it
+                cursor.fetchall()
+                cursor.execute("VACUUM INTO ?", (str(rescued),))
+            what += f"; all that it held is in {rescued.name}: put that in its place"
+        raise LedgerError(what)
 
     def close(self) -> None:
         with self._serialised(), _translated(self.path):
@@ -149,7 +204,7 @@ def resolve(location: str) -> Path:
 
 
 @contextmanager
-def run_lock(ledger: Path, manifest: str, holder: dict[str, str]) -> Iterator[None]:
+def run_lock(ledger: Path, manifest: str, holder: dict[str, str]) -> Iterator[Held]:
     """Hold *manifest* in *ledger* for as long as the block runs; a kernel lock, so a killed run frees it.
 
     Raises LockHeld, naming the holder, when another process has it. The lock file is never removed: removing it would
@@ -172,7 +227,7 @@ def run_lock(ledger: Path, manifest: str, holder: dict[str, str]) -> Iterator[No
             os.pwrite(descriptor, note, 0)
         except OSError as error:
             raise LedgerError(f"{path}: {error.strerror}") from error
-        yield
+        yield Held.of(path, os.fstat(descriptor))
     finally:
         os.close(descriptor)
 
