@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.errors import ContractBroken
 from orchestrator.models import FileResult, JobResults, JobStatus, Outcome, RemoteJob
@@ -57,6 +57,10 @@ def collect(file_ids: Collection[str], types: Collection[str], job: RemoteJob, a
         if not rows:
             raise ContractBroken(f"job {job.id} has results only for files that were never sent in it")
         oddities.append(f"results for {len(strangers)} files that were never sent, such as {strangers[0]!a}")
+    without = [file_id for file_id in file_ids if file_id not in rows]
+    if len(without) == len(answer.nameless) == 1 and not strangers:
+        rows[without[0]] = replace(answer.nameless[0], file_id=without[0])
+        oddities.append(f"the row that names no file is taken for that of {without[0]}, the only file without one")
     unknown = {row.type for row in rows.values() if row.type is not None} - set(types)
     oddities += [f"a type that no rule names: {label!a}" for label in sorted(unknown)] if types else []
     return Collected(tuple(rows.get(file_id) or _rowless(file_id, job) for file_id in file_ids), tuple(oddities))

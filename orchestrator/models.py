@@ -211,6 +211,7 @@ class JobResults:
 
     rows: tuple[FileResult, ...]
     oddities: tuple[str, ...] = field(default=())
+    nameless: tuple[FileResult, ...] = field(default=())  #: rows whose ``file_id`` is null, as the contract allows
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,7 +201,7 @@ class Poller:
             if answer is None:
                 answer = await self._results(job, may_fail=may_fail and attempt == TRIES)
             collected = collect(chunk.file_ids, types, job, _of_the_file(chunk, answer))
-            complete = answer.rows and not collected.without_row
+            complete = (answer.rows or answer.nameless) and not collected.without_row
             if complete or job.results is not None or attempt == TRIES:
                 break
             await self._work.clock.sleep(TRY_AGAIN_S * attempt)
@@ -249,7 +249,7 @@ def _of_the_file(chunk: Chunk, answer: JobResults) -> JobResults:
         return answer
     (file_id,) = chunk.file_ids
     rows = (replace(row, file_id=file_id) if row.file_id == chunk.parse_job_id else row for row in answer.rows)
-    return JobResults(tuple(rows), answer.oddities)
+    return replace(answer, rows=tuple(rows))
 
 
 def may_be_poisoned(job: RemoteJob, collected: Collected) -> bool:

@@ -133,6 +133,24 @@ def test_rows_of_other_files_only_are_another_job() -> None:
         collect(["a"], TYPES, ended(), JobResults((row("x"),)))
 
 
+def test_a_row_without_a_name_is_the_only_file_it_can_be_of() -> None:
+    """It was paid for; as missing, its file would be bought again."""
+    collected = collect(["a", "b"], TYPES, ended(), JobResults((row("a"),), (), (row("", "receipt"),)))
+    assert collected.results == (row("a"), row("b", "receipt"))
+    assert collected.oddities == ("the row that names no file is taken for that of b, the only file without one",)
+
+
+@pytest.mark.parametrize(
+    ("file_ids", "rows", "nameless"),
+    [("abc", "a", 1), ("abc", "a", 2), ("ab", "a", 2), ("ab", "ax", 1), ("a", "a", 1)],
+)
+def test_where_it_could_be_of_several_it_is_of_none(file_ids: str, rows: str, nameless: int) -> None:
+    """Two files, two such rows, or a row of another file: nothing is guessed."""
+    answer = JobResults(tuple(map(row, rows)), (), (row("", "receipt"),) * nameless)
+    collected = collect(file_ids, TYPES, ended(), answer)
+    assert not [result for result in collected.results if result.type == "receipt"]
+
+
 def test_a_type_that_no_rule_names_is_noted() -> None:
     """It stands, as the API said it; a manifest whose rules the API keeps can't know."""
     answer = JobResults((row("a", "poem"),))

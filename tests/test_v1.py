@@ -264,9 +264,10 @@ def test_a_result_that_cannot_be_read_is_noted(result: Json) -> None:
 
 @pytest.mark.parametrize("file_id", [None, 7, ["a"], {}])
 def test_a_row_without_a_file_is_noted(file_id: Json) -> None:
-    """It is attributed to nobody."""
+    """It is attributed to nobody here; one whose file is null, as the contract allows, is kept aside."""
     results, _ = API.read_results({"items": [item(file_id, {"type": "x", "confidence": 1, "reasoning": ""})]})
     assert (results.rows, results.oddities) == ((), ("a result row names no file",))
+    assert [row.type for row in results.nameless] == ([] if file_id is not None else ["x"])
 
 
 @pytest.mark.parametrize("odd", [None, 7, "x", [], True])
@@ -324,10 +325,11 @@ json_values = st.recursive(
     )
 )
 def test_no_row_is_too_odd(row: dict[str, Json]) -> None:
-    """Any JSON gives one row or one remark, and text that can be stored."""
+    """Any JSON gives one row or one remark (two where it also names no file), and text that can be stored."""
     results, _ = API.read_results({"items": [row]})
-    assert len(results.rows) + sum("confidence" not in odd for odd in results.oddities) == 1
-    for read in results.rows:
+    remarks = sum("confidence" not in odd for odd in results.oddities)
+    assert len(results.rows) + remarks == (1 if row["file_id"] is not None or results.nameless else 2)
+    for read in (*results.rows, *results.nameless):
         for text in (read.type, read.reasoning, read.error):
             assert text is None or text.encode()
 

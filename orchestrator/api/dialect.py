@@ -144,14 +144,18 @@ class RowReader:
 
     rows: list[FileResult] = field(default_factory=list)
     oddities: list[str] = field(default_factory=list)
+    nameless: list[FileResult] = field(default_factory=list)
 
     def read(self, file_id: Json, result: Json, why: str | None = None) -> None:
         """Add the row of *file_id*; *why* is the API's own explanation for a missing result."""
+        rows = self.rows
         if not isinstance(file_id, str):
             self.oddities.append("a result row names no file")
-            return
+            if file_id is not None:
+                return
+            file_id, rows = "", self.nameless
         if result is None:
-            self.rows.append(FileResult(file_id, Outcome.FAILED, error=why or "the API gave no result for this file"))
+            rows.append(FileResult(file_id, Outcome.FAILED, error=why or "the API gave no result for this file"))
             return
         if not isinstance(result, dict) or "type" not in result or not isinstance(result["type"], str | None):
             self.oddities.append(f"the result row of {plain(file_id)} can't be read")
@@ -159,7 +163,7 @@ class RowReader:
         label = plain(result.get("type"))
         outcome = Outcome.UNMATCHED if label is None else Outcome.CLASSIFIED
         confidence = self._confidence(file_id, result.get("confidence"))
-        self.rows.append(FileResult(file_id, outcome, label, confidence, plain(result.get("reasoning"))))
+        rows.append(FileResult(file_id, outcome, label, confidence, plain(result.get("reasoning"))))
 
     def _confidence(self, file_id: str, value: Json) -> float | None:
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
@@ -168,14 +172,16 @@ class RowReader:
         return None
 
     def done(self) -> JobResults:
-        return JobResults(tuple(self.rows), tuple(self.oddities))
+        return JobResults(tuple(self.rows), tuple(self.oddities), tuple(self.nameless))
 
 
 def merged(pages: Iterable[JobResults]) -> JobResults:
     """All pages as one."""
     rows: list[FileResult] = []
     oddities: list[str] = []
+    nameless: list[FileResult] = []
     for page in pages:
         rows += page.rows
         oddities += page.oddities
-    return JobResults(tuple(rows), tuple(oddities))
+        nameless += page.nameless
+    return JobResults(tuple(rows), tuple(oddities), tuple(nameless))
