@@ -15,13 +15,13 @@ from pathlib import Path
 import structlog
 from sqlalchemy import Connection
 
-from orchestrator import reconcile
 from orchestrator import settings as settings_
 from orchestrator.api.client import Api
 from orchestrator.clock import SystemClock
 from orchestrator.collector import collect
 from orchestrator.errors import ExitCode, Rejected
 from orchestrator.ledger import Ledger, adopting, database, jobs, planning, runs
+from orchestrator.listing import complete_listing
 from orchestrator.logs import redactor
 from orchestrator.manifest import Manifest
 from orchestrator.models import TERMINAL, JobResults, Json, RemoteJob
@@ -89,7 +89,7 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
 
 
 async def _adopt(api: Api, manifest: Manifest, ledger: Ledger, scope: planning.Scope, run_id: str, at: str) -> Adopted:
-    listed = await reconcile.complete_listing(api)
+    listed = await complete_listing(api)
     with ledger.transaction() as connection:
         known = jobs.known_job_ids(connection, [job.id for job in listed if job.config == manifest.config])
     alike = [job for job in listed if job.config == manifest.config and job.id not in known]

@@ -16,10 +16,11 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy import Connection
 
-from orchestrator.api.client import Api, refuse_circle
+from orchestrator.api.client import Api
 from orchestrator.engine import Work
 from orchestrator.errors import Rejected, RunStopped
-from orchestrator.ledger import jobs
+from orchestrator.ledger import belonging, jobs
+from orchestrator.listing import complete_listing
 from orchestrator.models import TERMINAL, Chunk, JobStatus, RemoteJob
 
 log = structlog.get_logger()
@@ -30,9 +31,6 @@ SLACK = timedelta(minutes=10)
 #: How often a job that may be ours is looked at until it ends: from, to.
 FIRST_LOOK_S, LAST_LOOK_S = 0.5, 15.0
 
-
-#: More pages in a row without a job, each with the token of a next one, than any listing has.
-MAX_EMPTY_PAGES = 10
 
 #: Most times that a chunk is sent again, each on a proof of absence of its own. Where the API fails every create call,
 #: the fault is no accident, and one is enough; that this program was killed says nothing of the API.
@@ -96,6 +94,7 @@ class Reconciler:
         self._send_again = send_again
         self._open: dict[int, _Open] = {}
         self._evidence = Evidence()
+        self._elsewhere = False  #: the latest listing seems to be of another project than the ledger's jobs
         self._ready = False
         self._gave_up = False
         self._look_s = FIRST_LOOK_S
@@ -186,7 +185,17 @@ class Reconciler:
         since = None if None in marks else min(datetime.fromisoformat(mark) for mark in marks if mark)
         listed = await complete_listing(work.api, since=since and since - SLACK)
         alike = [job for job in listed if job.config in configs]
-        known = await work.writer.write(lambda connection: jobs.known_job_ids(connection, [job.id for job in alike]))
+        projects = {job.project_id for job in listed if job.project_id}
+
+        def read(connection: Connection) -> tuple[set[str], bool]:
+            project = belonging.project(connection, work.shard.manifest_id)
+            if listed and projects and project:
+                elsewhere = not any(belonging.same_project(project, listed_in) for listed_in in projects)
+            else:
+                elsewhere = not listed and belonging.any_made(connection, work.shard)
+            return jobs.known_job_ids(connection, [job.id for job in alike]), elsewhere
+
+        known, self._elsewhere = await work.writer.write(read)
         return [job for job in alike if job.id not in known]
 
     async def _judge(self, open_: _Open, candidates: list[RemoteJob], began: float) -> float | None:
@@ -235,7 +244,11 @@ class Reconciler:
             return settle_s
         if began - open_.clean_at < settle_s:
             return open_.clean_at + settle_s - began
-        if open_.parked.accepted:
+        if self._elsewhere:
+            await self._hold(
+                open_, "the API lists nothing of the project that this manifest's jobs are in: another key?"
+            )
+        elif open_.parked.accepted:
             await self._hold(open_, "the API accepted the call in words that can't be read, and lists no such job")
         elif open_.parked.resends >= (MAX_RESENDS if work.progress.created or open_.parked.cut_off else 1):
             sends = open_.parked.resends + 1
@@ -281,43 +294,6 @@ class Reconciler:
         self.held.add(chunk.id)
         await work.writer.write(lambda connection: jobs.hold(connection, chunk.id, why, at=work.at()))
         work.warn("create.held", chunk_id=chunk.id, why=why)
-
-
-async def complete_listing(api: Api, *, since: datetime | None = None) -> list[RemoteJob]:
-    """Every job of the project, at least back to *since*. Raises ApiError rather than return part of them.
-
-    The order of a listing is documented nowhere: it ends early only where all it has shown so far ran from new to old.
-    """
-    listed: list[RemoteJob] = []
-    token: str | None = None
-    seen: set[str] = set()
-    newest_first = True
-    empty = 0
-    while True:
-        page = await api.page(token)
-        empty = 0 if page.jobs else empty + 1
-        for job in page.jobs:
-            before = listed[-1].created_at if listed else None
-            if job.created_at is None or (before is not None and job.created_at > before):
-                newest_first = False
-            listed.append(job)
-        if page.next_token is None:
-            return listed
-        oldest = listed[-1].created_at if listed else None
-        if since and newest_first and oldest and oldest < since:
-            return listed
-        token = page.next_token
-        refuse_circle(token, seen, "the list of jobs", endless=empty >= MAX_EMPTY_PAGES)
-
-
-async def newest_mark(api: Api) -> str | None:
-    """A time that every job created from now on is younger than; None when the API lists nothing to go by."""
-    try:
-        page = await api.page(None, page_size=1)
-    except Rejected:
-        return None
-    times = [job.created_at for job in page.jobs if job.created_at]
-    return max(times).isoformat() if times else None
 
 
 async def report_orphan(work: Work, chunk_id: int, job: RemoteJob) -> None:

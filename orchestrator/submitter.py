@@ -22,10 +22,11 @@ from orchestrator.errors import (
     Rejected,
     RunStopped,
     Throttled,
+    Unauthorized,
 )
-from orchestrator.ledger import jobs
+from orchestrator.ledger import belonging, jobs
+from orchestrator.listing import newest_mark
 from orchestrator.models import Chunk, FileResult, JobStatus, Outcome, RemoteJob
-from orchestrator.reconcile import newest_mark
 
 log = structlog.get_logger()
 
@@ -278,10 +279,16 @@ class _Sending:
     async def _answered(self, job: RemoteJob) -> None:
         work, chunk = self._work, self._chunk
 
+        project: str | None = None
+
         def write(connection: Connection) -> bool:
-            if jobs.is_of_another_chunk(connection, chunk.id, job.id):
+            nonlocal project
+            if belonging.is_of_another_chunk(connection, chunk.id, job.id):
                 return False
             jobs.submitted(connection, chunk.id, job.id, at=work.at())
+            if job.project_id is not None:
+                belonging.made_in(connection, work.shard.manifest_id, job.project_id)
+                project = belonging.project(connection, work.shard.manifest_id)
             return True
 
         if not await work.writer.write(write):
@@ -291,6 +298,12 @@ class _Sending:
         work.progress.created += 1
         log.info("job.submitted", chunk_id=chunk.id, job_id=job.id, files=len(chunk.file_ids))
         self._submitted(chunk.id, job.id, len(chunk.file_ids))
+        if job.project_id and project and not belonging.same_project(job.project_id, project):
+            # What was made with the other key can't be seen with this one, so all of it would seem to be lost.
+            raise Unauthorized(
+                f"the key is of project {job.project_id}, and the jobs of this manifest are in {project}; "
+                "use that project's key, or another --ledger or another name"
+            )
 
 
 class _Withdrawn(Exception):

@@ -24,8 +24,8 @@ from orchestrator.errors import (
     Unauthorized,
     Unreachable,
 )
+from orchestrator.listing import complete_listing
 from orchestrator.models import Chunk, JobStatus, Json, Outcome
-from orchestrator.reconcile import complete_listing
 
 
 def test_a_create_carries_the_key_and_the_body(serve: Serve, chunk: Chunk) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from commands import Classify, Cli, Serve, command_line, refusing
+from commands import Classify, Cli, Serve, command_line, creates, refusing
+from conftest import CANARY
+
+from orchestrator.models import Json
 
 
 @pytest.fixture
@@ -93,3 +96,59 @@ def test_a_pipe_in_the_place_of_the_ledger_does_not_hang_a_look_at_it(cli: Cli, 
     done = cli(command, "m.yaml")
     assert done.returncode == 8
     assert "not a plain file" in done.stderr
+
+
+class TwoProjects(Classify):
+    """One key sees what it made in project p; any other key's project is q."""
+
+    def __init__(self, others: list[Json]) -> None:
+        super().__init__()
+        self.others = others
+        self.lose = False
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        mine = request.headers["Authorization"].endswith(CANARY)
+        if request.method == "GET" and not mine:
+            listing = request.path.endswith("/jobs")
+            return web.json_response({"items": self.others} if listing else {}, status=200 if listing else 404)
+        answer = await super().__call__(request)
+        if request.method == "POST" and self.lose and request.transport is not None:
+            request.transport.abort()
+        return answer
+
+    def _job(self, job_id: str) -> dict[str, Json]:
+        return {**super()._job(job_id), "project_id": self.project}
+
+    project = "p"
+
+
+@pytest.mark.parametrize("others", [[], [{"id": "x", "status": "SUCCESS", "project_id": "q"}]], ids=["none", "others"])
+def test_the_key_of_another_project_proves_no_absence(cli: Cli, serve: Serve, others: list[Json]) -> None:
+    """It does not list the job of an unanswered call, which was once sent again and paid for twice."""
+    api = TwoProjects(others)
+    server = serve(api)
+    cli.use(server)
+    cli.manifest("a")
+    assert cli("run", "m.yaml").returncode == 0
+    cli.manifest("a", "b")
+    api.lose = True
+    assert cli("run", "m.yaml", "--no-wait").returncode == 3
+    api.lose = False
+    done = cli("run", "m.yaml", LLAMA_CLOUD_API_KEY="another-key-altogether")
+    assert (done.returncode, creates(server)) == (3, 2)
+    assert "another key?" in cli("status", "m.yaml").stdout.replace("\n", " ")
+
+
+def test_the_key_of_another_project_stops_the_run(cli: Cli, serve: Serve) -> None:
+    """Exit 5 with both projects' names; what was made meanwhile is recorded, and no more is sent."""
+    api = TwoProjects([])
+    server = serve(api)
+    cli.use(server)
+    cli.manifest("a")
+    assert cli("run", "m.yaml").returncode == 0
+    api.project = "q"
+    cli.manifest("a", "b", "c", "d", size=1)
+    done = cli("run", "m.yaml", ORCHESTRATOR_CREATES_PER_S="2")
+    assert (done.returncode, creates(server)) == (5, 2)
+    assert "the key is of project q, and the jobs of this manifest are in p" in done.stdout.replace("\n", " ")
+    assert cli.state()["classified"] == 2

@@ -87,18 +87,6 @@ def submitted(connection: Connection, chunk_id: int, job_id: str, *, at: str) ->
     move(connection, [chunk_id], JobStatus.SUBMITTED, at=at, job_id=job_id, submitted_at=at, error=None, held=0)
 
 
-def is_of_another_chunk(connection: Connection, chunk_id: int, job_id: str) -> bool:
-    """Whether another chunk of the same manifest has the job already."""
-    found = connection.execute(
-        text(
-            "SELECT 1 FROM jobs WHERE job_id = :job_id AND id <> :chunk_id "
-            "AND manifest_id = (SELECT manifest_id FROM jobs WHERE id = :chunk_id)"
-        ),
-        {"chunk_id": chunk_id, "job_id": job_id},
-    )
-    return found.first() is not None
-
-
 def running(connection: Connection, chunk_id: int, *, at: str) -> None:
     """The API has begun to work on the job; nothing changes when that is known already."""
     connection.execute(
