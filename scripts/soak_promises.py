@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -86,6 +87,11 @@ def night(folder: Path, api: str, size: tuple[int, int], name: str) -> tuple[Pat
     return write_manifest(folder, file_ids, api=api, chunk_size=chunk_size, name=name), file_ids
 
 
+def has_begun(started: Run) -> bool:
+    """Whether *started* is at work, or has ended."""
+    return "run.planned" in started.log_so_far() or started.process.poll() is not None
+
+
 def not_right(manifest: Path, right: dict[str, str | None]) -> int:
     """Files that have no outcome, or another one than they should."""
     outcomes = read_ledger(manifest.with_name("ledger.db")).outcomes
@@ -122,6 +128,7 @@ def under_kills(folder: Path, api: str, rng: random.Random) -> Told:
         env = environment(server.url, **SETTLE)
         for _ in range(20):
             started = Run(manifest, env)
+            wait_until(partial(has_begun, started), what="a run to begin")
             sleep(rng.uniform(0.5, 1.6))
             kills += started.process.poll() is None
             started.kill()
@@ -131,7 +138,7 @@ def under_kills(folder: Path, api: str, rng: random.Random) -> Told:
     lost = len(file_ids) - len(read_ledger(manifest.with_name("ledger.db")).outcomes)
     return Told(
         (last.code, lost, twice, bought) == (0, 0, 0, len(file_ids)) and kills == 20,
-        f"{api}, {kills} runs killed after 0.5 to 1.6 s, one left alone",
+        f"{api}, {kills} runs killed 0.5 to 1.6 s after they began to work, one left alone",
         f"exit {last.code}, {len(file_ids)} files, {before} of them bought by the killed runs, {lost} lost, "
         f"{twice} paid twice, {last.summary['adopted']} jobs found again, {last.seconds:.1f} s",
     )
@@ -149,7 +156,7 @@ def side_by_side(folder: Path, api: str) -> Told:
         named = f"pid {first.process.pid} " in second.summary["reason"]
         first.kill()
         third = Run(manifest, env)
-        wait_until(lambda: "run.planned" in third.log_so_far() or third.process.poll() is not None, what="the next")
+        wait_until(partial(has_begun, third), what="the next run to begin")
         took_over_s = monotonic() - third.began
         took_over = third.process.poll() is None
         third.process.send_signal(signal.SIGTERM)

@@ -271,6 +271,19 @@ def test_a_ledger_that_is_taken_away_under_a_run_is_rescued(
     assert_complete(server, ledger)
 
 
+def test_a_ledger_whose_folder_is_moved_away_is_told_as_such(server: ApiServer, manifest: Path) -> None:
+    """Nothing can be saved where there is no folder; it is all in the moved one."""
+    folder, moved = manifest.with_name("folder"), manifest.with_name("moved")
+    started = Run(manifest, environment(server.url, ORCHESTRATOR_CREATES_PER_S="8"), "--ledger", "folder/ledger.db")
+    wait_until(lambda: server.stats().posts >= 3, what="some create calls")
+    folder.rename(moved)
+    ended = started.ended()
+    assert (ended.code, "could not be saved" in ended.summary["reason"]) == (ExitCode.LEDGER, True)
+    moved.rename(folder)
+    assert run(manifest, environment(server.url), "--ledger", "folder/ledger.db").code == ExitCode.OK
+    assert_complete(server, folder / "ledger.db")
+
+
 def test_a_ledger_that_is_gone_is_not_begun_anew(server: ApiServer, manifest: Path) -> None:
     """An empty one would have everything bought again; whoever wants that removes what is left of the old one."""
     assert run(manifest, environment(server.url)).code == ExitCode.OK

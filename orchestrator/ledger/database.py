@@ -154,12 +154,15 @@ class Ledger:
         what = f"{gone}: removed or replaced while this run was using it, so nothing more is sent"
         if gone == self.path:
             rescued = self.path.with_name(f"{self.path.name}.rescued-{os.getpid()}")
-            if not rescued.exists():
-                cursor = self._connection.connection.cursor()
-                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # a log that lies beside another file corrupts it
-                cursor.fetchall()
-                cursor.execute("VACUUM INTO ?", (str(rescued),))
-            what += f"; all that it held is in {rescued.name}: put that in its place"
+            try:
+                if not rescued.exists():
+                    cursor = self._connection.connection.cursor()
+                    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # a log that lies beside another file corrupts it
+                    cursor.fetchall()
+                    cursor.execute("VACUUM INTO ?", (str(rescued),))
+                what += f"; all that it held is in {rescued.name}: put that in its place"
+            except sqlite3.Error as error:
+                what += f", and what it held could not be saved ({error})"
         raise LedgerError(what)
 
     def close(self) -> None:
