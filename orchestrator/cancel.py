@@ -41,6 +41,7 @@ class Cancelled:
 
 def cancel(manifest: Manifest, settings: Settings, path: Path, *, base_url: str | None) -> Cancelled:
     """Cancel the manifest's jobs that are in flight and record it. Raises OrchestratorError."""
+    database.require(path)
     clock = SystemClock()
     base = settings_.checked_base_url(base_url or settings.base_url)
     key = settings_.key_of(settings)

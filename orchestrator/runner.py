@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -50,7 +50,7 @@ class Options:
     deadline: str | None = None
     wait: bool = True
     sandbox: bool = False
-    faults: tuple[str, ...] = ()
+    faults: Mapping[str, float | str] = field(default_factory=dict)
     command: str = "run"
     new: bool = True  #: send the files that were never submitted
     again: planning.Selection | None = None  #: send these files once more
@@ -106,6 +106,9 @@ def run(
     if options.chunk_size is not None:
         manifest = replace(manifest, chunk_size=options.chunk_size)
     path = ledger_path(manifest.path, settings, options.ledger)
+    created = not path.exists()
+    if not options.new:
+        database.require(path)
     run_id = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     holder = {
         "command": f"orchestrator {options.command} (run {run_id})",
@@ -118,6 +121,8 @@ def run(
         database.run_lock(path, lock_name(manifest, rehearsal=options.sandbox), holder) as lock,
         Ledger(path, lock=lock) as ledger,
     ):
+        if created:
+            log.info("ledger.created", path=safe(path.absolute()))
         execution = _Execution(manifest, settings, options, ledger, clock, run_id, base_url, key, deadline_s, watcher)
         return execution.run()
 
@@ -281,9 +286,9 @@ class _Execution:
         if not self.options.sandbox:
             yield self.base_url
             return
-        from orchestrator.sandbox import Sandbox, SandboxOptions, parse_faults
+        from orchestrator.sandbox import Sandbox, SandboxOptions
 
-        sandbox = Sandbox(SandboxOptions(faults=parse_faults(self.options.faults)))
+        sandbox = Sandbox(SandboxOptions(faults=self.options.faults))
         base_url = await sandbox.start()
         log.info(
             "rehearsal.started", note="an embedded sandbox answers; nothing is sent to the API and nothing is billed"
@@ -300,8 +305,12 @@ class _Execution:
             totals = reading.totals(connection, plan.scope, wanted=True, review=review)
             failed_files = reading.failed_files(connection, plan.scope, 5)
             leftover = sum(files for _, files in tally(connection, plan.scope.manifest_id).values())
-            unfinished = max(totals.unfinished, leftover)
-            code, reason = verdict(totals, unfinished, error, self.left.values())
+            unsent = 0 if self.options.new else plan.counts.new
+            unfinished = max(totals.unfinished, leftover) + unsent
+            left = [*self.left.values()]
+            if unsent:
+                left.append(f"{unsent} files were not sent under these rules yet: `orchestrator run` sends them")
+            code, reason = verdict(totals, unfinished, error, left)
             outcomes = totals.outcomes
             summary = Summary(
                 manifest=manifest.name,

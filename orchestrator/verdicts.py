@@ -21,6 +21,7 @@ def accept(
 
     All or nothing. Raises InputError for a file without an outcome, or a type that no rule names.
     """
+    database.require(path)
     types = [rule.type for rule in manifest.config.rules]
     if label is not None and types and label not in types:
         raise InputError(f"--type {label}: no rule of {manifest.path} names it; rules: {', '.join(types)}")

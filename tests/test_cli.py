@@ -58,6 +58,8 @@ def test_without_a_command_it_says_what_there_is(cli: Cli) -> None:
         ["run", "m.yaml", "--chunk-size", "0"],
         ["run", "m.yaml", "--deadline", "soon"],
         ["run", "m.yaml", "--fault", "x=1"],
+        ["run", "m.yaml", "--sandbox", "--fault", "junk"],
+        ["retry", "m.yaml", "--sandbox", "--fault", "hang=2"],
         ["run", "m.yaml", "--base-url", "http://api.example"],
         ["run", "m.yaml", "--base-url", "https://["],
         ["run", "m.yaml", "--ledger", "postgresql://host/db"],
@@ -73,6 +75,37 @@ def test_a_wrong_call_exits_2_and_does_nothing(cli: Cli, call: list[str]) -> Non
     assert done.stderr.strip()
     assert "Traceback" not in done.stderr
     assert {path.name for path in cli.folder.iterdir()} <= {"m.yaml", "ledger.db.letters.lock"}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["status"],
+        ["export"],
+        ["report"],
+        ["diff", "m.yaml"],
+        ["accept", "m.yaml", "--file", "a"],
+        ["cancel", "m.yaml"],
+        ["retry", "m.yaml"],
+        ["retry", "m.yaml", "--dry-run"],
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_ledger_is_named_and_not_made(cli: Cli, call: list[str]) -> None:
+    """Neither it nor its folder: an empty one has nothing to tell."""
+    done = cli(*call, "--ledger", "typo/ledger.db")
+    assert (done.returncode, done.stdout) == (8, "")
+    assert done.stderr.startswith("orchestrator: no ledger at typo/ledger.db; ")
+    assert {path.name for path in cli.folder.iterdir()} == {"m.yaml"}
+
+
+def test_a_run_tells_of_the_ledger_that_it_makes(cli: Cli, serve: Serve) -> None:
+    """Once: with a mistyped path every file would count as new."""
+    cli.use(serve(Classify()))
+    assert "no ledger at new/ledger.db yet" in cli("plan", "m.yaml", "--ledger", "new/ledger.db").stderr
+    assert '"event": "ledger.created"' in cli("run", "m.yaml", "--ledger", "new/ledger.db").stderr
+    assert '"event": "ledger.created"' not in cli("run", "m.yaml", "--ledger", "new/ledger.db").stderr
+    assert cli("plan", "m.yaml", "--ledger", "new/ledger.db").stderr == ""
 
 
 def test_a_wrong_call_says_so_in_json_too(cli: Cli) -> None:

@@ -136,7 +136,7 @@ def test_a_damaged_ledger_is_refused(path: Path, config: Config) -> None:
 
 def test_reading_never_creates(path: Path) -> None:
     """``status`` of a mistyped path says so."""
-    with pytest.raises(LedgerError, match="no ledger here"):
+    with pytest.raises(LedgerError, match="no ledger at"):
         Ledger(path, read_only=True)
     assert not path.exists()
 

@@ -263,3 +263,16 @@ def test_an_outage_is_told_from_a_poison_file() -> None:
     assert not is_outage((1, 1), (0, 0))
     assert is_outage((30, 30), (0, 0))
     assert is_outage((4, 4), (8, 8))
+
+
+def test_a_retry_does_not_call_files_done_that_were_never_sent(cli: Cli, serve: Serve) -> None:
+    """It sends what ended badly; what is new is left to ``run``, and the exit code says that something is left."""
+    api = Moody()
+    cli.use(serve(api))
+    cli("run", "m.yaml")
+    cli.manifest("a", "b", "c", "new")
+    done = cli("retry", "m.yaml", "--json")
+    summary = json.loads(done.stdout)
+    assert (done.returncode, summary["unfinished"], api.bought["new"]) == (3, 1, 0)
+    assert "1 files were not sent" in summary["reason"]
+    assert cli("run", "m.yaml").returncode == 0

@@ -16,6 +16,8 @@ from orchestrator.errors import InputError
 from orchestrator.plaintext import safe
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Connection
 
     from orchestrator.ledger import Ledger
@@ -78,12 +80,17 @@ def run_options(
     sandbox: bool,
     fault: list[str] | None,
 ) -> Options:
-    """What `run` and `retry` have in common."""
+    """What `run` and `retry` have in common. Raises InputError, also where the run would find nothing to do."""
     from orchestrator.runner import Options
 
-    if fault and not sandbox:
-        raise InputError("--fault is for the sandbox: add --sandbox")
-    return Options(ledger, base_url, chunk_size, deadline, not no_wait, sandbox, tuple(fault or ()))
+    faults: Mapping[str, float | str] = {}
+    if fault:
+        if not sandbox:
+            raise InputError("--fault is for the sandbox: add --sandbox")
+        from orchestrator.sandbox import parse_faults
+
+        faults = parse_faults(fault)
+    return Options(ledger, base_url, chunk_size, deadline, not no_wait, sandbox, faults)
 
 
 def load_settings() -> Settings:
@@ -126,6 +133,12 @@ def known_manifests(connection: Connection, path: str | None, *, rehearsal: bool
 
 def print_json(value: Json) -> None:
     print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def tell_of_new_ledger(path: Path) -> None:
+    """A mistyped path would make every file count as new: name it before anything is sent."""
+    if not path.exists():
+        say(f"no ledger at {path} yet: making it")
 
 
 def say(text: str) -> None:

@@ -19,6 +19,7 @@ from orchestrator.cli.app import (
     load_manifest,
     load_settings,
     print_json,
+    tell_of_new_ledger,
 )
 from orchestrator.errors import InputError
 from orchestrator.plaintext import safe
@@ -77,7 +78,9 @@ def adopt(
 
     settings = load_settings()
     logs.configure(settings.log_level if not sys.stderr.isatty() else "WARNING")
-    found = adopts.adopt(load_manifest(manifest, api), settings, find_ledger(manifest, ledger), base_url=base_url)
+    path = find_ledger(manifest, ledger)
+    tell_of_new_ledger(path)
+    found = adopts.adopt(load_manifest(manifest, api), settings, path, base_url=base_url)
     if as_json:
         print_json(found.as_json())
         return

@@ -32,6 +32,7 @@ from orchestrator.cli.app import (
     print_json,
     run_options,
     say,
+    tell_of_new_ledger,
 )
 from orchestrator.errors import ExitCode, ManifestError, OrchestratorError
 from orchestrator.plaintext import safe
@@ -67,7 +68,10 @@ def plan(
     loaded = load_manifest(manifest, api, resolve_secrets=False)
     if chunk_size is not None:
         loaded = replace(loaded, chunk_size=chunk_size)
-    preview = planner.preview(loaded, find_ledger(manifest, ledger), rehearsal=sandbox)
+    path = find_ledger(manifest, ledger)
+    if not path.exists():
+        say(f"no ledger at {path} yet, so every file is new; `orchestrator run` makes it")
+    preview = planner.preview(loaded, path, rehearsal=sandbox)
     if as_json:
         print_json(preview.as_json())
     else:
@@ -129,6 +133,7 @@ def retry(
     """Submit again the files that failed, are missing or were cancelled."""
     from orchestrator import reprocess
 
+    options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
     again = reprocess.selection(
         outcomes=outcome,
         types=label,
@@ -149,7 +154,6 @@ def retry(
             for file_id in found["file_ids"]:
                 print(f"  {safe(file_id)}")
         return
-    options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
     options = replace(options, command="retry", new=False, again=again, config=config, held=held)
     _execute(manifest, api, options, as_json=as_json, quiet=quiet)
 
@@ -190,6 +194,8 @@ def _execute(path: str, api: str | None, options: Options, *, as_json: bool, qui
         on_terminal = sys.stderr.isatty()
         logs.configure("ERROR" if on_terminal or quiet else settings.log_level)
         loaded = load_manifest(path, api)
+        if on_terminal and options.new and not quiet:
+            tell_of_new_ledger(runner.ledger_path(path, settings, options.ledger))
         watcher = screens.watcher(screens.console(sys.stderr)) if on_terminal and not quiet else None
         summary = runner.run(loaded, settings, options, watcher=watcher)
     except OrchestratorError as error:

@@ -71,8 +71,7 @@ class Ledger:
             _refuse_network(path)
             if read_only:
                 write_lock = None
-                if not path.exists():
-                    raise LedgerError(f"{path}: there is no ledger here yet; `orchestrator run` creates it")
+                require(path)
                 if not path.is_file():
                     raise LedgerError(f"{path}: not a plain file")  # opening a pipe would wait for its other end
             else:
@@ -204,6 +203,12 @@ def resolve(location: str) -> Path:
     if Path(location).name in ("", ".."):
         raise SettingsError(f"--ledger {location} is a folder; give a file")
     return Path(location)
+
+
+def require(path: Path) -> None:
+    """Raises LedgerError when nothing is at *path*: for commands to which an empty ledger would be of no use."""
+    if not path.exists():
+        raise LedgerError(f"no ledger at {path}; mend --ledger, or let `orchestrator run` make it")
 
 
 @contextmanager
