@@ -38,9 +38,11 @@ class FollowUp:
         work = self._work
         while True:
             if self._others_idle() and not self.idle:
-                self._looked_at = work.taken_up
+                taken_up = work.taken_up
                 more = await work.writer.write(self._plan_more) if work.stop.sending else 0
                 if more:
                     self._send_again()
+                # Not before: idle while what it finds is being written, the run would end with that unsent.
+                self._looked_at = taken_up
                 work.stop.changed.set()
             await work.clock.sleep(LOOK_S)
