@@ -85,6 +85,8 @@ def export(path: Path | None, form: str, columns: Sequence[str], rows: Iterable[
             rows = ([safe(value) if isinstance(value, str) else value for value in row] for row in rows)
         try:
             return write(sys.stdout, columns, rows)
+        except BrokenPipeError:  # the reader has what it wanted
+            raise
         except OSError as error:
             raise LedgerError(f"standard output: {error.strerror or error}") from error
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:

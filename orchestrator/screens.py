@@ -28,10 +28,17 @@ REHEARSAL = "REHEARSAL: answered by the embedded sandbox; these are not real res
 _STYLES = {"classified": "green", "unmatched": "cyan", "failed": "red", "missing": "red", "cancelled": "yellow"}
 
 
+class _Console(Console):
+    """Rich's, without its way of making exit 1 of a reader that has gone."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console(stream: TextIO) -> Console:
     """A console that fits *stream*: no colour without a terminal or with NO_COLOR."""
     width = None if stream.isatty() else shutil.get_terminal_size((100, 24)).columns
-    return Console(file=stream, width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
+    return _Console(file=stream, width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
 
 
 def plan_view(preview: Preview) -> RenderableType:

@@ -108,12 +108,41 @@ def test_a_run_tells_of_the_ledger_that_it_makes(cli: Cli, serve: Serve) -> None
     assert cli("plan", "m.yaml", "--ledger", "new/ledger.db").stderr == ""
 
 
-def test_a_wrong_call_says_so_in_json_too(cli: Cli) -> None:
-    """A script reads one object however the run ended."""
-    done = cli("run", "nowhere.yaml", "--json")
+@pytest.mark.parametrize(
+    ("call", "code", "reason"),
+    [
+        (["run", "nowhere.yaml"], 2, "nowhere.yaml"),
+        (["run", "m.yaml", "--chunk-size", "501"], 2, "--chunk-size"),
+        (["run", "m.yaml", "--fast"], 2, "--fast"),
+        (["run", "m.yaml", "--sandbox", "--fault", "junk"], 2, "junk"),
+        (["run"], 2, "MANIFEST"),
+        (["retry", "m.yaml", "--outcome", "lost"], 2, "--outcome"),
+        (["retry", "m.yaml"], 8, "no ledger"),
+        (["retry", "m.yaml", "--dry-run"], 8, "no ledger"),
+        (["plan", "nowhere.yaml"], 2, "nowhere.yaml"),
+        (["status"], 8, "no ledger"),
+        (["diff", "m.yaml"], 8, "no ledger"),
+        (["cancel", "m.yaml"], 8, "no ledger"),
+        (["adopt", "m.yaml", "--base-url", "http://api.example"], 2, "https://"),
+        (["export"], 2, "--json"),
+        (["fly"], 2, "fly"),
+    ],
+    ids=str,
+)
+def test_a_wrong_call_says_so_in_json_too(cli: Cli, call: list[str], code: int, reason: str) -> None:
+    """A script reads one object however the call ended; of a run, with the fields that it always has."""
+    done = cli(*call, "--json")
     told = json.loads(done.stdout)
-    assert (done.returncode, told["exit_code"], told["files"]) == (2, 2, 0)
-    assert "nowhere.yaml" in told["reason"]
+    assert (done.returncode, told["exit_code"]) == (code, code)
+    assert reason in told["reason"]
+    assert (told.get("files") == 0) == (call[0] in ("run", "retry"))
+
+
+def test_json_names_each_mistake_of_a_manifest(cli: Cli) -> None:
+    """With line and column as numbers."""
+    (cli.folder / "m.yaml").write_text("version: 1\nname: letters\nspeed: 3\nmode: SLOW\n")
+    told = json.loads(cli("plan", "m.yaml", "--json").stdout)
+    assert {(problem["file"], problem["line"]) for problem in told["problems"]} >= {("m.yaml", 3), ("m.yaml", 4)}
 
 
 def test_another_api_needs_another_ledger(cli: Cli, serve: Serve) -> None:

@@ -7,12 +7,34 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
+from dataclasses import asdict
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import NoReturn, cast
 
-from orchestrator.cli.app import app, say, tell
+import typer
+
+from orchestrator.cli.app import app, print_json, say, tell
 from orchestrator.errors import ExitCode, LedgerError, ManifestError, OrchestratorError
+from orchestrator.models import Json
 from orchestrator.plaintext import safe
+
+#: What a shell shows of a program whose reader has gone (``| head``): no failure, so none of ``ExitCode``.
+READER_LEFT = 128 + signal.SIGPIPE
+
+#: UsageError, click's or Typer's copy of it, which has no public name.
+WrongCall = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+
+
+def _call(arguments: list[str]) -> int:
+    """Carry out the command; its exit code. Typer's own way to do so makes 1, "some files failed", of a closed pipe."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("orchestrator", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return ExitCode.OK
 
 
 def _fail(error: OrchestratorError) -> int:
@@ -20,9 +42,28 @@ def _fail(error: OrchestratorError) -> int:
     if isinstance(error, ManifestError):
         for problem in error.problems:
             tell(safe(problem))
+        _tell_json(error.exit_code, str(error), problems=[asdict(problem) for problem in error.problems])
     else:
         say(str(error))
+        _tell_json(error.exit_code, str(error))
     return int(error.exit_code)
+
+
+def _tell_json(exit_code: int, reason: str, **more: Json) -> None:
+    """With ``--json``, the one object on standard output of a command that has no other to print."""
+    command, *options = sys.argv[1:] or [""]
+    if "--json" not in options:
+        return
+    nothing: dict[str, Json] = {}
+    if command in ("run", "retry"):
+        counts = ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished", "skipped")
+        nothing = {
+            "manifest": None,
+            "run_id": None,
+            **dict.fromkeys((*counts, "jobs_created", "requests", "seconds"), 0),
+        }
+    with suppress(OSError):
+        print_json({**nothing, "exit_code": int(exit_code), "reason": reason, **more})
 
 
 def _crash() -> int:
@@ -31,31 +72,34 @@ def _crash() -> int:
 
     for line in traceback.format_exc().splitlines():
         tell(redactor.text(line.encode("ascii", "backslashreplace").decode()))
-    say("this is a bug; nothing recorded is lost, and running again goes on where this stopped")
+    words = "this is a bug; nothing recorded is lost, and running again goes on where this stopped"
+    say(words)
+    _tell_json(ExitCode.BUG, words)
     return int(ExitCode.BUG)
 
 
 def _interrupted(number: int, _: object) -> NoReturn:
     """A signal to end where no create call can be out; while one can, the runner listens itself."""
-    say(f"stopped by {signal.Signals(number).name}")
-    sys.exit(int(ExitCode.UNFINISHED))
+    sys.exit(f"stopped by {signal.Signals(number).name}")
 
 
 def _written_out(code: int) -> int:
-    """*code*, unless standard output can't be written: its disk is full, or its reader has gone."""
+    """*code*, unless standard output can't be written: its reader has gone, or its disk is full."""
     for stream in (sys.stderr, sys.stdout):
         try:
             stream.flush()
         except OSError as error:
             # The interpreter would try again as it ends, and turn the exit code into one of its own.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            if stream is sys.stdout:
+            if stream is sys.stdout and isinstance(error, BrokenPipeError):
+                code = READER_LEFT
+            elif stream is sys.stdout:
                 code = _fail(LedgerError(f"standard output: {error.strerror or error}"))
     return code
 
 
 def main() -> NoReturn:
-    """The console script: every way out is one of ``ExitCode``."""
+    """The console script: every way out is one of ``ExitCode``, or ``READER_LEFT``."""
     os.umask(0o077)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us: its number must not become another file's
@@ -68,12 +112,20 @@ def main() -> NoReturn:
             signal.signal(number, _interrupted)
     code: int = ExitCode.OK
     try:
-        app()  # ends in SystemExit: 0, 2 for a wrong call, or what a command asked for with typer.Exit
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else ExitCode.OK
+        code = _call(sys.argv[1:])
+    except WrongCall as error:
+        error.show()
+        code = ExitCode.USAGE
+        _tell_json(code, error.format_message())
+    except SystemExit as end:  # a signal
+        code = ExitCode.UNFINISHED
+        say(str(end))
+        _tell_json(code, str(end))
     except OrchestratorError as error:
         code = _fail(error)
+    except BrokenPipeError:
+        code = READER_LEFT
     except Exception as error:  # noqa: BLE001 - the outermost frame: what gets here is a bug, and cron must see 70
-        unwritable = isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC)
-        code = _fail(LedgerError(f"an output can't be written: {error}")) if unwritable else _crash()
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        code = _fail(LedgerError(f"an output can't be written: {error}")) if full else _crash()
     sys.exit(_written_out(int(code)))

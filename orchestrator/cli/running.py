@@ -34,11 +34,10 @@ from orchestrator.cli.app import (
     say,
     tell_of_new_ledger,
 )
-from orchestrator.errors import ExitCode, ManifestError, OrchestratorError
+from orchestrator.errors import ExitCode, ManifestError
 from orchestrator.plaintext import safe
 
 if TYPE_CHECKING:
-    from orchestrator.models import Json
     from orchestrator.runner import Options
 
 
@@ -189,19 +188,14 @@ def _execute(path: str, api: str | None, options: Options, *, as_json: bool, qui
     """Run, show how it went, and exit with its code."""
     from orchestrator import logs, runner, screens
 
-    try:
-        settings = load_settings()
-        on_terminal = sys.stderr.isatty()
-        logs.configure("ERROR" if on_terminal or quiet else settings.log_level)
-        loaded = load_manifest(path, api)
-        if on_terminal and options.new and not quiet:
-            tell_of_new_ledger(runner.ledger_path(path, settings, options.ledger))
-        watcher = screens.watcher(screens.console(sys.stderr)) if on_terminal and not quiet else None
-        summary = runner.run(loaded, settings, options, watcher=watcher)
-    except OrchestratorError as error:
-        if as_json:
-            print_json(_no_summary(path, error))
-        raise
+    settings = load_settings()
+    on_terminal = sys.stderr.isatty()
+    logs.configure("ERROR" if on_terminal or quiet else settings.log_level)
+    loaded = load_manifest(path, api)
+    if on_terminal and options.new and not quiet:
+        tell_of_new_ledger(runner.ledger_path(path, settings, options.ledger))
+    watcher = screens.watcher(screens.console(sys.stderr)) if on_terminal and not quiet else None
+    summary = runner.run(loaded, settings, options, watcher=watcher)
     if as_json:
         print_json(summary.as_json())
     elif not quiet:
@@ -210,16 +204,3 @@ def _execute(path: str, api: str | None, options: Options, *, as_json: bool, qui
     if summary.exit_code > ExitCode.SOME_FAILED and (as_json or quiet):
         say(summary.reason)
     raise typer.Exit(summary.exit_code)
-
-
-def _no_summary(path: str, error: OrchestratorError) -> dict[str, Json]:
-    """What ``--json`` prints of a run that did not begin."""
-    counts = ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished", "skipped")
-    names = (*counts, "jobs_created", "requests", "seconds")
-    return {
-        "manifest": path,
-        "run_id": None,
-        **dict.fromkeys(names, 0),
-        "exit_code": int(error.exit_code),
-        "reason": str(error),
-    }
