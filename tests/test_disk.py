@@ -115,7 +115,7 @@ def test_a_full_disk_stops_the_run_until_there_is_space(server: ApiServer, manif
 
 
 def test_a_disk_that_became_read_only_stops_the_run(server: ApiServer, manifest: Path) -> None:
-    """As a failing disk is remounted by the kernel: exit 8, nothing sent."""
+    """As a failing disk is remounted by the kernel: exit 8, nothing sent; what is there can be looked at."""
     with small_disk(manifest.with_name("disk"), 8192) as disk:
         assert run(manifest, environment(server.url), "--ledger", str(disk / "ledger.db")).code == ExitCode.OK
         posts = server.stats().posts
@@ -124,6 +124,9 @@ def test_a_disk_that_became_read_only_stops_the_run(server: ApiServer, manifest:
         ended = run(manifest, environment(server.url), "--ledger", str(disk / "ledger.db"))
         assert (ended.code, server.stats().posts) == (ExitCode.LEDGER, posts)
         assert "Read-only file system" in ended.summary["reason"]
+        for look in ("status", "export"):
+            looked = subprocess.run([*ORCHESTRATOR, look, "--ledger", str(disk / "ledger.db")], check=False)
+            assert looked.returncode == ExitCode.OK
 
 
 @pytest.mark.skipif(AS_ROOT, reason="root may write anywhere")

@@ -88,7 +88,7 @@ class Ledger:
                 self._held += [lock] if lock else []
         except OSError as error:
             raise LedgerError(f"{path}: {error.strerror}") from error
-        self._open(path, f"file:{_uri_path(path)}?mode={'ro' if read_only else 'rw'}", write_lock)
+        self._open(path, f"file:{_uri_path(path)}?{_read_only_mode(path) if read_only else 'mode=rw'}", write_lock)
 
     _held: Sequence[Held] = ()
 
@@ -103,7 +103,7 @@ class Ledger:
         self.path = path
         self._write_lock = write_lock
         self._one_thread = threading.Lock()
-        read_only = uri.endswith("?mode=ro")
+        read_only = "?mode=ro" in uri
         self._engine = create_engine(
             "sqlite://",
             poolclass=StaticPool,
@@ -291,6 +291,13 @@ def _refuse_network(path: Path) -> None:
         raise LedgerError(f"{path}: on a network file system ({kind}), where SQLite can lose data; use a local disk")
 
 
+def _read_only_mode(path: Path) -> str:
+    """How to open *path* for reading: SQLite reads a WAL ledger where it can write nothing only if told none can."""
+    writable = os.access(path.absolute().parent, os.W_OK, effective_ids=True)
+    # What a killed run left in the WAL would be passed over: then SQLite must find its own way, or fail.
+    return "mode=ro" if writable or path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
+
+
 def _uri_path(path: Path) -> str:
     return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
@@ -335,6 +342,11 @@ def _translated(path: Path) -> Iterator[None]:
         cause = error.__cause__ or error
         if isinstance(cause, (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError)):
             raise
-        raise LedgerError(f"{path}: {cause}") from error
+        raise LedgerError(_words(path, cause)) from error
     except sqlite3.Error as error:
-        raise LedgerError(f"{path}: {error}") from error
+        raise LedgerError(_words(path, error)) from error
+
+
+def _words(path: Path, error: BaseException) -> str:
+    hint = "unable to open" in str(error) and not os.access(path.absolute().parent, os.W_OK, effective_ids=True)
+    return f"{path}: {error}" + ("; nothing can be written here: copy it and its -wal file elsewhere" if hint else "")
