@@ -1,4 +1,4 @@
-"""Text from outside made harmless for a terminal: no escape, no line break, no invisible or direction-changing mark."""
+"""Words fit to show: text from outside made harmless for a terminal (no escape, line break, hidden mark); plurals."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import re
 
 #: C0, DEL, C1, zero-width, bidirectional controls, line separators, byte order mark, and half characters.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 file``, ``2,000 files``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def safe(text: object, most: int | None = None) -> str:

@@ -1,29 +1,25 @@
-"""What a person sees: tables for plan, status and summary, and the live display. Rich is imported only here."""
+"""What a person sees of what stands still: tables for plan, status, summary and diff."""
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Sequence
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.engine import Work
 from orchestrator.errors import ExitCode
-from orchestrator.models import GOOD, Json
+from orchestrator.models import Json
 from orchestrator.plaintext import safe
 from orchestrator.planner import Preview
-from orchestrator.runner import Plan, Watcher
 from orchestrator.summary import Summary
 
 REHEARSAL = "REHEARSAL: answered by the embedded sandbox; these are not real results and nothing was billed"
+
+#: How many failed files a screen names; all are in an export.
+MOST_FAILED = 5
 
 _STYLES = {"classified": "green", "unmatched": "cyan", "failed": "red", "missing": "red", "cancelled": "yellow"}
 
@@ -95,19 +91,15 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
         parts.append(failed_table(summary.failed_files))
     parts.append(Text(f"exit {summary.exit_code}: {safe(summary.reason)}", style="bold"))
     if hint := _next_step(summary, again):
-        parts.append(Text(hint))
+        parts.append(Text(hint, no_wrap=True, overflow="ignore"))  # one line each, to be copied
     return Group(*parts)
 
 
-def failed_table(failed: Sequence[dict[str, str]]) -> Table:
-    """File ID, outcome and the API's words of each."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("failed file", overflow="fold")
-    table.add_column("outcome")
-    table.add_column("the API's words", overflow="fold")
-    for file in failed:
-        table.add_row(safe(file["file_id"]), file["outcome"], safe(file["error"], 200))
-    return table
+def failed_table(failed: Sequence[dict[str, str]]) -> RenderableType:
+    """File ID, outcome and the API's words of each; the ID unbroken, to be copied."""
+    title = f"the first {len(failed)} failed files" if len(failed) >= MOST_FAILED else "failed files"
+    lines = [f"  {safe(file['file_id'])}  {file['outcome']}: {safe(file['error'], 200)}" for file in failed]
+    return Group(Text(title, style="bold"), *map(Text, lines))
 
 
 def _next_step(summary: Summary, again: str) -> str:
@@ -129,13 +121,15 @@ def status_view(states: Sequence[dict[str, Json]]) -> RenderableType:
             parts.append(Text(REHEARSAL, style="bold yellow"))
         parts.append(Text(f"{safe(state['manifest'])} at {safe(state['api'])}", style="bold"))
         table = _pairs()
-        for name in ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished", "review"):
+        for name in ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished"):
             if state[name] or name == "files":
                 table.add_row(Text(name, style=_STYLES.get(name, "")), f"{state[name]:,}", "")
         for label, files in list(state["types"].items())[:20]:
             table.add_row(Text(f"  {safe(label, 50)}", style="dim"), f"{files:,}", "")
+        if state["review"]:
+            table.add_row("to review", f"{state['review']:,}", "")
         for name, job in state["open"].items():
-            oldest = f", oldest {job['oldest']}" if job["oldest"] else ""
+            oldest = f", the oldest since {job['oldest'][:19].replace('T', ' ')} UTC" if job["oldest"] else ""
             table.add_row(f"jobs {name}", f"{job['jobs']:,}", f"{job['files']:,} files{oldest}")
         if state["spent"]["jobs_billed"]:
             untold = f"{state['spent']['jobs_untold']:,} jobs not yet billed" if state["spent"]["jobs_untold"] else ""
@@ -159,12 +153,13 @@ def status_view(states: Sequence[dict[str, Json]]) -> RenderableType:
 
 def _runs_table(runs: Sequence[dict[str, Json]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("latest runs", "command", "started", "exit", "reason"):
-        table.add_column(column, overflow="fold")
+    for column in ("latest runs", "command", "exit"):
+        table.add_column(column, overflow="fold", no_wrap=True)
+    table.add_column("reason", overflow="fold")
     for run in runs:
         exit_code = "-" if run["exit_code"] is None else str(run["exit_code"])
         reason = (run["summary"] or {}).get("reason", "under way, or killed")
-        table.add_row(run["id"], run["command"], run["started_at"][:19], exit_code, safe(reason, 120))
+        table.add_row(run["id"], run["command"], exit_code, safe(reason, 120))  # when it began is in its id
     return table
 
 
@@ -198,48 +193,3 @@ def _pairs() -> Table:
     table.add_column(justify="right")
     table.add_column(overflow="fold", style="dim")
     return table
-
-
-def watcher(out: Console) -> Watcher:
-    """Shows a run under way on *out*."""
-    return partial(_live, out)
-
-
-async def _live(out: Console, work: Work, plan: Plan) -> AsyncIterator[None]:
-    began = work.clock.monotonic()
-    planned = plan.counts.new + plan.counts.in_flight
-
-    def view() -> RenderableType:
-        progress = work.progress
-        done = sum(progress.outcomes.values())
-        bad = sum(files for outcome, files in progress.outcomes.items() if outcome not in GOOD)
-        passed = max(work.clock.monotonic() - began, 0.001)
-        rate = done / passed
-        eta = f"{(planned - done) / rate:,.0f} s left" if rate and done < planned else ""
-        line = (
-            f"{done:,}/{planned:,} files  {bad:,} failed  {progress.created:,} jobs created  {rate:,.1f} files/s  {eta}"
-        )
-        parts: list[RenderableType] = [
-            ProgressBar(total=max(planned, 1), completed=done),
-            Text(line, overflow="ellipsis"),
-        ]
-        if work.api.limiters.creates.refused:
-            parts.append(Text(f"create limit found: {work.api.limiters.creates.rate_per_s:.2f} calls/s", style="dim"))
-        if progress.warning:
-            parts.append(Text(safe(progress.warning), style="yellow", overflow="ellipsis", no_wrap=True))
-        return Group(*parts)
-
-    with Live(view(), console=out, refresh_per_second=4, auto_refresh=False, transient=True) as shown:
-
-        async def refresh() -> None:
-            while True:
-                await work.clock.sleep(0.25)
-                shown.update(view(), refresh=True)
-
-        task = asyncio.create_task(refresh())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task

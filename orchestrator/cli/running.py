@@ -186,15 +186,16 @@ def _announce(base_url: str) -> None:
 
 def _execute(path: str, api: str | None, options: Options, *, as_json: bool, quiet: bool) -> NoReturn:
     """Run, show how it went, and exit with its code."""
-    from orchestrator import logs, runner, screens
+    from orchestrator import live, logs, runner, screens
 
     settings = load_settings()
-    on_terminal = sys.stderr.isatty()
+    screen = screens.console(sys.stderr)
+    on_terminal = screen.is_terminal and not screen.is_dumb_terminal
     logs.configure("ERROR" if on_terminal or quiet else settings.log_level)
     loaded = load_manifest(path, api)
     if on_terminal and options.new and not quiet:
         tell_of_new_ledger(runner.ledger_path(path, settings, options.ledger))
-    watcher = screens.watcher(screens.console(sys.stderr)) if on_terminal and not quiet else None
+    watcher = live.watcher(screen) if on_terminal and not quiet else None
     summary = runner.run(loaded, settings, options, watcher=watcher)
     if as_json:
         print_json(summary.as_json())
