@@ -43,6 +43,7 @@ class ExitCode(IntEnum):
     LEDGER = 8  #: the ledger or an output can't be read or written
     CONTRACT = 9  #: the API answered against its contract
     BUG = 70  #: a bug in this program
+    READER_LEFT = 141  #: whoever read the output left early (``| head``): what a shell shows of any such program
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -19,9 +19,6 @@ from orchestrator.errors import ExitCode, LedgerError, ManifestError, Orchestrat
 from orchestrator.models import Json
 from orchestrator.plaintext import safe
 
-#: What a shell shows of a program whose reader has gone (``| head``): no failure, so none of ``ExitCode``.
-READER_LEFT = 128 + signal.SIGPIPE
-
 #: UsageError, click's or Typer's copy of it, which has no public name.
 WrongCall = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
@@ -92,14 +89,14 @@ def _written_out(code: int) -> int:
             # The interpreter would try again as it ends, and turn the exit code into one of its own.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             if stream is sys.stdout and isinstance(error, BrokenPipeError):
-                code = READER_LEFT
+                code = ExitCode.READER_LEFT
             elif stream is sys.stdout:
                 code = _fail(LedgerError(f"standard output: {error.strerror or error}"))
     return code
 
 
 def main() -> NoReturn:
-    """The console script: every way out is one of ``ExitCode``, or ``READER_LEFT``."""
+    """The console script: every way out is one of ``ExitCode``."""
     os.umask(0o077)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us: its number must not become another file's
@@ -124,7 +121,7 @@ def main() -> NoReturn:
     except OrchestratorError as error:
         code = _fail(error)
     except BrokenPipeError:
-        code = READER_LEFT
+        code = ExitCode.READER_LEFT
     except Exception as error:  # noqa: BLE001 - the outermost frame: what gets here is a bug, and cron must see 70
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         code = _fail(LedgerError(f"an output can't be written: {error}")) if full else _crash()
