@@ -26,6 +26,7 @@ from orchestrator.logs import redactor
 from orchestrator.manifest import Manifest
 from orchestrator.models import TERMINAL, JobResults, Json, RemoteJob
 from orchestrator.pipeline import connect
+from orchestrator.plaintext import counted
 from orchestrator.poller import record
 from orchestrator.settings import Settings
 
@@ -84,7 +85,9 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
 
         adopted = asyncio.run(go())
         with ledger.transaction() as connection:
-            runs.finish(connection, run_id, exit_code=int(ExitCode.OK), summary=adopted.as_json(), at=at)
+            reason = f"{counted(adopted.jobs_adopted, 'job')} adopted with {counted(adopted.files_adopted, 'file')}"
+            summary = {**adopted.as_json(), "reason": reason}
+            runs.finish(connection, run_id, exit_code=int(ExitCode.OK), summary=summary, at=at)
     return adopted
 
 

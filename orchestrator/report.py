@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from orchestrator.models import GOOD, Json, Outcome
-from orchestrator.plaintext import safe
+from orchestrator.plaintext import counted, safe
+
+#: How many failed files, and files to review, a page lists.
+MOST_ROWS = 200
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#1c2733;background:#fff}
@@ -16,6 +19,7 @@ h1{font-size:1.5rem;margin:0 0 .25rem}h2{font-size:1.1rem;margin:2rem 0 .5rem}p{
 table{border-collapse:collapse;max-width:100%;margin:.5rem 0}
 th,td{text-align:left;padding:.3rem 2rem .3rem 0;border-bottom:1px solid #e3e8ee;vertical-align:top;
 overflow-wrap:anywhere}
+th,td:nth-child(2){overflow-wrap:normal}@media (max-width:40rem){th,td{padding-right:.8rem}}
 th{font-weight:600;color:#4b5b6b}td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .bar{display:flex;height:.9rem;border-radius:.45rem;overflow:hidden;background:#e3e8ee;margin:.75rem 0}
 .bar span{display:block;height:100%}.good{background:#2f9e6e}.plain{background:#5b8def}.bad{background:#d64545}
@@ -33,7 +37,7 @@ def page(states: Sequence[dict[str, Json]], review: Sequence[Sequence[Json]], *,
     policy = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     body = "".join(_manifest(state) for state in states) or "<p>The ledger has no manifest yet.</p>"
     if review:
-        body += "<h2>For a person to look at</h2>" + _table(("file", "type", "confidence", "why"), review)
+        body += _heading("For a person to look at", len(review)) + _table(("file", "type", "confidence", "why"), review)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'sha256-{policy}'\">"
@@ -48,7 +52,7 @@ def _manifest(state: dict[str, Json]) -> str:
     parts = [f"<h2>{_text(state['manifest'])}</h2>"]
     if state["rehearsal"]:
         parts.append('<p class="rehearsal">A rehearsal: answered by the embedded sandbox, not real results.</p>')
-    parts.append(f"<p>{state['files']:,} files at {_text(state['api'])}</p>{_bar(state)}")
+    parts.append(f"<p>{counted(state['files'], 'file')} at {_text(state['api'])}</p>{_bar(state)}")
     parts.append(_table(("outcome", "files"), [(name, files) for name, files in counts if files]))
     if state["types"]:
         parts.append(_table(("type", "files"), list(state["types"].items())))
@@ -57,13 +61,23 @@ def _manifest(state: dict[str, Json]) -> str:
         parts.append("<h2>Needs a decision</h2>" + _table(("chunk", "what", "why"), rows))
     if state["failed_files"]:
         rows = [(found["file_id"], found["outcome"], found["error"]) for found in state["failed_files"]]
-        parts.append("<h2>Failed files</h2>" + _table(("file", "outcome", "the API's words"), rows))
+        parts.append(_heading("Failed files", len(rows)) + _table(("file", "outcome", "the API's words"), rows))
     runs = [
-        (run["id"], run["command"], run["started_at"][:19], run["exit_code"], (run["summary"] or {}).get("reason"))
+        (
+            run["id"],
+            run["command"],
+            run["exit_code"],
+            (run["summary"] or {"reason": "under way, or killed"}).get("reason"),
+        )
         for run in state["runs"]
     ]
-    parts.append("<h2>Latest runs</h2>" + _table(("run", "command", "started", "exit", "reason"), runs))
+    parts.append("<h2>Latest runs</h2>" + _table(("run", "command", "exit", "reason"), runs))
     return "".join(parts)
+
+
+def _heading(title: str, rows: int) -> str:
+    """A long list is cut, and then says so."""
+    return f"<h2>{title}{f', the first {rows}: all are in an export' if rows >= MOST_ROWS else ''}</h2>"
 
 
 def _bar(state: dict[str, Json]) -> str:

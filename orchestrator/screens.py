@@ -12,7 +12,7 @@ from rich.text import Text
 
 from orchestrator.errors import ExitCode
 from orchestrator.models import Json
-from orchestrator.plaintext import safe
+from orchestrator.plaintext import counted, safe
 from orchestrator.planner import Preview
 from orchestrator.summary import Summary
 
@@ -81,8 +81,9 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
     parts.append(counts)
     parts.append(
         Text(
-            f"{summary.jobs_created:,} jobs created, {summary.skipped:,} files had an outcome before, "
-            f"{summary.requests:,} requests, {summary.seconds:,.1f} s"
+            f"{counted(summary.jobs_created, 'job')} created, "
+            f"{counted(summary.skipped, 'file')} had an outcome before, "
+            f"{counted(summary.requests, 'request')}, {summary.seconds:,.1f} s"
         )
     )
     if summary.credits is not None:
@@ -127,12 +128,16 @@ def status_view(states: Sequence[dict[str, Json]]) -> RenderableType:
         for label, files in list(state["types"].items())[:20]:
             table.add_row(Text(f"  {safe(label, 50)}", style="dim"), f"{files:,}", "")
         if state["review"]:
-            table.add_row("to review", f"{state['review']:,}", "")
+            table.add_row("to review", f"{state['review']:,}", "`orchestrator export --review` lists them")
         for name, job in state["open"].items():
             oldest = f", the oldest since {job['oldest'][:19].replace('T', ' ')} UTC" if job["oldest"] else ""
-            table.add_row(f"jobs {name}", f"{job['jobs']:,}", f"{job['files']:,} files{oldest}")
+            table.add_row(f"jobs {name}", f"{job['jobs']:,}", f"{counted(job['files'], 'file')}{oldest}")
         if state["spent"]["jobs_billed"]:
-            untold = f"{state['spent']['jobs_untold']:,} jobs not yet billed" if state["spent"]["jobs_untold"] else ""
+            untold = (
+                f"{counted(state['spent']['jobs_untold'], 'job')} not yet billed"
+                if state["spent"]["jobs_untold"]
+                else ""
+            )
             table.add_row("credits", f"{state['spent']['credits']:,g}", untold)
         parts.append(table)
         parts += [
@@ -158,7 +163,7 @@ def _runs_table(runs: Sequence[dict[str, Json]]) -> Table:
     table.add_column("reason", overflow="fold")
     for run in runs:
         exit_code = "-" if run["exit_code"] is None else str(run["exit_code"])
-        reason = (run["summary"] or {}).get("reason", "under way, or killed")
+        reason = (run["summary"] or {"reason": "under way, or killed"}).get("reason", "")
         table.add_row(run["id"], run["command"], exit_code, safe(reason, 120))  # when it began is in its id
     return table
 
@@ -173,7 +178,7 @@ def diff_view(found: dict[str, Json]) -> RenderableType:
         totals.add_row(
             safe(row["label"], 60), f"{row['before']:,}", f"{row['after']:,}", f"{change:+,}" if change else ""
         )
-    lines = [f"{found['new_files']:,} new files, {found['new_failures']:,} new failures"]
+    lines = [f"{counted(found['new_files'], 'new file')}, {counted(found['new_failures'], 'new failure')}"]
     lines += [
         f"{flow['files']:,} flipped: {safe(flow['before'], 60)} -> {safe(flow['after'], 60)}, "
         f"such as {safe(flow['example'])}"

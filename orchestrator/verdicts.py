@@ -11,6 +11,7 @@ from orchestrator.errors import ExitCode, InputError
 from orchestrator.ledger import Ledger, database, planning, runs, verdicts
 from orchestrator.manifest import Manifest
 from orchestrator.models import GOOD
+from orchestrator.plaintext import counted
 from orchestrator.runner import lock_name
 
 
@@ -51,6 +52,6 @@ def accept(
             accepted[file_id] = None if unmatched else label or given
             verdicts.accept(connection, scope, file_id, accepted[file_id], run_id=run_id, at=at)
         runs.finish(
-            connection, run_id, exit_code=int(ExitCode.OK), summary={"reason": f"{len(accepted)} verdicts"}, at=at
+            connection, run_id, exit_code=int(ExitCode.OK), summary={"reason": counted(len(accepted), "verdict")}, at=at
         )
     return accepted

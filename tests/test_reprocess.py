@@ -201,6 +201,9 @@ def test_a_persons_verdict_counts_and_stays(cli: Cli, api: Moody) -> None:
     assert cli("retry", "m.yaml", "--below-confidence", "0.5").returncode == 0
     assert api.bought == {"a": 1, "b": 1, "c": 1}
     assert next((r["type"], r["confidence"]) for r in cli.exported() if r["file_id"] == "b") == ("receipt", 1.0)
+    state = cli.state()
+    assert state["spent"]["jobs_billed"] == 0  # a verdict is no job of the API's
+    assert "1 verdict" in [run["summary"]["reason"] for run in state["runs"]]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from orchestrator.cli.app import (
     tell_of_new_ledger,
 )
 from orchestrator.errors import InputError
-from orchestrator.plaintext import safe
+from orchestrator.plaintext import counted, safe
 
 
 @app.command()
@@ -59,7 +59,9 @@ def cancel(
     if as_json:
         print_json(found.as_json())
         return
-    print(f"{found.in_flight:,} jobs in flight: {found.cancelled:,} cancelled, {found.ended_before:,} had ended")
+    print(
+        f"{counted(found.in_flight, 'job')} in flight: {found.cancelled:,} cancelled, {found.ended_before:,} had ended"
+    )
     if found.cannot:
         print(f"{found.cannot:,} are v1 jobs, which can't be cancelled: v1 has no such call; a run collects them")
 
@@ -84,7 +86,9 @@ def adopt(
     if as_json:
         print_json(found.as_json())
         return
-    print(f"{found.jobs_listed:,} jobs listed, {found.jobs_alike:,} of this manifest's config were not in the ledger")
-    print(f"{found.jobs_adopted:,} jobs adopted with {found.files_adopted:,} files")
+    print(
+        f"{counted(found.jobs_listed, 'job')} listed, {found.jobs_alike:,} of this manifest's config were not in the ledger"
+    )
+    print(f"{counted(found.jobs_adopted, 'job')} adopted with {counted(found.files_adopted, 'file')}")
     if found.jobs_running:
         print(f"{found.jobs_running:,} have not ended: run adopt again later, before the next run")

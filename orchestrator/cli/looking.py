@@ -103,12 +103,12 @@ def report(
         if output is not None:
             exports.refuse_sources(output, *opened.files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
-        states = [state_of(connection, row, most_failed=200, most_runs=20) for row in rows]
+        states = [state_of(connection, row, most_failed=reports.MOST_ROWS, most_runs=20) for row in rows]
         columns = [reading.COLUMNS.index(name) for name in ("file_id", "type", "confidence", "review")]
         results = reading.export_rows(connection, [row.id for row in rows])
         flagged = (tuple(row[at] for at in columns) for row in results if row[columns[-1]])
         at = SystemClock().now().isoformat(timespec="seconds")
-        page = reports.page(states, list(islice(flagged, 200)), ledger=str(opened.path), at=at)
+        page = reports.page(states, list(islice(flagged, reports.MOST_ROWS)), ledger=str(opened.path), at=at)
     if output is None:
         print(page, end="")
         return

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from sqlalchemy import Connection, text
 
 from orchestrator.ledger.jobs import Shard
+from orchestrator.ledger.verdicts import PERSON
 from orchestrator.models import Json
 
 
@@ -37,9 +38,9 @@ def spent(connection: Connection, manifest_id: int) -> dict[str, Json]:
         text(
             "SELECT coalesce(sum(credits), 0) AS credits, count(credits) AS jobs, "
             "count(job_id) - count(credits) AS untold "
-            "FROM jobs WHERE manifest_id = :manifest_id"
+            "FROM jobs WHERE manifest_id = :manifest_id AND api <> :person"
         ),
-        {"manifest_id": manifest_id},
+        {"manifest_id": manifest_id, "person": PERSON},
     ).one()
     return {"credits": row.credits, "jobs_billed": row.jobs, "jobs_untold": row.untold}
 
