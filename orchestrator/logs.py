@@ -68,6 +68,12 @@ class _Filtered:
             self._stream.flush()
 
 
+def _in_order(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """When, how bad and what first: for the eye, and for a pattern that is to match them in one go."""
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
+    return {**first, **event}
+
+
 def configure(level: str, *, stream: TextIO | None = None, quiet: bool = False) -> None:
     """Log lines of *level* and above go to *stream* (stderr) as JSON; with *quiet* only errors do.
 
@@ -84,6 +90,7 @@ def configure(level: str, *, stream: TextIO | None = None, quiet: bool = False) 
                 structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
             ),
             redactor,
+            _in_order,
             structlog.processors.JSONRenderer(ensure_ascii=True, default=repr),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(least),

@@ -118,6 +118,8 @@ def status_view(states: Sequence[dict[str, Json]]) -> RenderableType:
     """Every manifest of a ledger."""
     parts: list[RenderableType] = []
     for state in states:
+        if parts:
+            parts.append(Text())
         if state["rehearsal"]:
             parts.append(Text(REHEARSAL, style="bold yellow"))
         parts.append(Text(f"{safe(state['manifest'])} at {safe(state['api'])}", style="bold"))
@@ -152,7 +154,6 @@ def status_view(states: Sequence[dict[str, Json]]) -> RenderableType:
             parts.append(failed_table(state["failed_files"]))
         if state["runs"]:
             parts.append(_runs_table(state["runs"]))
-        parts.append(Text())
     return Group(*parts)
 
 

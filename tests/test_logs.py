@@ -44,11 +44,12 @@ def lines(out: io.StringIO) -> list[dict[str, object]]:
 
 
 def test_a_line_is_one_json_object(out: io.StringIO) -> None:
-    """With its event, level and time in UTC."""
+    """With its time in UTC, level and event, in that order, so that a pattern can match them."""
     structlog.get_logger().info("job.submitted", chunk_id=7)
     (line,) = lines(out)
     assert (line["event"], line["level"], line["chunk_id"]) == ("job.submitted", "info", 7)
     assert str(line["timestamp"]).endswith("Z")
+    assert list(line)[:3] == ["timestamp", "level", "event"]
 
 
 @given(st.text(st.characters()))

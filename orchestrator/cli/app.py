@@ -39,7 +39,7 @@ app = typer.Typer(
 
 ManifestArgument = Annotated[str, typer.Argument(metavar="MANIFEST", help="The YAML manifest.")]
 MaybeManifest = Annotated[
-    str | None, typer.Argument(metavar="[MANIFEST]", help="The YAML manifest; default: all in the ledger.")
+    str | None, typer.Argument(metavar="MANIFEST", help="The YAML manifest; default: all in the ledger.")
 ]
 LedgerOption = Annotated[
     str | None, typer.Option("--ledger", metavar="PATH", help="The ledger. Default: ledger.db beside the manifest.")
@@ -47,7 +47,8 @@ LedgerOption = Annotated[
 ApiOption = Annotated[str | None, typer.Option("--api", metavar="v1|v2", help="API version, over the manifest's.")]
 BaseUrlOption = Annotated[str | None, typer.Option("--base-url", metavar="URL", help="Over LLAMA_CLOUD_BASE_URL.")]
 ChunkSizeOption = Annotated[
-    int | None, typer.Option("--chunk-size", min=1, max=500, help="Files per create call, over the manifest's.")
+    int | None,
+    typer.Option("--chunk-size", metavar="N", min=1, max=500, help="Files per create call, over the manifest's."),
 ]
 DeadlineOption = Annotated[
     str | None, typer.Option("--deadline", metavar="2h", help="Stop after this long (exit 3); run again to go on.")

@@ -28,8 +28,10 @@ from orchestrator.plaintext import counted, safe
 @app.command()
 def accept(
     manifest: ManifestArgument,
-    file: Annotated[list[str], typer.Option(help="The file ID; repeatable.")],
-    label: Annotated[str | None, typer.Option("--type", help="What it is; default: what the API said.")] = None,
+    file: Annotated[list[str], typer.Option(metavar="ID", help="The file ID; repeatable.")],
+    label: Annotated[
+        str | None, typer.Option("--type", metavar="TYPE", help="What it is; default: what the API said.")
+    ] = None,
     unmatched: Annotated[bool, typer.Option("--unmatched", help="It is of none of the types.")] = False,
     ledger: LedgerOption = None,
     sandbox: RehearsalOption = False,
@@ -50,7 +52,7 @@ def accept(
 def cancel(
     manifest: ManifestArgument, ledger: LedgerOption = None, base_url: BaseUrlOption = None, as_json: JsonOption = False
 ) -> None:
-    """Cancel what is in flight, where the API can (v2); nothing is marked failed."""
+    """Cancel what is in flight, where the API can (v2). Nothing is marked failed."""
     from orchestrator import cancel as cancels
 
     found = cancels.cancel(
@@ -74,7 +76,7 @@ def adopt(
     base_url: BaseUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Record outcomes of jobs that the API has and the ledger does not: after a lost ledger, or an earlier script."""
+    """Record jobs that only the API knows of. After a lost ledger, or an earlier script."""
     from orchestrator import adopt as adopts
     from orchestrator import logs
 
@@ -86,9 +88,8 @@ def adopt(
     if as_json:
         print_json(found.as_json())
         return
-    print(
-        f"{counted(found.jobs_listed, 'job')} listed, {found.jobs_alike:,} of this manifest's config were not in the ledger"
-    )
+    listed = counted(found.jobs_listed, "job")
+    print(f"{listed} listed, {found.jobs_alike:,} of this manifest's config were not in the ledger")
     print(f"{counted(found.jobs_adopted, 'job')} adopted with {counted(found.files_adopted, 'file')}")
     if found.jobs_running:
         print(f"{found.jobs_running:,} have not ended: run adopt again later, before the next run")

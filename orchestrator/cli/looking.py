@@ -92,7 +92,7 @@ def report(
     ] = None,
     sandbox: RehearsalOption = False,
 ) -> None:
-    """Write one self-contained page: totals, failed files, what to review, latest runs."""
+    """Write one self-contained page. Totals, failed files, what to review, latest runs."""
     from orchestrator import export as exports
     from orchestrator import report as reports
     from orchestrator.clock import SystemClock
@@ -124,7 +124,7 @@ def doctor(
     base_url: BaseUrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at settings, ledger, key, clock and reachability: each good, or what to do."""
+    """See whether all is ready for a run. Settings, ledger, key, clock, reachability: each good, or what to do."""
     from orchestrator import doctor as doctors
 
     findings = []
@@ -142,13 +142,13 @@ def doctor(
 @app.command()
 def diff(
     manifest: ManifestArgument,
-    run_a: Annotated[str | None, typer.Argument(metavar="[RUN_A", help="Default: the latest two runs.")] = None,
-    run_b: Annotated[str | None, typer.Argument(metavar="RUN_B]")] = None,
+    run_a: Annotated[str | None, typer.Argument(metavar="RUN_A", help="Default: the latest two runs.")] = None,
+    run_b: Annotated[str | None, typer.Argument(metavar="RUN_B")] = None,
     ledger: LedgerOption = None,
     sandbox: RehearsalOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what changed from one run to another: types, flipped files, new failures, confidence."""
+    """Show what changed from one run to another. Types, flipped files, new failures, confidence."""
     from orchestrator import diff as diffs
     from orchestrator import screens
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def validate(manifest: ManifestArgument, api: ApiOption = None) -> None:
-    """Check a manifest offline; every mistake as FILE:LINE:COL: message."""
+    """Check a manifest offline. Every mistake is named as FILE:LINE:COL: message."""
     from orchestrator import manifest as manifests
 
     found, problems = manifests.check(manifest, environ=os.environ, api=checked_api(api))
@@ -92,7 +92,7 @@ def run(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Make the ledger agree with the manifest: submit what is new, collect what is in flight."""
+    """Make the ledger agree with the manifest. Submits what is new, collects what is in flight."""
     options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
     if retry_failed:
         from orchestrator.ledger.planning import Selection
@@ -129,7 +129,7 @@ def retry(
     held: Annotated[bool, typer.Option("--held", help="Also send the held chunks again: you made sure.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent and its ceiling.")] = False,
 ) -> None:
-    """Submit again the files that failed, are missing or were cancelled."""
+    """Send again what failed, is missing or was cancelled."""
     from orchestrator import reprocess
 
     options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
@@ -159,11 +159,13 @@ def retry(
 
 @app.command()
 def sandbox(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8787,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0: any free port.")] = 8787,
     fault: FaultOption = None,
-    seed: Annotated[int, typer.Option(help="The same seed tells the same story.")] = 0,
-    key: Annotated[str | None, typer.Option(help="The only key accepted; default: any.")] = None,
-    ready_file: Annotated[Path | None, typer.Option(help="Write the base URL here once it listens.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed tells the same story.")] = 0,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="The only key accepted; default: any.")] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the base URL here once it listens.")
+    ] = None,
 ) -> None:
     """Serve the embedded API on loopback until interrupted."""
     from orchestrator.sandbox import serve
