@@ -38,6 +38,7 @@ def diff(connection: Connection, row: ManifestRow, run_a: str | None, run_b: str
     failures = tuple(outcome.value for outcome in BAD)
     return {
         "manifest": row.name,
+        "rehearsal": row.rehearsal,
         "run_a": run_a,
         "run_b": run_b,
         "totals": [

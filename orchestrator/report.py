@@ -35,7 +35,7 @@ def page(states: Sequence[dict[str, Json]], review: Sequence[Sequence[Json]], *,
     """The page for *states* (see ``status``); *review* rows are file ID, type, confidence, why."""
     style = _STYLE + _WIDTHS
     policy = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    body = "".join(_manifest(state) for state in states) or "<p>The ledger has no manifest yet.</p>"
+    body = "".join(_manifest(state) for state in states) or "<p>Nothing is recorded yet.</p>"
     if review:
         body += _heading("For a person to look at", len(review)) + _table(("file", "type", "confidence", "why"), review)
     return (

@@ -99,6 +99,19 @@ def test_a_mistyped_ledger_is_named_and_not_made(cli: Cli, call: list[str]) -> N
     assert {path.name for path in cli.folder.iterdir()} == {"m.yaml"}
 
 
+def test_what_the_ledger_does_not_know_is_said(cli: Cli) -> None:
+    """No blank screen; and rehearsals are shown where there is nothing real to mix them with, marked as such."""
+    cli.manifest("a")
+    cli("run", "m.yaml", "--sandbox")
+    assert "rehearsal" in cli("export", "m.yaml").stderr
+    other = cli.folder / "m.yaml"
+    other.write_text(other.read_text().replace("letters", "others"))
+    for call in (["status"], ["export"], ["report"]):
+        done = cli(*call, "m.yaml")
+        assert (done.returncode, done.stderr) == (0, "orchestrator: nothing is recorded of manifest 'others' yet\n")
+    assert cli("diff", "m.yaml").returncode == 2
+
+
 def test_a_run_tells_of_the_ledger_that_it_makes(cli: Cli, serve: Serve) -> None:
     """Once: with a mistyped path every file would count as new."""
     cli.use(serve(Classify()))

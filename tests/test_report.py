@@ -73,7 +73,14 @@ def test_the_page_forbids_everything_but_its_own_style() -> None:
     """By a policy that names the style by its digest, and no page is without it."""
     page = report.page([], [], ledger="ledger.db", at="now")
     assert "default-src 'none'; style-src 'sha256-" in page
-    assert "no manifest yet" in page
+    assert "Nothing is recorded yet" in page
+
+
+def test_a_list_that_was_cut_says_so() -> None:
+    """Nobody takes the first 200 for all."""
+    row = ("file", "invoice", 0.5, "low_confidence")
+    assert "the first 200: all are in an export" in report.page([], [row] * 200, ledger="l", at="t")
+    assert "the first" not in report.page([], [row] * 199, ledger="l", at="t")
 
 
 def test_a_rehearsal_is_marked() -> None:

@@ -125,11 +125,19 @@ def open_ledger(manifest: str | None, option: str | None) -> Ledger:
 
 
 def known_manifests(connection: Connection, path: str | None, *, rehearsal: bool | None) -> list[ManifestRow]:
-    """The ledger's rows of the manifest at *path*, or of all; none is no error where none was asked for."""
+    """The ledger's rows of the manifest at *path*, or of all. Where it has none it is said; that is no error.
+
+    *rehearsal* None: of both kinds. False: the real ones, or, where there are none to mix with, rehearsals.
+    """
     from orchestrator.ledger import reading
 
     name = None if path is None else load_manifest(path, None, resolve_secrets=False).name
-    return reading.manifests(connection, name, rehearsal=rehearsal)
+    rows = reading.manifests(connection, name, rehearsal=rehearsal)
+    if not rows and rehearsal is False:
+        rows = reading.manifests(connection, name, rehearsal=True)
+    if not rows:
+        say(f"nothing is recorded of {'any manifest' if name is None else f'manifest {name!r}'} yet")
+    return rows
 
 
 def print_json(value: Json) -> None:

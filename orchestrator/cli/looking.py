@@ -68,14 +68,11 @@ def export(
         if output is not None:
             exports.refuse_sources(output, *opened.files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=sandbox)
-        rehearsed = not rows and not sandbox
-        if rehearsed:  # nothing real to mix with: show what there is, and say what it is
-            rows = known_manifests(connection, manifest, rehearsal=True)
         results = reading.export_rows(connection, [row.id for row in rows], history=history)
         columns: tuple[str, ...] = reading.COLUMNS
         if review:
             results = (row for row in results if row[columns.index("review")])
-        if sandbox or rehearsed:
+        if any(row.rehearsal for row in rows):
             say("these rows are of a rehearsal (column rehearsal); nothing was billed")
             columns, results = (*columns, "rehearsal"), ((*row, True) for row in results)
         count = exports.export(output, form, columns, results)
@@ -155,8 +152,10 @@ def diff(
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         rows = known_manifests(connection, manifest, rehearsal=sandbox)
         if not rows:
-            raise InputError(f"{opened.path}: this ledger has nothing of that manifest")
+            raise InputError(f"{opened.path}: nothing to compare")
         found = diffs.diff(connection, rows[0], run_a, run_b)
+    if found["rehearsal"]:
+        say("these runs are rehearsals; nothing was billed")
     if as_json:
         print_json(found)
     else:
