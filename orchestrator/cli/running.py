@@ -184,6 +184,8 @@ def schema() -> None:
 def _announce(base_url: str) -> None:
     """At once: whoever reads it through a pipe waits for it."""
     print(base_url, flush=True)
+    if sys.stderr.isatty():
+        say("use it with LLAMA_CLOUD_BASE_URL set to this and any LLAMA_CLOUD_API_KEY; Ctrl-C ends it")
 
 
 def _execute(path: str, api: str | None, options: Options, *, as_json: bool, quiet: bool) -> NoReturn:
