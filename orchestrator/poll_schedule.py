@@ -159,8 +159,8 @@ class PollSchedule:
     """Which jobs to ask about, and when. Every operation takes O(log n) for n jobs."""
 
     def __init__(self, *, batch: int = 1, max_interval_s: float = 60.0) -> None:
-        """*batch* is how many jobs one status call can ask about."""
-        self._batch = batch
+        """*batch* is how many jobs one status call can ask about; it may be changed at any time."""
+        self.batch = batch
         self._max_interval_s = max_interval_s
         self._jobs: dict[int, _Job] = {}
         self._kinds: dict[int, _Kind] = {}
@@ -181,17 +181,17 @@ class PollSchedule:
         self._jobs[key] = _Job(started, kind)
         self._last_started = max(self._last_started, started)
         heappush(self._kinds.setdefault(kind, _Kind()).fresh, (started, key))
-        if not len(self._all) and len(self._scouts) < max(SCOUTS, self._batch):
+        if not len(self._all) and len(self._scouts) < max(SCOUTS, self.batch):
             self._scouts.append(key)
             self._scout_at = min(self._scout_at, started + FIRST_ASK_S)
 
     def due(self, now: float, limit: int) -> list[int]:
         """The jobs to ask about now, in one call; at most *limit*, none while no call is worth it. Marks nothing."""
-        most = min(limit, self._batch)
+        most = min(limit, self.batch)
         if not len(self._all):
             return self._scouting(now, most) if now >= self._scout_at else []
         self._promote(now)
-        if len(self._ready) >= min(self._batch, len(self._jobs)) or now >= self._hold_until():
+        if len(self._ready) >= min(self.batch, len(self._jobs)) or now >= self._hold_until():
             return list(islice(self._ready, most))
         return []
 
@@ -201,7 +201,7 @@ class PollSchedule:
             return None
         if not len(self._all):
             return self._scout_at
-        if len(self._ready) >= min(self._batch, len(self._jobs)):
+        if len(self._ready) >= min(self.batch, len(self._jobs)):
             return next(iter(self._ready.values()))
         return min(self._hold_until(), self._next_asked(), *(self._next_fresh(kind) for kind in self._kinds.values()))
 
@@ -244,7 +244,7 @@ class PollSchedule:
             self._scouts.remove(key)
             self._scout_at = now
             if not self._scouts:
-                self._scouts.extend(islice(self._jobs, max(SCOUTS, self._batch)))
+                self._scouts.extend(islice(self._jobs, max(SCOUTS, self.batch)))
 
     def _promote(self, now: float) -> None:
         """Move what has become worth an ask to the ready jobs."""
@@ -259,7 +259,7 @@ class PollSchedule:
     def _hold_until(self) -> float:
         """When the call goes although it is not full."""
         oldest = next(iter(self._ready.values()), math.inf)
-        return oldest + HOLD * self._all.mean if self._batch > 1 else oldest
+        return oldest + HOLD * self._all.mean if self.batch > 1 else oldest
 
     def _next_asked(self) -> float:
         """When the first job that was asked about before is worth an ask."""
@@ -296,7 +296,7 @@ class PollSchedule:
     def _share_s(self, durations: Durations, now: float | None = None) -> float:
         """The expected unnoticed time that is worth an ask."""
         count = len(self._jobs)
-        if self._batch > 1:
+        if self.batch > 1:
             share = SHARE_IN_BATCH + (SHARE_ALONE - SHARE_IN_BATCH) / max(count, 1)
         elif now is not None and now - self._last_started > durations.mean / 2:
             share = SHARE_ALONE * max(min(1.0, count / FEW_JOBS), FEWEST_SHARE)
@@ -318,7 +318,7 @@ class PollSchedule:
         if now >= self._scout_at:
             self._set_out = min(self._set_out, now - FIRST_ASK_S)
             passed = now - self._set_out
-            gap = SCOUT_GAP * passed / (1 + 0.5 * math.sqrt(len(self._jobs) / self._batch / math.sqrt(passed)))
+            gap = SCOUT_GAP * passed / (1 + 0.5 * math.sqrt(len(self._jobs) / self.batch / math.sqrt(passed)))
             self._scout_at = now + min(max(gap, LEAST_GAP_S), self._max_interval_s)
 
     def _guess(self, job: _Job, now: float) -> float | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import structlog
 from sqlalchemy import Connection
@@ -22,6 +24,13 @@ log = structlog.get_logger()
 #: before a call waits for its turn.
 READERS, BULK_READERS = 32, 6
 
+#: Where a call can't name several jobs, pages of the listing tell of all that are in flight, the newest first. They are
+#: read once so many jobs are watched, while each saves at least so many calls; a page that did not is left for a while.
+PAGES_FROM, PAGE, WORTH_CALLS, NO_PAGES_S = 40, 100, 3, 60.0
+
+#: A listing that calls a job unfinished which has ended, so often in a row, lags.
+LAGS = 2
+
 #: An ended job whose results lack rows, or a job that the API does not know: asked this often before it is believed.
 TRIES = 3
 TRY_AGAIN_S = 1.0
@@ -35,6 +44,7 @@ class _Watched:
     old: bool  #: has been in flight for longer than is normal: asked once, then left to a later run
     word: str = ""
     unknown_tries: int = 0
+    heard: float = 0.0  #: when the API last told of it
 
 
 class Poller:
@@ -45,6 +55,9 @@ class Poller:
         self._watched: dict[int, _Watched] = {}
         self._schedule = PollSchedule(batch=work.api.traits.jobs_per_ask)
         self._readers = asyncio.Semaphore(READERS if work.api.traits.jobs_per_ask == 1 else BULK_READERS)
+        self._one_listing = asyncio.Lock()
+        self._lags = 0
+        self._pages_from = 0.0  #: pages of the listing are not worth a call before
         self._more = asyncio.Event()
         self._ready = False
         self._asking: set[int] = set()  #: a call about them is out, or their results are being fetched
@@ -83,7 +96,7 @@ class Poller:
     async def _next(self) -> list[int]:
         """Wait until some jobs are worth a call, and name them."""
         clock = self._work.clock
-        while not (keys := self._schedule.due(clock.monotonic(), self._work.api.traits.jobs_per_ask)):
+        while not (keys := self._schedule.due(clock.monotonic(), self._jobs_per_call())):
             self._more.clear()
             at = self._schedule.next_at()
             try:
@@ -92,6 +105,14 @@ class Poller:
             except TimeoutError:
                 pass
         return keys
+
+    def _jobs_per_call(self) -> int:
+        """How many jobs the next status call may tell of; the schedule is to know."""
+        most = self._work.api.traits.jobs_per_ask
+        if most == 1 and len(self._watched) >= PAGES_FROM and self._work.clock.monotonic() >= self._pages_from:
+            most = PAGE
+        self._schedule.batch = most
+        return most
 
     async def _ask(self, keys: list[int]) -> None:
         """One status call, and what follows from it. A failure that ends the run is told to ``stop``."""
@@ -109,9 +130,12 @@ class Poller:
         by_job_id = {self._watched[key].job_id: key for key in keys if key in self._watched}
         if not by_job_id:
             return
-        if len(by_job_id) == 1 or self._work.api.traits.jobs_per_ask == 1:
-            for job_id, key in by_job_id.items():
-                await self._ask_one(key, job_id)
+        if len(by_job_id) == 1:
+            ((job_id, key),) = by_job_id.items()
+            await self._ask_one(key, job_id)
+            return
+        if self._work.api.traits.jobs_per_ask == 1:
+            await self._look_through_pages(by_job_id)
             return
         try:
             told = await self._work.api.status(list(by_job_id))
@@ -124,6 +148,64 @@ class Poller:
                 await self._told(told_of, job)
         for job_id, key in by_job_id.items():  # left out of the listing
             await self._ask_one(key, job_id)
+
+    async def _look_through_pages(self, due: dict[str, int]) -> None:
+        """Ask for the newest pages of the listing, then by name about the jobs that they leave out."""
+        asked_at = self._work.clock.monotonic()
+        async with self._one_listing:
+            # A call before this one may have told of them.
+            due = {
+                job_id: key
+                for job_id, key in due.items()
+                if (watched := self._watched.get(key)) is not None and watched.heard < asked_at
+            }
+            told = await self._read_pages(due) if due else []
+        by_name = dict(due)
+        for _, job in told:
+            by_name.pop(job.id, None)
+        # A listing may lag, so one job that it calls unfinished is asked about by name each time.
+        check = next((key for key, job in told if job.id in due and job.status not in TERMINAL), None)
+        try:
+            await _all_of(
+                [
+                    *(self._told(key, job) for key, job in told),
+                    *(self._ask_one(key, job_id) for job_id, key in by_name.items()),
+                ]
+            )
+            if check in self._watched:
+                await self._ask_one(check, self._watched[check].job_id)
+                self._lags = self._lags + 1 if check not in self._watched else 0
+                if self._lags >= LAGS:
+                    self._pages_from = self._work.clock.monotonic() + NO_PAGES_S
+        finally:
+            self._asking.difference_update(key for key, _ in told)
+
+    async def _read_pages(self, due: dict[str, int]) -> list[tuple[int, RemoteJob]]:
+        """What the newest pages say of watched jobs that nobody else is asking about; nothing where they don't pay."""
+        work, told = self._work, list[tuple[int, RemoteJob]]()
+        by_job_id = {watched.job_id: key for key, watched in self._watched.items()}
+        most, missing, token, read = -(-len(by_job_id) // PAGE), set(due), None, 0
+        if len(due) < WORTH_CALLS * most:
+            return told
+        try:
+            while missing and read < most and (token is not None or not read):
+                page = await work.api.page(token, page_size=PAGE)
+                token, read, now = page.next_token, read + 1, work.clock.monotonic()
+                for job in page.jobs:
+                    key = by_job_id.get(job.id)
+                    if key is None or key not in self._watched or (key in self._asking and job.id not in missing):
+                        continue
+                    if job.id not in missing:
+                        self._asking.add(key)
+                        self._schedule.asked(key, now)
+                    missing.discard(job.id)
+                    self._watched[key].heard = now
+                    told.append((key, job))
+        except (Rejected, ContractBroken) as error:
+            work.warn("status.listing_refused", why=str(error))
+        if not read or len(due) - len(missing) < WORTH_CALLS * read:
+            self._pages_from = work.clock.monotonic() + NO_PAGES_S
+        return told
 
     async def _ask_one(self, key: int, job_id: str) -> None:
         try:
@@ -241,6 +323,13 @@ class Poller:
             self._schedule.forget(key, self._work.clock.monotonic())
             self.set_aside[key] = why
             self._work.stop.changed.set()
+
+
+async def _all_of(parts: list[Coroutine[Any, Any, None]]) -> None:
+    """Carry all of them to their end, whatever becomes of one. Raises the first failure."""
+    for failure in await asyncio.gather(*parts, return_exceptions=True):
+        if failure is not None:
+            raise failure
 
 
 def _of_the_file(chunk: Chunk, answer: JobResults) -> JobResults:
