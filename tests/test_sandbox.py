@@ -387,6 +387,25 @@ def test_the_journal_is_open_to_other_processes() -> None:
     converse(story)
 
 
+def test_a_client_that_is_killed_while_it_sends_is_no_crash(caplog: pytest.LogCaptureFixture) -> None:
+    """Half of a create call, and the connection is gone: nothing took effect, and no traceback stands on the screen."""
+
+    async def story(talk: Talk) -> None:
+        url = talk.client.base_url
+        _, writer = await asyncio.open_connection(url.host, url.port)
+        head = f"POST {V1} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\nContent-Length: 100\r\n\r\n"
+        writer.write(head.encode() + b"{")
+        await writer.drain()
+        while not talk.sandbox.state.requests["create"]:  # noqa: ASYNC110 - a plain count, with no event to wait for
+            await asyncio.sleep(0)
+        writer.close()
+        assert (await talk.client.get(V1)).status_code == 200
+        assert talk.sandbox.state.journal == []
+
+    converse(story)
+    assert caplog.records == []
+
+
 def test_it_listens_on_loopback_only() -> None:
     """An address that others can reach is refused."""
     with pytest.raises(ValueError, match="loopback"):

@@ -111,7 +111,7 @@ class Sandbox:
                 return await faults.after(story, kind, number, request, response, self._stopping)
             except Refused as refused:
                 return self._refusal(refused, kind)
-            except faults.Dropped:
+            except (faults.Dropped, ConnectionResetError):  # the latter: a client that was killed while it sent
                 if request.transport is not None:
                     request.transport.abort()
                 return web.Response()
