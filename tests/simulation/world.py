@@ -106,8 +106,13 @@ class SimJob:
 
     def expected(self, file_id: str, api: str) -> tuple[str, str | None]:
         """(outcome, type) that an honest reader of this job reports for *file_id*."""
+        named = {file for file, _ in self.rows}
+        nameless = sum(file is None for file, _ in self.rows)
+        # A row without a name is that of the only file that has none, if no row is of a file of others.
+        files = {*self.files}
+        mine = None if nameless == 1 and files - named == {file_id} and named <= {*files, None} else file_id
         for file, result in self.rows:
-            if file == file_id:
+            if file == mine:
                 if result is None:
                     return "failed", None
                 return ("unmatched", None) if result["type"] is None else ("classified", result["type"])
