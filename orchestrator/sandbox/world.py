@@ -236,7 +236,7 @@ class World:
             failed = self.file_failed(job, file_id)
             if (failed and options.failed_file == "missing") or story.happens("row-missing", *about):
                 continue
-            answer = None if failed else self.answer(file_id, job.spec.rules)
+            answer = None if failed else self.answer(file_id, job.spec)
             yield (None if story.happens("row-null-id", *about) else file_id), answer
             if story.happens("row-repeat", *about):
                 yield file_id, answer
@@ -244,11 +244,11 @@ class World:
                 yield file_id, _contrary(answer, job.spec.rules)
         if story.happens("row-extra", job.number):
             stranger = story.uuid("stranger", job.number)
-            yield stranger, self.answer(stranger, job.spec.rules)
+            yield stranger, self.answer(stranger, job.spec)
 
-    def answer(self, file_id: str, rules: tuple[Rule, ...]) -> Answer:
-        """What *rules* make of the file."""
-        file = self.files.get(file_id)
+    def answer(self, file_id: str, spec: Spec) -> Answer:
+        """What the rules make of the file; half as unsure in mode MULTIMODAL, so that a second opinion shows."""
+        file, rules = self.files.get(file_id), spec.rules
         answer = (
             classifying.by_words(file.words, rules)
             if file is not None
@@ -256,7 +256,8 @@ class World:
         )
         label = "no-such-rule" if self.story.happens("label-unknown", file_id) else answer.type
         reasoning = HOSTILE if self.story.happens("hostile-text", file_id) else answer.reasoning
-        return Answer(label, answer.confidence, reasoning)
+        unsure = (1 - answer.confidence) / (2 if spec.mode == "MULTIMODAL" else 1)
+        return Answer(label, round(1 - unsure, 3), reasoning)
 
     def entries(self) -> list[dict[str, Json]]:
         """The journal as JSON."""
