@@ -71,6 +71,7 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
                 project_id=manifest.project_id,
                 config=manifest.config,
                 review=manifest.review,
+                max_generations=manifest.limits.max_generations,
                 path=str(Path(manifest.path).absolute()),
                 sha256=manifest.sha256,
             )

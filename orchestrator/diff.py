@@ -16,12 +16,14 @@ from orchestrator.models import BAD, Json
 def diff(connection: Connection, row: ManifestRow, run_a: str | None, run_b: str | None) -> dict[str, Json]:
     """Types gained and lost, files that flipped, new failures, confidence drift. Raises InputError for unknown runs.
 
-    Without runs: the latest two that recorded an outcome.
+    Without runs: the latest two that recorded an outcome; what a person accepted is not one of them.
     """
+    if (run_a is None) != (run_b is None):
+        raise InputError(f"run {run_a or run_b} alone: name two runs, the earlier first, or none for the latest two")
     if run_a is None or run_b is None:
         latest = comparing.last_two(connection, row.id)
         if len(latest) < 2:
-            raise InputError(f"manifest {row.name!r} has fewer than two runs with outcomes; name two runs")
+            raise InputError(f"manifest {row.name!r} has fewer than two runs with outcomes: nothing to compare yet")
         run_a, run_b = latest
     times = [comparing.ended_at(connection, row.id, run) for run in (run_a, run_b)]
     for run, time in zip((run_a, run_b), times, strict=True):

@@ -7,8 +7,9 @@ from dataclasses import replace
 import structlog
 from sqlalchemy import Connection
 
+from orchestrator.budget import credits_left
 from orchestrator.engine import Work
-from orchestrator.ledger import planning
+from orchestrator.ledger import planning, resubmit
 from orchestrator.manifest import Manifest
 from orchestrator.models import GOOD
 
@@ -22,16 +23,17 @@ def plan_escalation(connection: Connection, work: Work, manifest: Manifest) -> i
         return 0
     config = replace(manifest.config, mode=escalate.mode)
     scope = planning.Scope(work.shard.manifest_id, planning.config_row(connection, manifest.config))
-    selection = planning.Selection(
+    selection = resubmit.Selection(
         outcomes=tuple(GOOD),
         below_confidence=escalate.below_confidence,
         max_generations=manifest.limits.max_generations,
         never_escalated=True,
     )
-    files = planning.select_again(connection, scope, selection)
-    most = manifest.limits.max_credits
-    if most is not None and files * config.credits_per_file > most:
-        work.warn("escalation.over_budget", files=files, ceiling=files * config.credits_per_file, max_credits=most)
+    files = resubmit.select_again(connection, scope, selection)
+    ceiling, left = config.credits_ceiling(files), credits_left(connection, manifest, work.run_id)
+    if left is not None and ceiling is not None and ceiling > left:
+        most = manifest.limits.max_credits
+        work.warn("escalation.over_budget", files=files, ceiling=ceiling, left=left, max_credits=most)
         return 0
     if files:
         log.info("files.escalated", files=files, mode=escalate.mode.value)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import structlog
 from sqlalchemy import Connection
 
+from orchestrator.budget import credits_left
 from orchestrator.engine import Work
 from orchestrator.ledger import halves, jobs
+from orchestrator.ledger.resubmit import QUARANTINED
+from orchestrator.manifest import Manifest
 
 log = structlog.get_logger()
 
@@ -37,20 +40,40 @@ def halve(file_ids: list[str]) -> list[list[str]]:
     return [file_ids[:middle], file_ids[middle:]] if len(file_ids) > 1 else []
 
 
-def plan_halves(connection: Connection, work: Work) -> int:
-    """Pending chunks for the halves of what failed; how many. A file that failed alone is quarantined."""
+def is_at_fault(size: int, *, others_succeeded: bool) -> bool:
+    """Whether the one file that failed in a failed chunk of *size* sank it, as far as other results tell.
+
+    When every job of the run failed, the API may be at fault and not this file.
+    """
+    return size > 1 or others_succeeded
+
+
+def plan_halves(connection: Connection, work: Work, manifest: Manifest) -> int:
+    """Pending chunks for the halves of what failed; how many. A file found to be at fault is quarantined.
+
+    What would take the run over ``limits.max_credits`` is left to the next run.
+    """
     found = halves.to_isolate(connection, work.shard)
-    own = halves.ended_at_depth(connection, work.run_id, halves=False)
-    smaller = halves.ended_at_depth(connection, work.run_id, halves=True)
-    if found and is_outage(own, smaller):
-        halves.leave_whole(connection, [chunk_id for chunk_id, _ in found])
-        work.warn("isolation.given_up", failed_jobs=own[1] + smaller[1], ended_jobs=own[0] + smaller[0])
+    if not found:
         return 0
-    made = 0
-    for chunk_id, file_ids in found:
-        parts = halve(file_ids)
-        made += len(halves.split(connection, chunk_id, parts, run_id=work.run_id, at=work.at()))
-        if not parts:
-            jobs.note(connection, chunk_id, "quarantined", file_ids[0], at=work.at())
-            log.warning("file.quarantined", file_id=file_ids[0], chunk_id=chunk_id)
+    runs = {work.run_id, *(failed.run_id for failed in found)}  # a run may have been killed before it could halve
+    own = halves.ended_at_depth(connection, runs, halves=False)
+    smaller = halves.ended_at_depth(connection, runs, halves=True)
+    ended, failed_jobs = own[0] + smaller[0], own[1] + smaller[1]
+    if is_outage(own, smaller):
+        halves.leave_whole(connection, [failed.chunk_id for failed in found])
+        work.warn("isolation.given_up", failed_jobs=failed_jobs, ended_jobs=ended)
+        return 0
+    made, left = 0, credits_left(connection, manifest, work.run_id)
+    for failed in found:
+        parts = halve(failed.file_ids)
+        cost = manifest.config.credits_ceiling(len(failed.file_ids)) if parts else 0
+        if left is not None and cost is not None and (left := left - cost) < 0:
+            work.warn("isolation.over_budget", chunk_id=failed.chunk_id, max_credits=manifest.limits.max_credits)
+            break
+        made += len(halves.split(connection, failed.chunk_id, parts, run_id=work.run_id, at=work.at()))
+        if len(failed.file_ids) == 1 and is_at_fault(failed.size, others_succeeded=ended > failed_jobs):
+            (file_id,) = failed.file_ids
+            jobs.note(connection, failed.chunk_id, QUARANTINED, file_id, at=work.at())
+            log.warning("file.quarantined", file_id=file_id, chunk_id=failed.chunk_id)
     return made

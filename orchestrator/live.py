@@ -16,8 +16,9 @@ from rich.text import Text
 
 from orchestrator.engine import Work
 from orchestrator.models import GOOD
+from orchestrator.outset import Plan
 from orchestrator.plaintext import counted, safe
-from orchestrator.runner import Plan, Watcher
+from orchestrator.runner import Watcher
 
 REFRESH_S = 0.25
 #: What is left is told from the pace of so many seconds: of less it would jump, of more it would lag.

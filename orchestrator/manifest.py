@@ -42,6 +42,9 @@ class Manifest:
     limits: Limits
     sha256: str
     escalate: Escalate | None = None
+    limit_lines: Mapping[str, int] = field(
+        default_factory=dict, compare=False
+    )  #: each limit -> its line in the YAML file
     ids: tuple[str, ...] = field(default=(), repr=False)  #: those in the manifest itself
     lists: tuple[FileList, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)  #: never to be shown: see Redactor
@@ -126,7 +129,7 @@ def _read(
     problems.sort()
     if problems:
         return None, lists, problems
-    return _build(path, hashlib.sha256(data).hexdigest(), api, values, lists, reading.filled_in), lists, problems
+    return _build(path, hashlib.sha256(data).hexdigest(), api, root, values, lists, reading.filled_in), lists, problems
 
 
 def _later_version(root: Node) -> Scalar | None:
@@ -147,9 +150,10 @@ def _lists(root: Entries, reading: Reading) -> list[FileList]:
 
 
 def _build(
-    path: str, sha256: str, api: str, values: dict[str, Json], lists: list[FileList], filled_in: set[str]
+    path: str, sha256: str, api: str, root: Entries, values: dict[str, Json], lists: list[FileList], filled_in: set[str]
 ) -> Manifest:
-    """The manifest of *values* that have no problem."""
+    """The manifest of *values*, read of *root*, that have no problem."""
+    limits = root.values.get("limits")
     webhooks = [_webhook(value) for value in values["webhook_configurations"]]
     written = [secret for webhook in webhooks for secret in _secrets(webhook)]
     return Manifest(
@@ -164,6 +168,7 @@ def _build(
         chunk_size=values["chunk_size"],
         review=Review(**values["review"]) if values["review"] else Review(),
         limits=Limits(**values["limits"]) if values["limits"] else Limits(),
+        limit_lines={name: node.line for name, node in limits.values.items()} if isinstance(limits, Entries) else {},
         sha256=sha256,
         escalate=Escalate(values["escalate"]["below_confidence"]) if values["escalate"] else None,
         ids=tuple(values["file_ids"]),

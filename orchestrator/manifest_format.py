@@ -52,10 +52,13 @@ _RULE = Record(
     }
 )
 
+LANGUAGE = r"[A-Za-z]{2,}(?:[_-][A-Za-z0-9]+)*"
+LANGUAGE_SAYS = "write a language code such as en, de or ch_sim"
+
 _PARSING = Record(
     {
         "lang": Field(
-            Text(r"[A-Za-z]{2,}(?:[_-][A-Za-z0-9]+)*", "write a language code such as en, de or ch_sim", max_length=35),
+            Text(LANGUAGE, LANGUAGE_SAYS, max_length=35),
             "language of the documents; v1 takes 86 codes, v2 any code",
             default="en",
         ),
@@ -181,6 +184,15 @@ MANIFEST = Record(
 )
 
 
+def wrong_language(lang: str, api: str) -> str | None:
+    """What is wrong with a language that has the form of one; None when nothing is."""
+    if api != "v1" or lang in V1_LANGUAGES:
+        return None
+    close = ["ch_sim", "ch_tra"] if lang.startswith("zh") else difflib.get_close_matches(lang, V1_LANGUAGES)
+    hint = f"did you mean {' or '.join(close)}?" if close else "write one such as en, de, fr, ja, ch_sim"
+    return f"{shown(lang)} is not among the 86 codes of v1; {hint}"
+
+
 def check_together(root: Entries, values: dict[str, Json], api: str, reading: Reading) -> None:
     """Note what is wrong between fields that are right by themselves; *values* are what MANIFEST read of *root*."""
     if _given(root, "file_ids") is None and _given(root, "file_ids_from") is None:
@@ -235,10 +247,8 @@ def _check_parsing(root: Entries, values: dict[str, Json], api: str, reading: Re
     if _given(parsing, "max_pages") is not None and (pages := _given(parsing, "target_pages")) is not None:
         reading.wrong(pages, "target_pages and max_pages exclude each other; keep one of them")
     lang = values["parsing_configuration"]["lang"]
-    if api == "v1" and lang is not None and lang not in V1_LANGUAGES:
-        close = ["ch_sim", "ch_tra"] if lang.startswith("zh") else difflib.get_close_matches(lang, V1_LANGUAGES)
-        hint = f"did you mean {' or '.join(close)}?" if close else "write one such as en, de, fr, ja, ch_sim"
-        reading.wrong(parsing.values["lang"], f"lang {shown(lang)} is not among the 86 codes of v1; {hint}")
+    if lang is not None and (problem := wrong_language(lang, api)):
+        reading.wrong(parsing.values["lang"], f"lang {problem}")
 
 
 def _check_v2(root: Entries, values: dict[str, Json], reading: Reading) -> None:

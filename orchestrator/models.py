@@ -137,10 +137,22 @@ class Config:
         rules = tuple(Rule(*rule) for rule in value["rules"])
         return cls(rules, Mode(value["mode"]), parsing, value.get("configuration_id"))
 
+    def differences(self, other: Config) -> tuple[str, ...]:
+        """The manifest's fields in which the two differ."""
+        fields = ("rules", "mode", "parsing_configuration", "configuration_id")
+        return tuple(name for name in fields if getattr(self, name) != getattr(other, name))
+
     @property
-    def credits_per_file(self) -> int:
-        """The most credits that one file can cost."""
+    def credits_per_file(self) -> int | None:
+        """The most credits that one file can cost; None when mode and pages are known only to the server."""
+        if self.configuration_id is not None:
+            return None
         return CREDITS_PER_PAGE[self.mode] * self.parsing_configuration.page_ceiling
+
+    def credits_ceiling(self, files: int) -> int | None:
+        """The most credits that so many files can cost; None when that is not known."""
+        each = self.credits_per_file
+        return 0 if files == 0 else None if each is None else files * each
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class Pipeline:
         self.isolator = FollowUp(
             self.work,
             others_idle=lambda: all(stage.idle for stage in carriers),
-            plan_more=lambda connection: plan_halves(connection, self.work),
+            plan_more=lambda connection: plan_halves(connection, self.work, manifest),
             send_again=self.submitter.look_again,
         )
         self.escalator = FollowUp(

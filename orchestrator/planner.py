@@ -8,9 +8,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from orchestrator.ledger import Ledger, planning, reuse
+from orchestrator.budget import over_limits
+from orchestrator.ledger import Ledger, planning, resubmit, reuse
 from orchestrator.manifest import Manifest
 from orchestrator.models import Json
+
+#: How many quarantined files ``--json`` names.
+MOST_QUARANTINED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,8 @@ class Preview:
     chunks: int
     create_calls: int
     free: int  #: of ``new``: classified on a parse that is there already, which bills nothing
-    credits_ceiling: int
+    credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
+    quarantined: dict[str, Json]  #: ``files``, and the ``first`` of them
     over_limits: str | None
 
     def as_json(self) -> dict[str, Json]:
@@ -46,12 +51,15 @@ def preview(manifest: Manifest, path: Path, *, rehearsal: bool) -> Preview:
         listed = planning.stage(connection, manifest.file_ids())
         scope = planning.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
         counts = planning.count(connection, scope, listed)
+        quarantined = resubmit.quarantined(
+            connection, scope, manifest.limits.max_generations, wanted=True, most=MOST_QUARANTINED
+        )
         free = 0
         if manifest.api == "v2" and counts.changed:
             free = reuse.count_reusable(connection, scope, manifest.config, since=parses_since(datetime.now(UTC)))
     size = files_per_chunk(manifest)
     chunks = math.ceil(counts.new / size)
-    ceiling = (counts.new - free) * manifest.config.credits_per_file
+    ceiling = manifest.config.credits_ceiling(counts.new - free)
     return Preview(
         manifest=manifest.name,
         rehearsal=rehearsal,
@@ -69,6 +77,7 @@ def preview(manifest: Manifest, path: Path, *, rehearsal: bool) -> Preview:
         create_calls=chunks,
         free=free,
         credits_ceiling=ceiling,
+        quarantined=quarantined,
         over_limits=over_limits(manifest, counts.new, ceiling),
     )
 
@@ -81,13 +90,3 @@ def parses_since(now: datetime) -> str:
 def files_per_chunk(manifest: Manifest) -> int:
     """How many files one create call of this manifest takes: v2 jobs have one each."""
     return 1 if manifest.api == "v2" else manifest.chunk_size
-
-
-def over_limits(manifest: Manifest, files: int, ceiling: int) -> str | None:
-    """Why sending *files* would pass the manifest's own guard; None when it would not."""
-    limits, more = manifest.limits, f"raise it in {manifest.path} to go on"
-    if limits.max_files is not None and files > limits.max_files:
-        return f"{files} files to send, over limits.max_files: {limits.max_files}; {more}"
-    if limits.max_credits is not None and ceiling > limits.max_credits:
-        return f"up to {ceiling} credits, over limits.max_credits: {limits.max_credits}; {more}"
-    return None

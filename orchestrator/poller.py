@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from orchestrator.collector import Collected, collect
 from orchestrator.engine import Work
 from orchestrator.errors import ContractBroken, Rejected
-from orchestrator.ledger import jobs
+from orchestrator.ledger import halves, jobs
 from orchestrator.models import TERMINAL, Chunk, JobResults, JobStatus, Outcome, RemoteJob
 from orchestrator.poll_schedule import PollSchedule
 
@@ -342,7 +342,7 @@ def _of_the_file(chunk: Chunk, answer: JobResults) -> JobResults:
 
 
 def may_be_poisoned(job: RemoteJob, collected: Collected) -> bool:
-    """Whether one file may have sunk the rest: a job of several files failed, and some have no result."""
+    """Whether one file may have sunk the rest: a job failed, and some of its files have no result."""
     failed = sum(result.outcome is Outcome.FAILED for result in collected.results)
     return job.status is JobStatus.FAILED and job.results is None and failed > 0
 
@@ -363,7 +363,8 @@ def record(connection: Connection, chunk: Chunk, job: RemoteJob, collected: Coll
         error=job.error,
         credits=job.credits,
         parse_job_id=job.parse_job_id,
-        isolate=may_be_poisoned(job, collected),
     )
+    if may_be_poisoned(job, collected):
+        halves.suspect(connection, chunk.id)
     for oddity in collected.oddities:
         jobs.note(connection, chunk.id, "odd_results", oddity, at=at)

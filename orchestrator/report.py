@@ -62,6 +62,10 @@ def _manifest(state: dict[str, Json]) -> str:
     if state["failed_files"]:
         rows = [(found["file_id"], found["outcome"], found["error"]) for found in state["failed_files"]]
         parts.append(_heading("Failed files", len(rows)) + _table(("file", "outcome", "the API's words"), rows))
+    if quarantined := state["quarantined"]["first"][:MOST_ROWS]:
+        rows = [(found["file_id"], found["why"], found["error"]) for found in quarantined]
+        title = _heading("Quarantined: sent again only by retry --file", len(rows))
+        parts.append(title + _table(("file", "why", "the API's words"), rows))
     runs = [
         (
             run["id"],

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from orchestrator.budget import over_limits
 from orchestrator.errors import InputError, ManifestError, Problem
 from orchestrator.file_lists import FileList
-from orchestrator.ledger import Ledger, planning
-from orchestrator.ledger.planning import Selection
+from orchestrator.ledger import Ledger, planning, resubmit
+from orchestrator.ledger.resubmit import Selection
 from orchestrator.manifest import Manifest
-from orchestrator.manifest_yaml import Scalar
+from orchestrator.manifest_format import LANGUAGE, LANGUAGE_SAYS, wrong_language
+from orchestrator.manifest_yaml import Scalar, shown
 from orchestrator.models import BAD, Config, Json, Mode, Outcome
 from orchestrator.planner import files_per_chunk
 
@@ -26,7 +29,7 @@ def selection(
     outcomes: Sequence[str] | None,
     types: Sequence[str] | None,
     below_confidence: float | None,
-    file_ids: Sequence[str],
+    file_ids: Sequence[str] | None,
     run_id: str | None,
     error: str | None,
 ) -> Selection:
@@ -35,18 +38,18 @@ def selection(
     A condition that good results can meet (type, confidence, file) is for all outcomes, unless some are named.
     Raises InputError.
     """
-    try:
-        named = tuple(Outcome(outcome) for outcome in outcomes or ())
-    except ValueError:
-        raise InputError(f"--outcome must be one of {', '.join(Outcome)}") from None
-    everything = bool(types or file_ids or below_confidence is not None)
+    if strange := [outcome for outcome in outcomes or () if outcome not in tuple(Outcome)]:
+        raise InputError(f"--outcome {shown(strange[0])}: must be one of {', '.join(Outcome)}")
+    named = tuple(Outcome(outcome) for outcome in outcomes or ())
+    everything = bool(types or file_ids is not None or below_confidence is not None)
     return Selection(
         outcomes=named or (tuple(Outcome) if everything else BAD),
         types=tuple(types or ()),
         below_confidence=below_confidence,
-        file_ids=tuple(file_ids),
+        file_ids=None if file_ids is None else tuple(file_ids),
         run_id=run_id,
         error=error,
+        other_rules=True,
     )
 
 
@@ -65,13 +68,19 @@ def listed(path: str) -> list[str]:
 def overridden(manifest: Manifest, *, mode: str | None, lang: str | None, max_pages: int | None) -> Config | None:
     """The manifest's config with the options' changes; None without any. Raises InputError."""
     config = manifest.config
+    if config.configuration_id is not None and (mode, lang, max_pages) != (None, None, None):
+        raise InputError(f"{manifest.path}: configuration_id brings its own mode, language and pages; leave them out")
     if mode is not None:
         if mode not in tuple(Mode):
-            raise InputError(f"--mode must be one of {', '.join(Mode)}")
+            raise InputError(f"--mode {shown(mode)}: must be {' or '.join(Mode)}")
         if mode == Mode.MULTIMODAL and manifest.api == "v2":
             raise InputError("--mode MULTIMODAL: only v1 has it; add --api v1")
         config = replace(config, mode=Mode(mode))
     if lang is not None:
+        if not re.fullmatch(LANGUAGE, lang):
+            raise InputError(f"--lang {shown(lang)}: {LANGUAGE_SAYS}")
+        if problem := wrong_language(lang, manifest.api):
+            raise InputError(f"--lang {problem}")
         config = replace(config, parsing_configuration=replace(config.parsing_configuration, lang=lang))
     if max_pages is not None:
         parsing = replace(config.parsing_configuration, max_pages=max_pages, target_pages=None)
@@ -86,14 +95,21 @@ def preview(
     with closing(Ledger(path, read_only=True)) as ledger, ledger.transaction() as connection:
         planning.stage(connection, manifest.file_ids())
         scope = planning.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
-        files = planning.select_again(
-            connection, scope, replace(again, max_generations=manifest.limits.max_generations)
-        )
+        most = manifest.limits.max_generations
+        resubmit.check(connection, scope, again, manifest.config)
+        files = resubmit.select_again(connection, scope, replace(again, max_generations=most))
         shown = planning.chosen(connection, MOST_SHOWN)
+        changes = resubmit.changes(connection, scope, manifest.config)
+        quarantined = resubmit.quarantined(connection, scope, most, wanted=True, most=MOST_SHOWN)
+    ceiling = (config or manifest.config).credits_ceiling(files)
     return {
         "manifest": manifest.name,
+        "rehearsal": rehearsal,
         "files": files,
         "chunks": math.ceil(files / files_per_chunk(manifest)),
-        "credits_ceiling": files * (config or manifest.config).credits_per_file,
+        "credits_ceiling": ceiling,
+        "over_limits": over_limits(manifest, files, ceiling),
         "file_ids": shown,
+        "changes": asdict(changes),
+        "quarantined": quarantined,
     }

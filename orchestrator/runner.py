@@ -5,27 +5,27 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import structlog
-from sqlalchemy import Connection
 
+from orchestrator import outset
 from orchestrator import settings as settings_
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.engine import Progress, Work
-from orchestrator.errors import OrchestratorError, OutOfCredits
-from orchestrator.ledger import Ledger, database, planning, reading, reuse, runs, usage
-from orchestrator.ledger.jobs import Shard, open_apis, release_held, tally
+from orchestrator.errors import OrchestratorError
+from orchestrator.ledger import Ledger, database, reading, resubmit, runs, usage
+from orchestrator.ledger.jobs import Shard, open_apis, tally
 from orchestrator.ledger.writer import Writer
 from orchestrator.logs import redactor
 from orchestrator.manifest import Manifest
-from orchestrator.models import Config, Outcome
+from orchestrator.models import Outcome
+from orchestrator.outset import Options, Plan
 from orchestrator.pipeline import Pipeline
 from orchestrator.plaintext import safe
-from orchestrator.planner import files_per_chunk, over_limits, parses_since
 from orchestrator.settings import Settings
 from orchestrator.stopping import deadline, signals
 from orchestrator.summary import Summary, verdict
@@ -39,38 +39,12 @@ REHEARSAL_KEY = "a-rehearsal-needs-no-key"
 #: The embedded sandbox shows a job as soon as it is made: no need to wait as long as for the API.
 REHEARSAL_SETTLE_S = 3.0
 
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How this run differs from what manifest and settings say."""
-
-    ledger: str | None = None
-    base_url: str | None = None
-    chunk_size: int | None = None
-    deadline: str | None = None
-    wait: bool = True
-    sandbox: bool = False
-    faults: Mapping[str, float | str] = field(default_factory=dict)
-    command: str = "run"
-    new: bool = True  #: send the files that were never submitted
-    again: planning.Selection | None = None  #: send these files once more
-    held: bool = False  #: send also the chunks that are held for a person
-    config: Config | None = None  #: create the jobs of *again* with this instead of the manifest's own
+#: How many failed and how many quarantined files a summary names.
+MOST_NAMED = 5
 
 
 #: Called with the run's work while it goes on: shows it to a person.
 Watcher = Callable[[Work, "Plan"], "AsyncIterator[None]"]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What this run set out to do."""
-
-    scope: planning.Scope
-    counts: planning.Counts
-    chunks: int
-    files_to_send: int
-    credits_ceiling: int
 
 
 def ledger_path(manifest: str | None, settings: Settings, option: str | None) -> Path:
@@ -160,8 +134,15 @@ class _Execution:
 
     def run(self) -> Summary:
         with self.ledger.transaction() as connection:
-            plan = self._plan(connection)
-            unfinished = tally(connection, plan.scope.manifest_id)
+            plan = outset.plan(
+                connection,
+                self.manifest,
+                self.options,
+                run_id=self.run_id,
+                origin="rehearsal" if self.options.sandbox else settings_.origin(self.base_url),
+                now=self.clock.now(),
+            )
+            unfinished = open_apis(connection, plan.scope.manifest_id)
         log.info(
             "run.planned",
             files=plan.counts.files,
@@ -179,67 +160,6 @@ class _Execution:
         if error is not None and not isinstance(error, OrchestratorError):
             raise error
         return self._conclude(plan, error)
-
-    def _plan(self, connection: Connection) -> Plan:
-        manifest, at = self.manifest, self.clock.now().isoformat(timespec="milliseconds")
-        listed = planning.stage(connection, manifest.file_ids())
-        scope = planning.register(
-            connection,
-            manifest.name,
-            rehearsal=self.options.sandbox,
-            origin="rehearsal" if self.options.sandbox else settings_.origin(self.base_url),
-            project_id=manifest.project_id,
-            config=manifest.config,
-            review=manifest.review,
-            path=safe(Path(manifest.path).absolute()),  # a path need not be text
-            sha256=manifest.sha256,
-        )
-        if self.options.sandbox:
-            runs.forget_open(connection, scope.manifest_id)
-        planning.forget_unsent(connection, scope, api=manifest.api)
-        counts = planning.count(connection, scope, listed)
-        runs.begin(connection, self.run_id, scope.manifest_id, command=self.options.command, api=manifest.api, at=at)
-        if self.options.held:
-            released = release_held(connection, Shard(scope.manifest_id, manifest.api), at=at)
-            log.warning("chunks.released", chunks=released)
-        chunks = files = ceiling = 0
-        for config, select in self._selections(counts.new):
-            chosen = select(connection, scope)
-            files += chosen
-            made = planning.cut(
-                connection,
-                scope,
-                chunk_size=files_per_chunk(manifest),
-                job_config_id=planning.config_row(connection, config),
-                api=manifest.api,
-                run_id=self.run_id,
-                at=at,
-            )
-            free = 0
-            if manifest.api == "v2" and chosen:
-                free = reuse.use_parse_jobs(
-                    connection,
-                    scope,
-                    config,
-                    after=planning.last_chunk(connection) - made,
-                    since=parses_since(self.clock.now()),
-                )
-            chunks += made
-            ceiling += (chosen - free) * config.credits_per_file
-        if why := over_limits(manifest, files, ceiling):
-            raise OutOfCredits(f"{why}; nothing was sent")
-        return Plan(scope, counts, chunks, files, ceiling)
-
-    def _selections(self, new: int) -> Iterator[tuple[Config, Callable[[Connection, planning.Scope], int]]]:
-        """What to send: with which config, and how its files are chosen."""
-        if self.options.new and new:
-            yield self.manifest.config, planning.select_new
-        if (again := self.options.again) is not None:
-            again = replace(again, max_generations=self.manifest.limits.max_generations)
-            yield (
-                self.options.config or self.manifest.config,
-                lambda connection, scope: planning.select_again(connection, scope, again),
-            )
 
     async def _carry_out(self, plan: Plan) -> BaseException | None:
         """Run the stages, first for what an earlier run left with another API version; why they ended early, if so."""
@@ -303,13 +223,13 @@ class _Execution:
         review = {"below_confidence": manifest.review.below_confidence, "unmatched": manifest.review.unmatched}
         with self.ledger.transaction() as connection:
             totals = reading.totals(connection, plan.scope, wanted=True, review=review)
-            failed_files = reading.failed_files(connection, plan.scope, 5)
+            left = list(self.left.values())
+            if not self.options.new:  # a retry leaves alone what was never sent under the rules of now
+                totals, unsent = reading.with_other_rules(connection, plan.scope, totals, review)
+                left += [f"{unsent} files were not sent yet: `orchestrator run` sends them"] * (unsent > 0)
+            failed_files = reading.failed_files(connection, plan.scope, MOST_NAMED)
             leftover = sum(files for _, files in tally(connection, plan.scope.manifest_id).values())
-            unsent = 0 if self.options.new else plan.counts.new
-            unfinished = max(totals.unfinished, leftover) + unsent
-            left = [*self.left.values()]
-            if unsent:
-                left.append(f"{unsent} files were not sent under these rules yet: `orchestrator run` sends them")
+            unfinished = max(totals.unfinished, leftover)
             code, reason = verdict(totals, unfinished, error, left)
             outcomes = totals.outcomes
             summary = Summary(
@@ -337,6 +257,11 @@ class _Execution:
                 credits_ceiling=plan.credits_ceiling,
                 credits=usage.spent_by_run(connection, self.run_id),
                 failed_files=failed_files,
+                quarantined=resubmit.quarantined(
+                    connection, plan.scope, manifest.limits.max_generations, wanted=True, most=MOST_NAMED
+                ),
+                second_opinions=reading.second_opinions(connection, self.run_id) if manifest.escalate else None,
+                changes=asdict(plan.changes),
             )
             at = self.clock.now().isoformat(timespec="milliseconds")
             runs.finish(connection, self.run_id, exit_code=int(code), summary=summary.as_json(), at=at)

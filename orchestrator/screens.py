@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import sys
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -11,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.errors import ExitCode
+from orchestrator.ledger.resubmit import Changes
 from orchestrator.models import Json
 from orchestrator.plaintext import counted, safe
 from orchestrator.planner import Preview
@@ -18,7 +21,9 @@ from orchestrator.summary import Summary
 
 REHEARSAL = "REHEARSAL: answered by the embedded sandbox; these are not real results and nothing was billed"
 
-#: How many failed files a screen names; all are in an export.
+UNKNOWN_CREDITS = "mode and pages are those of the configuration_id, which the server keeps"
+
+#: How many failed and how many quarantined files a screen names; all failed ones are in an export.
 MOST_FAILED = 5
 
 _STYLES = {"classified": "green", "unmatched": "cyan", "failed": "red", "missing": "red", "cancelled": "yellow"}
@@ -37,16 +42,22 @@ def console(stream: TextIO) -> Console:
     return _Console(file=stream, width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
 
 
-def plan_view(preview: Preview) -> RenderableType:
-    """What ``run`` would do."""
+def show(view: RenderableType) -> None:
+    """Print *view*; a command to be pasted stays whole, however narrow the terminal."""
+    console(sys.stdout).print(view, crop=False)
+
+
+def plan_view(preview: Preview, again: str) -> RenderableType:
+    """What ``run`` would do. *again*: see ``summary_view``."""
     title = Text(f"plan for {preview.manifest}" + (" (rehearsal)" if preview.rehearsal else ""), style="bold")
     table = _pairs()
+    failed = preview.failed - preview.quarantined["files"]
     rows: list[tuple[str, int, str]] = [
         ("files", preview.files, ""),
         ("new", preview.new, "to be sent"),
         ("done", preview.done, "have an outcome under these rules"),
         ("in flight", preview.in_flight, "planned or sent by an earlier run"),
-        ("failed", preview.failed, "`orchestrator retry` sends them again" if preview.failed else ""),
+        ("failed", preview.failed, f"`orchestrator retry` sends {failed:,} of them again" if failed else ""),
         ("duplicate", preview.duplicates, "listed more than once, sent once" if preview.duplicates else ""),
         ("changed", preview.changed, "of the new: have an outcome under other rules" if preview.changed else ""),
         ("free", preview.free, "of the new: classified on a parse that is there already" if preview.free else ""),
@@ -54,10 +65,32 @@ def plan_view(preview: Preview) -> RenderableType:
     ]
     for label, value, note in rows:
         table.add_row(label, f"{value:,}", note)
-    table.add_row("credits", f"<= {preview.credits_ceiling:,}", "if every file has as many pages as may be read")
-    if preview.over_limits is None:
-        return Group(title, table)
-    return Group(title, table, Text(f"over the limits: {safe(preview.over_limits)}", style="bold red"))
+    if preview.credits_ceiling is None:
+        table.add_row("credits", "unknown", UNKNOWN_CREDITS)
+    else:
+        table.add_row("credits", f"<= {preview.credits_ceiling:,}", "if every file has as many pages as may be read")
+    parts: list[RenderableType] = [title, table, *_quarantine(preview.quarantined, again, preview.rehearsal)]
+    if preview.over_limits is not None:
+        parts.append(Text(f"over the limits: {safe(preview.over_limits)}", style="bold red"))
+    return Group(*parts)
+
+
+def retry_view(found: dict[str, Json], again: str) -> RenderableType:
+    """What ``retry`` would send. *again*: see ``summary_view``."""
+    parts: list[RenderableType] = [
+        Text(f"{counted(found['files'], 'file')} in {counted(found['chunks'], 'create call')}")
+    ]
+    ceiling = found["credits_ceiling"]
+    parts.append(Text(f"credits unknown: {UNKNOWN_CREDITS}" if ceiling is None else f"up to {ceiling:,} credits"))
+    if words := Changes(**found["changes"]).words:
+        parts.append(Text(words, style="yellow"))
+    parts += [Text(f"  {safe(file_id)}") for file_id in found["file_ids"]]
+    if more := found["files"] - len(found["file_ids"]):
+        parts.append(Text(f"  and {more:,} more"))
+    parts += _quarantine(found["quarantined"], again, found["rehearsal"])
+    if found["over_limits"]:
+        parts.append(Text(f"over the limits: {safe(found['over_limits'])}", style="bold red"))
+    return Group(*parts)
 
 
 def summary_view(summary: Summary, again: str) -> RenderableType:
@@ -79,6 +112,8 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
     if summary.review:
         counts.add_row("to review", f"{summary.review:,}", "")
     parts.append(counts)
+    if words := Changes(**summary.changes).words:
+        parts.append(Text(words, style="yellow"))
     parts.append(
         Text(
             f"{counted(summary.jobs_created, 'job')} created, "
@@ -86,21 +121,28 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
             f"{counted(summary.requests, 'request')}, {summary.seconds:,.1f} s"
         )
     )
+    if (asked := summary.second_opinions) and asked["answered"]:
+        before, after = asked["confidence_before"], asked["confidence_after"]
+        opinions = counted(asked["answered"], "second opinion")
+        parts.append(Text(f"{opinions}: mean confidence {before:.3f} -> {after:.3f}, the surer answer counts"))
     if summary.credits is not None:
-        parts.append(Text(f"{summary.credits:,g} credits billed so far, of at most {summary.credits_ceiling:,}"))
-    if summary.failed_files:
-        parts.append(failed_table(summary.failed_files))
+        most = "" if summary.credits_ceiling is None else f", of at most {summary.credits_ceiling:,}"
+        parts.append(Text(f"{summary.credits:,g} credits billed so far{most}"))
+    parts += failed_files(summary.failed_files, summary.quarantined)
+    parts += _quarantine(summary.quarantined, again, summary.rehearsal)
     parts.append(Text(f"exit {summary.exit_code}: {safe(summary.reason)}", style="bold"))
     if hint := _next_step(summary, again):
         parts.append(Text(hint, no_wrap=True, overflow="ignore"))  # one line each, to be copied
     return Group(*parts)
 
 
-def failed_table(failed: Sequence[dict[str, str]]) -> RenderableType:
-    """File ID, outcome and the API's words of each; the ID unbroken, to be copied."""
-    title = f"the first {len(failed)} failed files" if len(failed) >= MOST_FAILED else "failed files"
-    lines = [f"  {safe(file['file_id'])}  {file['outcome']}: {safe(file['error'], 200)}" for file in failed]
-    return Group(Text(title, style="bold"), *map(Text, lines))
+def failed_files(failed: Sequence[dict[str, str]], quarantined: dict[str, Json]) -> list[Text]:
+    """File ID, outcome and the API's words of each that is not quarantined; the ID unbroken, to be copied."""
+    apart = {file["file_id"] for file in quarantined["first"]}
+    shown = [file for file in failed if file["file_id"] not in apart]
+    title = f"the first {len(shown)} failed files" if len(failed) >= MOST_FAILED else "failed files"
+    lines = [f"  {safe(file['file_id'])}  {file['outcome']}: {safe(file['error'], 200)}" for file in shown]
+    return [Text(title, style="bold"), *map(Text, lines)] if shown else []
 
 
 def _next_step(summary: Summary, again: str) -> str:
@@ -108,14 +150,35 @@ def _next_step(summary: Summary, again: str) -> str:
     if summary.exit_code == ExitCode.UNFINISHED:
         return f"go on:     orchestrator run {again}"
     if summary.exit_code == ExitCode.SOME_FAILED:
-        return f"all rows:  orchestrator export {again} --format csv\ntry again: orchestrator retry {again}"
+        rows = f"all rows:  orchestrator export {again} --format csv"
+        bad = summary.failed + summary.missing + summary.cancelled
+        return f"{rows}\ntry again: orchestrator retry {again}" if bad > summary.quarantined["files"] else rows
     if summary.exit_code == ExitCode.OK:
         return f"all rows:  orchestrator export {again} --format csv"
     return ""
 
 
-def status_view(states: Sequence[dict[str, Json]]) -> RenderableType:
-    """Every manifest of a ledger."""
+def _quarantine(found: dict[str, Json], again: str, rehearsal: bool) -> list[Text]:
+    """The first quarantined files, and the command that sends them all the same; nothing without any."""
+    first = found["first"][:MOST_FAILED]
+    if not first:
+        return []
+    more = f", the first {len(first)}" if found["files"] > len(first) else ""
+    lines = [f"  {safe(file['file_id'])}  {file['why']}: {safe(file['error'], 200)}" for file in first]
+    names = "".join(f" --file {shlex.quote(safe(file['file_id']))}" for file in first)
+    return [
+        Text(f"{found['files']:,} quarantined: sent again only by name{more}", style="bold"),
+        *map(Text, lines),
+        Text(
+            f"send:      orchestrator retry {again}{' --sandbox' if rehearsal else ''}{names}",
+            no_wrap=True,
+            overflow="ignore",
+        ),
+    ]
+
+
+def status_view(states: Sequence[dict[str, Json]], ledger: str | None) -> RenderableType:
+    """Every manifest of a ledger; *ledger* as it was named on the command line, if it was."""
     parts: list[RenderableType] = []
     for state in states:
         if parts:
@@ -129,6 +192,9 @@ def status_view(states: Sequence[dict[str, Json]]) -> RenderableType:
                 table.add_row(Text(name, style=_STYLES.get(name, "")), f"{state[name]:,}", "")
         for label, files in list(state["types"].items())[:20]:
             table.add_row(Text(f"  {safe(label, 50)}", style="dim"), f"{files:,}", "")
+        if state["other_rules"]:
+            remark = "more files, with an outcome under other rules only; `orchestrator run` classifies them again"
+            table.add_row("other rules", f"{state['other_rules']:,}", remark)
         if state["review"]:
             table.add_row("to review", f"{state['review']:,}", "`orchestrator export --review` lists them")
         for name, job in state["open"].items():
@@ -150,8 +216,9 @@ def status_view(states: Sequence[dict[str, Json]]) -> RenderableType:
             parts.append(
                 Text("held: look for the job at the API; if there is none, `orchestrator retry --held` sends it")
             )
-        if state["failed_files"]:
-            parts.append(failed_table(state["failed_files"]))
+        parts += failed_files(state["failed_files"], state["quarantined"])
+        again = shlex.join([state["path"], *(["--ledger", ledger] if ledger else [])])
+        parts += _quarantine(state["quarantined"], safe(again), state["rehearsal"])
         if state["runs"]:
             parts.append(_runs_table(state["runs"]))
     return Group(*parts)

@@ -24,7 +24,7 @@ from orchestrator.errors import (
     Throttled,
     Unauthorized,
 )
-from orchestrator.ledger import belonging, jobs
+from orchestrator.ledger import belonging, halves, jobs
 from orchestrator.listing import newest_mark
 from orchestrator.models import Chunk, FileResult, JobStatus, Outcome, RemoteJob
 
@@ -270,8 +270,8 @@ class _Sending:
                 [(rows[result.file_id], result) for result in results],
                 at=work.at(),
                 error=str(error),
-                isolate=len(results) > 1,  # one unknown file ID has the whole call refused
             )
+            halves.suspect(connection, chunk.id)  # one unknown file ID has the whole call refused
 
         await work.writer.write(write)
         work.progress.outcomes[Outcome.FAILED] += len(results)

@@ -36,9 +36,12 @@ class Summary:
     review: int
     adopted: int
     sent_again: int
-    credits_ceiling: int
+    credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
     credits: float | None  #: billed to this run's jobs, as far as the API has told; None when it has not
     failed_files: list[dict[str, str]]  #: the first few
+    quarantined: dict[str, Json]  #: ``files``: how many; ``first``: the first few of them
+    second_opinions: dict[str, Json] | None  #: with ``escalate``: files, answered, mean confidence before and after
+    changes: dict[str, Json]  #: of the manifest since the retried files were last sent: ``files``, ``fields``
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)

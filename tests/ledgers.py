@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger import jobs, planning
+from orchestrator.ledger import jobs, planning, resubmit
 from orchestrator.ledger.planning import Scope
 from orchestrator.models import Config, FileResult, JobStatus, Outcome, Review, Rule
 
@@ -24,6 +24,7 @@ def register(
         project_id=project,
         config=config,
         review=Review(),
+        max_generations=None,
         path="m.yaml",
         sha256="0",
     )
@@ -85,5 +86,5 @@ def end(connection: Connection, chunk_id: int, **outcomes: Outcome) -> None:
 def again(connection: Connection, scope: Scope, *file_ids: str, **selection: object) -> list[str]:
     """The files that a retry would choose."""
     planning.stage(connection, file_ids)
-    planning.select_again(connection, scope, planning.Selection(**selection))  # type: ignore[arg-type]  # by name
+    resubmit.select_again(connection, scope, resubmit.Selection(**selection))  # type: ignore[arg-type]  # by name
     return planning.chosen(connection, 99)

@@ -92,7 +92,7 @@ def test_the_nightly_example_is_guarded() -> None:
     """What runs without a person has limits, and marks what a person should see."""
     nightly = load("nightly.yaml")
     assert (nightly.limits.max_files, nightly.limits.max_credits, nightly.limits.max_generations) == (5000, 25000, 3)
-    assert nightly.limits.max_credits == 5000 * nightly.config.credits_per_file
+    assert nightly.limits.max_credits == nightly.config.credits_ceiling(5000)
     assert nightly.review.unmatched
 
 

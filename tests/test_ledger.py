@@ -17,7 +17,7 @@ from ledgers import AT, plan, register
 from sqlalchemy import Connection
 
 from orchestrator.errors import InputError, LedgerError, LockHeld, SettingsError
-from orchestrator.ledger import Ledger, database, jobs, schema
+from orchestrator.ledger import Ledger, database, jobs, reading, schema
 from orchestrator.ledger.jobs import ForbiddenMove
 from orchestrator.ledger.writer import Writer
 from orchestrator.models import Config, JobStatus
@@ -98,6 +98,24 @@ def test_a_newer_ledger_is_refused_untouched(path: Path) -> None:
         with pytest.raises(LedgerError, match="upgrade"):
             Ledger(path, read_only=read_only)
     assert path.read_bytes() == before
+
+
+def test_an_older_ledger_is_brought_up_to_date_by_whoever_may_write(
+    path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step by step, keeping what it holds; a mere look says what to do."""
+    with monkeypatch.context() as older:
+        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        Ledger(path).close()
+    with sqlite3.connect(path) as raw:
+        raw.execute("INSERT INTO configs VALUES (1, 'f', 'c')")
+        raw.execute("INSERT INTO manifests VALUES (1, 'm', 0, 'api', NULL, 1, '{}', 'm.yaml', '0')")
+    raw.close()
+    with pytest.raises(LedgerError, match="older version"):
+        Ledger(path, read_only=True)
+    Ledger(path).close()
+    with Ledger(path, read_only=True) as ledger, ledger.transaction() as connection:
+        assert [(row.name, row.max_generations) for row in reading.manifests(connection)] == [("m", None)]
 
 
 def test_another_programs_database_is_refused_untouched(path: Path) -> None:

@@ -12,7 +12,7 @@ from ledgers import AT, SMALL, again, bring, cut, end, events, plan, register
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from orchestrator.ledger import Ledger, halves, jobs, planning, reading, runs
+from orchestrator.ledger import Ledger, halves, jobs, planning, reading, runs, verdicts
 from orchestrator.ledger.jobs import ForbiddenMove, Shard
 from orchestrator.models import MOVES, TERMINAL, Config, FileResult, JobStatus, Outcome
 
@@ -242,6 +242,20 @@ def test_a_later_result_stands_unless_it_is_worse(
         history = [row[2] for row in reading.export_rows(connection, [scope.manifest_id], history=True)]
     assert rows == [first.value if first in good and second not in good else second.value]
     assert history == [first.value, second.value]
+
+
+def test_a_verdict_outlives_what_was_in_flight(ledger: Ledger, config: Config) -> None:
+    """A person has decided while a retry was under way: its answer goes into the history only."""
+    with ledger.transaction() as connection:
+        scope = plan(connection, config, ["a"])
+        end(connection, 1, a=Outcome.UNMATCHED)
+        again(connection, scope, "a", outcomes=tuple(Outcome))
+        cut(connection, scope)
+        verdicts.accept(connection, scope, "a", "receipt", run_id="r", at=AT)
+        end(connection, 2, a=Outcome.CLASSIFIED)
+        assert [row[3] for row in reading.export_rows(connection, [scope.manifest_id])] == ["receipt"]
+        assert again(connection, scope, "a", outcomes=tuple(Outcome)) == []
+        assert again(connection, scope, "a", outcomes=tuple(Outcome), file_ids=("a",)) == ["a"]
 
 
 def test_a_file_being_retried_is_unfinished(ledger: Ledger, config: Config) -> None:

@@ -49,6 +49,7 @@ def state(text: str) -> dict[str, Json]:
         "failed": 3,
         "unfinished": 0,
         "types": {text: 3},
+        "quarantined": {"files": 1, "first": [{"file_id": text, "outcome": "failed", "error": text, "why": text}]},
         "needs_decision": [{"chunk_id": 1, "event": "held", "note": text}],
         "failed_files": [{"file_id": text, "outcome": "failed", "error": text}],
         "runs": [

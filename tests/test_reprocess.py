@@ -3,64 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from commands import Cli, Serve, command_line
 from hypothesis import given
 from hypothesis import strategies as st
+from moody import Moody
 
 from orchestrator.isolate import halve, is_outage
-from orchestrator.models import Json
-
-
-class Moody:
-    """A v1 API whose jobs end at once; ``bad`` files have no result, a ``poison`` file sinks its job."""
-
-    def __init__(self) -> None:
-        self.jobs: dict[str, dict[str, Json]] = {}
-        self.bad = "^$"
-        self.left_out = "^$"
-        self.poison = "^$"
-        self.unsure = "^$"
-
-    @property
-    def bought(self) -> Counter[str]:
-        """How often each file was sent."""
-        return Counter(file_id for job in self.jobs.values() for file_id in job["file_ids"])
-
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
-        parts = request.path.removeprefix("/api/v1/classifier/jobs").strip("/").split("/")
-        if request.method == "POST":
-            job_id = f"job-{len(self.jobs)}"
-            self.jobs[job_id] = await request.json()
-            return web.json_response(self._job(job_id))
-        if parts == [""]:
-            return web.json_response({"items": [self._job(job_id) for job_id in self.jobs]})
-        if parts[1:] == ["results"]:
-            job = self.jobs[parts[0]]
-            rows = [] if self._sunk(job) else [f for f in job["file_ids"] if not re.search(self.left_out, f)]
-            return web.json_response({"items": [self._row(file_id, job["mode"]) for file_id in rows]})
-        return web.json_response(self._job(parts[0]))
-
-    def _sunk(self, job: dict[str, Json]) -> bool:
-        return any(re.search(self.poison, file_id) for file_id in job["file_ids"])
-
-    def _job(self, job_id: str) -> dict[str, Json]:
-        job = self.jobs[job_id]
-        status = "ERROR" if self._sunk(job) else "SUCCESS"
-        return {"id": job_id, "status": status, "rules": job["rules"], "mode": job["mode"], "user_id": "u"}
-
-    def _row(self, file_id: str, mode: str) -> dict[str, Json]:
-        if re.search(self.bad, file_id):
-            return {"id": "i", "file_id": file_id, "result": None}
-        sure = 0.9 if mode == "MULTIMODAL" or not re.search(self.unsure, file_id) else 0.3
-        label = "receipt" if mode == "MULTIMODAL" else "invoice"
-        return {"id": "i", "file_id": file_id, "result": {"type": label, "confidence": sure, "reasoning": "r"}}
 
 
 @pytest.fixture
@@ -115,7 +68,6 @@ SELECTORS: list[tuple[list[str], set[str]]] = [
     (["--outcome", "failed"], {"c"}),
     (["--error", "NO RESULT"], {"c"}),
     (["--error", "something else"], set()),
-    (["--run", "nonesuch"], set()),
     (["--file-from", "list.txt"], {"b", "c"}),
     ([], {"c"}),
 ]
@@ -186,7 +138,9 @@ def test_an_unsure_answer_gets_a_second_opinion_once(cli: Cli, api: Moody) -> No
     with (cli.folder / "m.yaml").open("a") as manifest:
         manifest.write("escalate: {below_confidence: 0.5, mode: MULTIMODAL}\n")
     api.unsure = "^b$"
-    assert cli("run", "m.yaml").returncode == 0
+    done = cli("run", "m.yaml", "--json")
+    asked = {"files": 1, "answered": 1, "confidence_before": 0.3, "confidence_after": 0.9}
+    assert (done.returncode, json.loads(done.stdout)["second_opinions"]) == (0, asked)
     assert cli("run", "m.yaml").returncode == 0
     assert api.bought == {"a": 1, "b": 2, "c": 1}
     assert {row["file_id"]: row["type"] for row in cli.exported()} == {"a": "invoice", "b": "receipt", "c": "invoice"}
@@ -198,7 +152,8 @@ def test_a_persons_verdict_counts_and_stays(cli: Cli, api: Moody) -> None:
     api.unsure = "^b$"
     cli("run", "m.yaml")
     assert cli("accept", "m.yaml", "--file", "b", "--type", "receipt").returncode == 0
-    assert cli("retry", "m.yaml", "--below-confidence", "0.5").returncode == 0
+    for option in (["--below-confidence", "0.5"], ["--type", "receipt"]):
+        assert cli("retry", "m.yaml", *option).returncode == 0
     assert api.bought == {"a": 1, "b": 1, "c": 1}
     assert next((r["type"], r["confidence"]) for r in cli.exported() if r["file_id"] == "b") == ("receipt", 1.0)
     state = cli.state()
@@ -229,6 +184,9 @@ def test_diff_tells_what_changed_between_two_runs(cli: Cli, api: Moody) -> None:
     assert [(f["before"], f["after"], f["example"]) for f in found["flipped"]] == [
         ("failed", "classified invoice", "b")
     ]
+    cli("accept", "m.yaml", "--file", "a")
+    assert found == json.loads(cli("diff", "m.yaml", "--json").stdout), "a verdict is no run to compare with"
+    assert "name two runs" in cli("diff", "m.yaml", found["run_a"]).stderr
     assert cli("diff", "m.yaml").returncode == 0
 
 
@@ -266,6 +224,112 @@ def test_an_outage_is_told_from_a_poison_file() -> None:
     assert not is_outage((1, 1), (0, 0))
     assert is_outage((30, 30), (0, 0))
     assert is_outage((4, 4), (8, 8))
+
+
+def change_rules(cli: Cli, old: str = "contains line items", new: str = "lists what was sold") -> None:
+    manifest = cli.folder / "m.yaml"
+    manifest.write_text(manifest.read_text().replace(old, new))
+
+
+def test_a_retry_goes_by_the_rules_of_now_and_says_that_they_changed(cli: Cli, api: Moody) -> None:
+    """It sends what failed under the old ones, and leaves what was good to ``run``."""
+    api.bad = "^b$"
+    cli("run", "m.yaml")
+    api.bad = "^$"
+    change_rules(cli)
+    with (cli.folder / "m.yaml").open("a") as manifest:
+        manifest.write("parsing_configuration: {lang: de}\n")
+    shown = json.loads(cli("retry", "m.yaml", "--dry-run", "--json").stdout)
+    changes = {"files": 1, "fields": ["rules", "parsing_configuration"]}
+    assert (shown["file_ids"], shown["changes"]) == (["b"], changes)
+    words = "changed since 1 of these files were last sent: rules and parsing_configuration"
+    assert words in cli("retry", "m.yaml", "--dry-run").stdout
+    done = cli("retry", "m.yaml", "--json")
+    summary = json.loads(done.stdout)
+    assert (done.returncode, summary["changes"], summary["classified"], summary["unfinished"]) == (0, changes, 3, 0)
+    assert '"manifest.changed"' in done.stderr
+    assert (cli.state()["files"], cli.state()["other_rules"]) == (1, 2)
+    assert (api.bought, list(api.jobs.values())[-1]["file_ids"]) == ({"a": 1, "b": 2, "c": 1}, ["b"])
+    assert list(api.jobs.values())[-1]["rules"][0]["description"].startswith("lists what was sold")
+    assert json.loads(cli("retry", "m.yaml", "--json").stdout)["changes"]["files"] == 0
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 2, "b": 2, "c": 2}
+
+
+def test_changed_rules_that_cost_too_much_are_not_sent(cli: Cli, api: Moody) -> None:
+    """Exit 6 before anything is sent, with the line to change; plan said so before."""
+    cli("run", "m.yaml")
+    change_rules(cli)
+    with (cli.folder / "m.yaml").open("a") as manifest:
+        manifest.write("limits:\n  max_files: 9\n  max_credits: 14\n")
+    words = "up to 15 credits, over limits.max_credits: 14; to go on raise it in m.yaml:15"
+    plan = json.loads(cli("plan", "m.yaml", "--json").stdout)
+    assert (plan["changed"], plan["credits_ceiling"], plan["over_limits"]) == (3, 15, words)
+    done = cli("run", "m.yaml")
+    assert (done.returncode, words in done.stderr) == (6, True)
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+def test_a_retry_leaves_what_was_never_sent_to_run(cli: Cli, api: Moody) -> None:
+    """And does not call it done."""
+    cli("run", "m.yaml")
+    cli.manifest("a", "b", "c", "d")
+    done = cli("retry", "m.yaml", "--json")
+    summary = json.loads(done.stdout)
+    assert (done.returncode, summary["unfinished"], summary["classified"]) == (3, 1, 3)
+    assert "`orchestrator run` sends them" in summary["reason"]
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+WRONG: list[tuple[list[str], str]] = [
+    (["--outcome", "bad"], "--outcome 'bad': must be one of classified, unmatched, failed, missing, cancelled"),
+    (["--type", "novel"], "--type 'novel': no rule names it and no file has it; write invoice, receipt"),
+    (["--below-confidence", "60"], "'--below-confidence': Input should be less than or equal to 1"),
+    (["--file", "z", "--file", "y"], "file 'y' (nor 1 more) is not in the manifest"),
+    (["--file-from", "none.txt"], "none.txt:1:1: "),
+    (["--file-from", "bad.csv"], "bad.csv:1:"),
+    (["--run", "nonesuch"], "--run 'nonesuch': no run of this manifest"),
+    (["--mode", "SLOW"], "--mode 'SLOW': must be FAST or MULTIMODAL"),
+    (["--mode", "MULTIMODAL", "--api", "v2"], "only v1 has it"),
+    (["--lang", "zz"], "--lang 'zz' is not among the 86 codes of v1"),
+    (["--lang", "English please"], "write a language code such as"),
+    (["--max-pages", "0"], "'--max-pages': Input should be greater than or equal to 1"),
+    (["--chunk-size", "501"], "'--chunk-size': Input should be less than or equal to 500"),
+]
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["in earnest", "dry"])
+def test_a_wrong_value_is_refused_in_one_line(cli: Cli, api: Moody, dry: list[str]) -> None:
+    """Before anything is sent, with what would be right."""
+    (cli.folder / "bad.csv").write_text("name\nb\n")
+    (cli.folder / "bad.csv").chmod(0o600)
+    cli("run", "m.yaml")
+    for options, words in WRONG:
+        done = cli("retry", "m.yaml", *options, *dry)
+        assert (done.returncode, done.stdout) == (2, ""), options
+        assert words in " ".join(done.stderr.split()), options
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+def test_an_empty_list_names_no_file(cli: Cli, api: Moody) -> None:
+    """It is not the same as naming nothing, which would send what failed."""
+    (cli.folder / "list.txt").write_text("# none today\n")
+    (cli.folder / "list.txt").chmod(0o600)
+    api.bad = "^c$"
+    cli("run", "m.yaml")
+    assert cli("retry", "m.yaml", "--file-from", "list.txt").returncode == 1
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+def test_what_a_saved_configuration_costs_is_unknown(cli: Cli) -> None:
+    """Its mode and pages are known only to the server: no figure is made up."""
+    manifest = "version: 1\nname: letters\napi: v2\nconfiguration_id: cfg-1\nfile_ids: [a, b]\n"
+    (cli.folder / "m.yaml").write_text(manifest)
+    assert json.loads(cli("plan", "m.yaml", "--json").stdout)["credits_ceiling"] is None
+    assert "unknown  mode and pages are those of the configuration_id" in cli("plan", "m.yaml").stdout
+    done = cli("retry", "m.yaml", "--mode", "FAST", "--dry-run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "configuration_id brings its own mode, language and pages" in done.stderr
 
 
 def test_a_retry_does_not_call_files_done_that_were_never_sent(cli: Cli, serve: Serve) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.ledger.reading import ManifestRow
     from orchestrator.manifest import Manifest
     from orchestrator.models import Json
-    from orchestrator.runner import Options
+    from orchestrator.outset import Options
     from orchestrator.settings import Settings
 
 app = typer.Typer(
@@ -82,7 +82,7 @@ def run_options(
     fault: list[str] | None,
 ) -> Options:
     """What `run` and `retry` have in common. Raises InputError, also where the run would find nothing to do."""
-    from orchestrator.runner import Options
+    from orchestrator.outset import Options
 
     faults: Mapping[str, float | str] = {}
     if fault:

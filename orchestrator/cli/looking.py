@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -43,7 +42,7 @@ def status(
     if as_json:
         print_json({"ledger": str(opened.path), "manifests": states})
     else:
-        screens.console(sys.stdout).print(screens.status_view(states))
+        screens.show(screens.status_view(states, ledger))
 
 
 @app.command()
@@ -159,4 +158,4 @@ def diff(
     if as_json:
         print_json(found)
     else:
-        screens.console(sys.stdout).print(screens.diff_view(found))
+        screens.show(screens.diff_view(found))

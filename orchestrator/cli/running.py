@@ -38,7 +38,7 @@ from orchestrator.errors import ExitCode, ManifestError
 from orchestrator.plaintext import safe
 
 if TYPE_CHECKING:
-    from orchestrator.runner import Options
+    from orchestrator.outset import Options
 
 
 @app.command()
@@ -74,7 +74,7 @@ def plan(
     if as_json:
         print_json(preview.as_json())
     else:
-        screens.console(sys.stdout).print(screens.plan_view(preview))
+        screens.show(screens.plan_view(preview, _again(manifest, ledger)))
 
 
 @app.command()
@@ -95,7 +95,7 @@ def run(
     """Make the ledger agree with the manifest. Submits what is new, collects what is in flight."""
     options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
     if retry_failed:
-        from orchestrator.ledger.planning import Selection
+        from orchestrator.ledger.resubmit import Selection
 
         options = replace(options, again=Selection())
     _execute(manifest, api, options, as_json=as_json, quiet=quiet)
@@ -119,8 +119,10 @@ def retry(
         list[str] | None, typer.Option("--type", help="Only files classified as this; repeatable.")
     ] = None,
     below_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Only results less sure.")] = None,
-    file: Annotated[list[str] | None, typer.Option(help="Only this file ID; repeatable.")] = None,
-    file_from: Annotated[str | None, typer.Option(metavar="LIST", help="Only the file IDs in this list.")] = None,
+    file: Annotated[list[str] | None, typer.Option(help="Only this file ID, quarantined or not; repeatable.")] = None,
+    file_from: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Only the file IDs in this list (.txt, .csv, .jsonl).")
+    ] = None,
     run_id: Annotated[str | None, typer.Option("--run", help="Only files whose outcome is of this run.")] = None,
     error: Annotated[str | None, typer.Option(help="Only files whose error has this text.")] = None,
     mode: Annotated[str | None, typer.Option(metavar="FAST|MULTIMODAL", help="Over the manifest's mode.")] = None,
@@ -130,28 +132,30 @@ def retry(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent and its ceiling.")] = False,
 ) -> None:
     """Send again what failed, is missing or was cancelled."""
-    from orchestrator import reprocess
+    from orchestrator import reprocess, screens
 
     options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
+    file_ids = None
+    if file or file_from is not None:
+        file_ids = [*(file or ()), *(reprocess.listed(file_from) if file_from is not None else ())]
     again = reprocess.selection(
         outcomes=outcome,
         types=label,
         below_confidence=below_confidence,
-        file_ids=[*(file or ()), *(reprocess.listed(file_from) if file_from else ())],
+        file_ids=file_ids,
         run_id=run_id,
         error=error,
     )
     loaded = load_manifest(manifest, api, resolve_secrets=not dry_run)
+    if chunk_size is not None:
+        loaded = replace(loaded, chunk_size=chunk_size)
     config = reprocess.overridden(loaded, mode=mode, lang=lang, max_pages=max_pages)
     if dry_run:
         found = reprocess.preview(loaded, find_ledger(manifest, ledger), again, config, rehearsal=sandbox)
         if as_json:
             print_json(found)
         else:
-            print(f"{found['files']:,} files in {found['chunks']:,} create calls")
-            print(f"up to {found['credits_ceiling']:,} credits")
-            for file_id in found["file_ids"]:
-                print(f"  {safe(file_id)}")
+            screens.show(screens.retry_view(found, _again(manifest, ledger)))
         return
     options = replace(options, command="retry", new=False, again=again, config=config, held=held)
     _execute(manifest, api, options, as_json=as_json, quiet=quiet)
@@ -204,8 +208,12 @@ def _execute(path: str, api: str | None, options: Options, *, as_json: bool, qui
     if as_json:
         print_json(summary.as_json())
     elif not quiet:
-        again = [path, *(["--ledger", options.ledger] if options.ledger else [])]
-        screens.console(sys.stdout).print(screens.summary_view(summary, safe(shlex.join(again))))
+        screens.show(screens.summary_view(summary, _again(path, options.ledger)))
     if summary.exit_code > ExitCode.SOME_FAILED and (as_json or quiet):
         say(summary.reason)
     raise typer.Exit(summary.exit_code)
+
+
+def _again(path: str, ledger: str | None) -> str:
+    """The arguments with which another command finds the same work."""
+    return safe(shlex.join([path, *(["--ledger", ledger] if ledger else [])]))

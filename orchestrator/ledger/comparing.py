@@ -20,10 +20,11 @@ class Flow:
 
 
 def last_two(connection: Connection, manifest_id: int) -> list[str]:
-    """The ids of the latest two finished runs that recorded an outcome, older first."""
+    """The ids of the latest two finished runs that had outcomes from the API, older first."""
     rows = connection.execute(
         text(
-            "SELECT r.id FROM runs r WHERE r.manifest_id = :manifest_id AND r.finished_at IS NOT NULL AND EXISTS "
+            "SELECT r.id FROM runs r WHERE r.manifest_id = :manifest_id AND r.finished_at IS NOT NULL "
+            "AND r.command <> 'accept' AND EXISTS "
             "(SELECT 1 FROM jobs j WHERE j.manifest_id = r.manifest_id "
             "AND j.finished_at BETWEEN r.started_at AND r.finished_at) ORDER BY r.started_at DESC LIMIT 2"
         ),

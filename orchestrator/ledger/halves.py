@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, text
 
@@ -10,36 +11,56 @@ from orchestrator.ledger.database import scalar_int
 from orchestrator.ledger.jobs import Shard
 
 
-def to_isolate(connection: Connection, shard: Shard) -> list[tuple[int, list[str]]]:
-    """Failed chunks that may hold one file at fault, with their files that failed."""
+def suspect(connection: Connection, chunk_id: int) -> None:
+    """The failed chunk may hold one file at fault: it is to be halved, or a half of one file to be judged."""
+    connection.execute(text("UPDATE jobs SET isolate = 1 WHERE id = :id AND (size > 1 OR depth > 0)"), {"id": chunk_id})
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A failed chunk that may hold one file at fault."""
+
+    chunk_id: int
+    run_id: str
+    size: int
+    file_ids: list[str]  #: those that failed, unless a retry or a person has dealt with them since
+
+
+def to_isolate(connection: Connection, shard: Shard) -> list[Failed]:
+    """The failed chunks that are still to be halved."""
     rows = connection.execute(
         text(
-            "SELECT j.id, f.file_id FROM jobs j JOIN files f ON f.chunk_id = j.id JOIN results r ON r.file_row = f.id "
+            "SELECT j.id, j.run_id, j.size, f.file_id, EXISTS "
+            "(SELECT 1 FROM files n WHERE n.manifest_id = f.manifest_id AND n.file_id = f.file_id "
+            "AND n.config_id = f.config_id AND n.generation > f.generation) AS settled "
+            "FROM jobs j JOIN files f ON f.chunk_id = j.id JOIN results r ON r.file_row = f.id "
             "WHERE j.manifest_id = :manifest_id AND j.api = :api AND j.isolate = 1 AND r.outcome = 'failed' "
             "ORDER BY f.id"
         ),
         {"manifest_id": shard.manifest_id, "api": shard.api},
     )
-    found: dict[int, list[str]] = {}
-    for chunk_id, file_id in rows:
-        found.setdefault(chunk_id, []).append(file_id)
-    return list(found.items())
+    found: dict[int, Failed] = {}
+    for row in rows:
+        failed = found.setdefault(row.id, Failed(row.id, row.run_id, row.size, []))
+        if not row.settled:
+            failed.file_ids.append(row.file_id)
+    return list(found.values())
 
 
 def leave_whole(connection: Connection, chunk_ids: Collection[int]) -> None:
     """These chunks are not to be halved (any more)."""
-    statement = text("UPDATE jobs SET isolate = 0 WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
-    connection.execute(statement, {"ids": list(chunk_ids)})
+    if chunk_ids:
+        connection.execute(text("UPDATE jobs SET isolate = 0 WHERE id = :id"), [{"id": each} for each in chunk_ids])
 
 
-def ended_at_depth(connection: Connection, run_id: str, *, halves: bool) -> tuple[int, int]:
-    """(ended, failed) of the chunks that this run planned: its own, or with *halves* those made by halving."""
+def ended_at_depth(connection: Connection, run_ids: Collection[str], *, halves: bool) -> tuple[int, int]:
+    """(ended, failed) of the chunks that these runs planned: their own, or with *halves* those made by halving."""
     row = connection.execute(
         text(
             "SELECT count(*) AS ended, sum(status = 'failed') AS failed FROM jobs "
-            "WHERE run_id = :run_id AND finished_at IS NOT NULL AND (depth > 0) = :halves"
-        ),
-        {"run_id": run_id, "halves": halves},
+            "WHERE run_id IN :run_ids AND finished_at IS NOT NULL AND (depth > 0) = :halves"
+        ).bindparams(bindparam("run_ids", expanding=True)),
+        {"run_ids": list(run_ids), "halves": halves},
     ).one()
     return row.ended, row.failed or 0
 

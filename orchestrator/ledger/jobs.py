@@ -172,6 +172,8 @@ def _count(connection: Connection, which: str, parameters: dict[str, int], *, si
 def _let_stand(connection: Connection, chunk_id: int) -> None:
     """A later generation's result takes the standing one's place unless it is worse: good before bad.
 
+    Of an earlier one, which ended after a person had given a verdict, nothing stands.
+
     An escalation is a second opinion on a good result: it has to be at least as sure.
     """
     rivals = connection.execute(
@@ -182,7 +184,7 @@ def _let_stand(connection: Connection, chunk_id: int) -> None:
                       AND old.config_id = new.config_id AND old.standing = 1
         JOIN jobs j ON j.id = new.chunk_id
         LEFT JOIN results o ON o.file_row = old.id
-        WHERE new.chunk_id = :chunk_id AND new.standing = 0
+        WHERE new.chunk_id = :chunk_id AND new.standing = 0 AND new.generation > old.generation
           AND (j.escalation = 0 OR coalesce(nr.confidence, 0) >= coalesce(o.confidence, 0))
           AND (nr.outcome IN {GOOD_SQL} OR o.outcome IS NULL OR o.outcome NOT IN {GOOD_SQL})
         """),
@@ -285,11 +287,12 @@ def tally(connection: Connection, manifest_id: int) -> dict[JobStatus, tuple[int
 
 
 def open_apis(connection: Connection, manifest_id: int) -> list[str]:
-    """The API versions that have jobs of this manifest which have not ended, or may have."""
+    """The API versions that have jobs of this manifest which have not ended, may have, or are still to be halved."""
     rows = connection.execute(
         text(
-            "SELECT DISTINCT api FROM jobs WHERE manifest_id = :manifest_id "
-            "AND status IN ('pending', 'submitting', 'submitted', 'running')"
+            "SELECT api FROM jobs WHERE manifest_id = :manifest_id "
+            "AND status IN ('pending', 'submitting', 'submitted', 'running') "
+            "UNION SELECT api FROM jobs WHERE manifest_id = :manifest_id AND isolate = 1"
         ),
         {"manifest_id": manifest_id},
     )

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from orchestrator.errors import InputError
 from orchestrator.ledger.database import scalar_int
-from orchestrator.models import BAD, GOOD, Config, Outcome, Review
+from orchestrator.models import GOOD, Config, Review
 
 #: Rows a statement takes at once.
 BATCH = 10_000
@@ -63,6 +63,7 @@ def forget_unsent(connection: Connection, scope: Scope, *, api: str) -> None:
     """Remove chunks that were planned and never sent, so that what is planned now is what is wanted now.
 
     Chunks of a retry stay, as nothing else remembers that they were asked for, unless config or API have changed.
+    Nor is what failed under another config halved any more.
     """
     unsent = """
         SELECT j.id FROM jobs j WHERE j.manifest_id = :manifest_id AND j.status = 'pending' AND j.sends = 0
@@ -74,6 +75,13 @@ def forget_unsent(connection: Connection, scope: Scope, *, api: str) -> None:
     connection.execute(text(f"CREATE TEMP TABLE unsent AS {unsent}"), parameters)
     for table, column in (("files", "chunk_id"), ("jobs", "id")):
         connection.execute(text(f"DELETE FROM {table} WHERE {column} IN (SELECT id FROM temp.unsent)"))
+    connection.execute(
+        text(
+            "UPDATE jobs SET isolate = 0 WHERE manifest_id = :manifest_id AND isolate = 1 "
+            "AND EXISTS (SELECT 1 FROM files f WHERE f.chunk_id = jobs.id AND f.config_id <> :config_id)"
+        ),
+        parameters,
+    )
 
 
 def find_scope(connection: Connection, name: str, *, rehearsal: bool, config: Config) -> Scope:
@@ -106,6 +114,7 @@ def register(
     project_id: str | None,
     config: Config,
     review: Review,
+    max_generations: int | None,
     path: str,
     sha256: str,
 ) -> Scope:
@@ -118,6 +127,7 @@ def register(
         "project_id": project_id,
         "config_id": config_id,
         "review": json.dumps({"below_confidence": review.below_confidence, "unmatched": review.unmatched}),
+        "max_generations": max_generations,
         "path": path,
         "sha256": sha256,
     }
@@ -142,7 +152,8 @@ def register(
         connection.execute(
             text(
                 "UPDATE manifests SET config_id = :config_id, review = :review, path = :path, sha256 = :sha256, "
-                "project_id = coalesce(:project_id, project_id) WHERE name = :name AND rehearsal = :rehearsal"
+                "max_generations = :max_generations, project_id = coalesce(:project_id, project_id) "
+                "WHERE name = :name AND rehearsal = :rehearsal"
             ),
             row,
         )
@@ -184,7 +195,7 @@ def count(connection: Connection, scope: Scope, listed: int) -> Counts:
 
 def select_new(connection: Connection, scope: Scope) -> int:
     """Choose, for the next cut, the wanted files that were never submitted in *scope*; how many."""
-    _choose(
+    return choose(
         connection,
         """
         SELECT w.file_id, 0 FROM temp.wanted w
@@ -194,70 +205,6 @@ def select_new(connection: Connection, scope: Scope) -> int:
         """,
         scope,
     )
-    return scalar_int(connection, "SELECT count(*) FROM temp.chosen")
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which files with an outcome to submit again; all conditions that are set must hold."""
-
-    outcomes: tuple[Outcome, ...] = BAD
-    types: tuple[str, ...] = ()
-    below_confidence: float | None = None
-    file_ids: tuple[str, ...] = ()
-    run_id: str | None = None
-    error: str | None = None
-    max_generations: int | None = None  #: files submitted as often as this are left alone
-    never_escalated: bool = False
-
-
-def select_again(connection: Connection, scope: Scope, selection: Selection) -> int:
-    """Choose, for the next cut, the wanted files that *selection* names, one generation on; how many.
-
-    A file of which a generation is under way is never chosen.
-    """
-    connection.exec_driver_sql("DROP TABLE IF EXISTS temp.named")
-    connection.exec_driver_sql("CREATE TEMP TABLE named (file_id TEXT PRIMARY KEY)")
-    if selection.file_ids:
-        connection.exec_driver_sql(
-            "INSERT OR IGNORE INTO temp.named VALUES (?)", [(file_id,) for file_id in selection.file_ids]
-        )
-    conditions = {
-        "r.outcome IN :outcomes": True,
-        "r.type IN :types": bool(selection.types),
-        "r.confidence < :below": selection.below_confidence is not None,
-        "w.file_id IN (SELECT file_id FROM temp.named)": bool(selection.file_ids),
-        "j.run_id = :run_id": selection.run_id is not None,
-        "instr(lower(coalesce(r.error, '')), lower(:error)) > 0": selection.error is not None,
-        "NOT EXISTS (SELECT 1 FROM files g JOIN jobs gj ON gj.id = g.chunk_id WHERE g.manifest_id = f.manifest_id"
-        " AND g.file_id = f.file_id AND g.config_id = f.config_id AND gj.escalation = 1)": selection.never_escalated,
-        "(SELECT max(g.generation) FROM files g WHERE g.manifest_id = f.manifest_id AND g.file_id = f.file_id"
-        " AND g.config_id = f.config_id) + 1 < :max_generations": selection.max_generations is not None,
-    }
-    _choose(
-        connection,
-        f"""
-        SELECT w.file_id, 1 + (SELECT max(g.generation) FROM files g WHERE g.manifest_id = f.manifest_id
-                               AND g.file_id = f.file_id AND g.config_id = f.config_id)
-        FROM temp.wanted w
-        JOIN files f ON f.manifest_id = :manifest_id AND f.file_id = w.file_id AND f.config_id = :config_id
-                    AND f.standing = 1
-        JOIN results r ON r.file_row = f.id JOIN jobs j ON j.id = f.chunk_id
-        WHERE {" AND ".join(condition for condition, applies in conditions.items() if applies)}
-          AND NOT EXISTS (SELECT 1 FROM files n LEFT JOIN results nr ON nr.file_row = n.id
-                          WHERE n.manifest_id = f.manifest_id AND n.file_id = f.file_id
-                            AND n.config_id = f.config_id AND nr.file_row IS NULL)
-        ORDER BY w.position
-        """,
-        scope,
-        outcomes=[outcome.value for outcome in selection.outcomes],
-        types=list(selection.types),
-        below=selection.below_confidence,
-        run_id=selection.run_id,
-        error=selection.error,
-        max_generations=selection.max_generations,
-    )
-    return scalar_int(connection, "SELECT count(*) FROM temp.chosen")
 
 
 def chosen(connection: Connection, most: int) -> list[str]:
@@ -267,7 +214,8 @@ def chosen(connection: Connection, most: int) -> list[str]:
     )
 
 
-def _choose(connection: Connection, query: str, scope: Scope, **parameters: object) -> None:
+def choose(connection: Connection, query: str, scope: Scope, **parameters: object) -> int:
+    """Put the rows of *query*, file ID and generation, into the connection's table ``chosen``, in order; how many."""
     connection.exec_driver_sql("DROP TABLE IF EXISTS temp.chosen")
     connection.exec_driver_sql(
         "CREATE TEMP TABLE chosen (n INTEGER PRIMARY KEY, file_id TEXT NOT NULL, generation INTEGER NOT NULL)"
@@ -277,6 +225,7 @@ def _choose(connection: Connection, query: str, scope: Scope, **parameters: obje
     used = {name: value for name, value in values.items() if f":{name}" in query}
     lists = [name for name, value in used.items() if isinstance(value, list)]
     connection.execute(statement.bindparams(*(bindparam(name, expanding=True) for name in lists)), used)
+    return scalar_int(connection, "SELECT count(*) FROM temp.chosen")
 
 
 def last_chunk(connection: Connection) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, Row, bindparam, text
 
 from orchestrator.ledger.database import scalar_int
 from orchestrator.ledger.jobs import PERCENT_SQL
-from orchestrator.ledger.planning import Scope
+from orchestrator.ledger.planning import GOOD_SQL, Scope
 from orchestrator.models import Json, Outcome
 
 #: ``orchestrator export``'s columns, in order. Part of the command line's contract.
@@ -34,13 +35,15 @@ class ManifestRow:
     fingerprint: str
     path: str
     review: dict[str, Json]
+    max_generations: int | None  #: as the manifest said at the latest run
 
 
 def manifests(connection: Connection, name: str | None = None, *, rehearsal: bool | None = None) -> list[ManifestRow]:
     """The manifests of this ledger, or the one called *name*."""
     rows = connection.execute(
         text(
-            "SELECT m.id, m.name, m.rehearsal, m.origin, m.project_id, m.config_id, c.fingerprint, m.path, m.review "
+            "SELECT m.id, m.name, m.rehearsal, m.origin, m.project_id, m.config_id, c.fingerprint, m.path, m.review, "
+            "m.max_generations "
             "FROM manifests m JOIN configs c ON c.id = m.config_id "
             "WHERE (:name IS NULL OR m.name = :name) AND (:rehearsal IS NULL OR m.rehearsal = :rehearsal) "
             "ORDER BY m.name, m.rehearsal"
@@ -58,6 +61,7 @@ def manifests(connection: Connection, name: str | None = None, *, rehearsal: boo
             r.fingerprint,
             r.path,
             json.loads(r.review),
+            r.max_generations,
         )
         for r in rows
     ]
@@ -92,14 +96,69 @@ def totals(connection: Connection, scope: Scope, *, wanted: bool, review: dict[s
         """
     else:
         counted = "SELECT * FROM tallies WHERE manifest_id = :manifest_id AND config_id = :config_id AND files > 0"
-    outcomes = dict.fromkeys(Outcome, 0)
-    types: dict[str, int] = {}
-    flagged = 0
     again = _under_way_again(connection, parameters, wanted=wanted)
-    for row in [*connection.execute(text(counted), parameters), *again]:
+    rows = [*connection.execute(text(counted), parameters), *again]
+    return _sum_up(rows, unfinished, review, onto=Totals(dict.fromkeys(Outcome, 0), {}, 0, 0))
+
+
+def with_other_rules(
+    connection: Connection, scope: Scope, totals: Totals, review: dict[str, Json]
+) -> tuple[Totals, int]:
+    """*totals* and the outcomes of staged files that have one only under other rules; how many were never sent.
+
+    Those that were never sent are unfinished.
+    """
+    rows = connection.execute(
+        text(f"""
+        SELECT r.outcome, coalesce(r.type, '') AS type, {PERCENT_SQL} AS percent, count(*) AS files
+        FROM temp.wanted w
+        JOIN files f ON f.id = (SELECT max(o.id) FROM files o WHERE o.manifest_id = :manifest_id
+                                AND o.file_id = w.file_id AND o.standing = 1)
+        JOIN results r ON r.file_row = f.id
+        WHERE NOT EXISTS (SELECT 1 FROM files o WHERE o.manifest_id = :manifest_id AND o.file_id = w.file_id
+                          AND o.config_id = :config_id)
+        GROUP BY r.outcome, r.type, percent
+        """),
+        {"manifest_id": scope.manifest_id, "config_id": scope.config_id},
+    ).all()
+    unsent = scalar_int(
+        connection,
+        "SELECT count(*) FROM temp.wanted w WHERE NOT EXISTS "
+        "(SELECT 1 FROM files f WHERE f.manifest_id = :manifest_id AND f.file_id = w.file_id)",
+        manifest_id=scope.manifest_id,
+    )
+    merged = _sum_up(rows, totals.unfinished + unsent, review, onto=totals)
+    return merged, unsent
+
+
+def only_under_other_rules(connection: Connection, scope: Scope) -> int:
+    """How many files the ledger has outcomes of, but nothing in *scope*."""
+    several = scalar_int(
+        connection,
+        "SELECT count(DISTINCT config_id) FROM tallies WHERE manifest_id = :manifest_id AND config_id <> :config_id",
+        manifest_id=scope.manifest_id,
+        config_id=scope.config_id,
+    )
+    if not several:
+        return 0  # without reading a million rows
+    return scalar_int(
+        connection,
+        "SELECT count(*) FROM (SELECT file_id FROM files WHERE manifest_id = :manifest_id "
+        "GROUP BY file_id HAVING sum(config_id = :config_id) = 0)",
+        manifest_id=scope.manifest_id,
+        config_id=scope.config_id,
+    )
+
+
+def _sum_up(
+    rows: Iterable[Row[str, str, int, int]], unfinished: int, review: dict[str, Json], *, onto: Totals
+) -> Totals:
+    """*onto* and the (outcome, type, percent, files) of *rows*."""
+    outcomes, types, flagged = dict(onto.outcomes), Counter(onto.types), onto.review
+    for row in rows:
         outcomes[Outcome(row.outcome)] += row.files
         if row.type:
-            types[row.type] = types.get(row.type, 0) + row.files
+            types[row.type] += row.files
         # Told by whole percents: a threshold between two of them counts as the lower one.
         if why_review(row.outcome, row.percent / 100, review):
             flagged += row.files
@@ -147,9 +206,10 @@ def failed_files(connection: Connection, scope: Scope, most: int) -> list[dict[s
     rows = connection.execute(
         text(
             "SELECT f.file_id, r.outcome, coalesce(r.error, '') AS error "
-            "FROM files f JOIN results r ON r.file_row = f.id "
-            "WHERE f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1 "
-            "AND r.outcome IN ('failed', 'missing', 'cancelled') ORDER BY f.id LIMIT :most"
+            "FROM results r CROSS JOIN files f "  # from the bad results, which have an index of their own
+            f"WHERE f.id = r.file_row AND r.outcome NOT IN {GOOD_SQL} "
+            "AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1 "
+            "ORDER BY r.file_row LIMIT :most"
         ),
         {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "most": most},
     )
@@ -203,6 +263,30 @@ def why_review(outcome: str, confidence: float | None, review: dict[str, Json]) 
     if outcome == Outcome.UNMATCHED and review.get("unmatched"):
         return "unmatched"
     return None
+
+
+def second_opinions(connection: Connection, run_id: str) -> dict[str, Json]:
+    """``files`` that the run asked about once more in a better mode, how many were ``answered``, and the means of the
+    ``confidence_before`` and ``confidence_after`` of those: of the surer answer, which counts.
+    """
+    row = connection.execute(
+        text("""
+        SELECT count(*) AS files, count(r.file_row) AS answered,
+               avg(CASE WHEN r.file_row IS NOT NULL THEN coalesce(o.confidence, 0) END) AS before,
+               avg(max(coalesce(r.confidence, 0), coalesce(o.confidence, 0)) + 0 * r.file_row) AS after
+        FROM jobs j JOIN files f ON f.chunk_id = j.id LEFT JOIN results r ON r.file_row = f.id
+        LEFT JOIN files p ON p.manifest_id = f.manifest_id AND p.file_id = f.file_id AND p.config_id = f.config_id
+                         AND p.generation = f.generation - 1
+        LEFT JOIN results o ON o.file_row = p.id
+        WHERE j.run_id = :run_id AND j.escalation = 1
+        """),
+        {"run_id": run_id},
+    ).one()
+    means = {
+        name: None if mean is None else round(mean, 3)
+        for name, mean in (("confidence_before", row.before), ("confidence_after", row.after))
+    }
+    return {"files": row.files, "answered": row.answered, **means}
 
 
 def open_jobs(connection: Connection, manifest_id: int) -> list[dict[str, Json]]:

@@ -150,8 +150,16 @@ def _create(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+def _quarantine(connection: Connection) -> None:
+    """``status`` names the quarantined files without reading the manifest, nor a million good results."""
+    connection.exec_driver_sql("ALTER TABLE manifests ADD COLUMN max_generations INTEGER")
+    connection.exec_driver_sql(
+        "CREATE INDEX results_bad ON results (file_row) WHERE outcome NOT IN ('classified', 'unmatched')"
+    )
+
+
 #: ``MIGRATIONS[n]`` takes a ledger of version n to version n + 1.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create,)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _quarantine)
 
 
 def check_version(connection: Connection) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from orchestrator.ledger.jobs import Shard
 from orchestrator.ledger.verdicts import PERSON
-from orchestrator.models import Json
+from orchestrator.models import Config, Json
 
 
 def unbilled(connection: Connection, shard: Shard, *, since: str, but_of_run: str, most: int) -> dict[str, int]:
@@ -30,6 +30,18 @@ def bill(connection: Connection, bills: Mapping[int, float]) -> None:
             text("UPDATE jobs SET credits = :credits WHERE id = :id AND credits IS NULL"),
             [{"id": chunk_id, "credits": value} for chunk_id, value in bills.items()],
         )
+
+
+def ceiling_of_run(connection: Connection, run_id: str) -> int:
+    """The most credits that the jobs this run planned can cost, as far as that is known."""
+    rows = connection.execute(
+        text(
+            "SELECT c.canonical, sum(j.size) AS files FROM jobs j JOIN configs c ON c.id = j.config_id "
+            "WHERE j.run_id = :run_id GROUP BY c.id"
+        ),
+        {"run_id": run_id},
+    )
+    return sum(Config.from_canonical(row.canonical).credits_ceiling(row.files) or 0 for row in rows)
 
 
 def spent(connection: Connection, manifest_id: int) -> dict[str, Json]:

@@ -304,6 +304,7 @@ class _Play:
             project_id=manifest.project_id,
             config=manifest.config,
             review=manifest.review,
+            max_generations=manifest.limits.max_generations,
             path=manifest.path,
             sha256=manifest.sha256,
         )

@@ -1,0 +1,28 @@
+"""The manifest's own guard: how much one run may send."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from orchestrator.ledger import usage
+from orchestrator.manifest import Manifest
+
+
+def over_limits(manifest: Manifest, files: int, ceiling: int | None) -> str | None:
+    """Why sending *files* would pass the manifest's limits; None when it would not."""
+    limits = manifest.limits
+    if limits.max_files is not None and files > limits.max_files:
+        return _over(manifest, f"{files} files to send", "max_files", limits.max_files)
+    if limits.max_credits is not None and ceiling is not None and ceiling > limits.max_credits:
+        return _over(manifest, f"up to {ceiling} credits", "max_credits", limits.max_credits)
+    return None
+
+
+def _over(manifest: Manifest, what: str, limit: str, value: int) -> str:
+    return f"{what}, over limits.{limit}: {value}; to go on raise it in {manifest.path}:{manifest.limit_lines[limit]}"
+
+
+def credits_left(connection: Connection, manifest: Manifest, run_id: str) -> int | None:
+    """What the run may still plan to spend on halves and second opinions; None without a limit."""
+    most = manifest.limits.max_credits
+    return None if most is None else most - usage.ceiling_of_run(connection, run_id)
