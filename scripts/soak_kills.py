@@ -1,8 +1,10 @@
 """kill -9 at random instants, over and over, against a real server, a real disk and real sockets.
 
 A night's manifest is run until it is complete; each run is killed after a random time, those that recover from a kill
-too. After every kill the ledger must be sound and must know of every job that the server made; after every night each
-file must have one outcome, the right one, and one job. Prints one JSON object; exit 0 when all of that held.
+too. With --retry an undisturbed run comes first, in which half of the files fail, and the kills fall on retries. After
+every kill the ledger must be sound and must know of every job that the server made; after every night each file must
+have one outcome, the right one, and one job, or two where it had failed. Prints one JSON object; exit 0 when all of
+that held.
 
 Children are forked from a parent that has already imported the program: a thousand kills then cost minutes, and they
 fall on its work rather than on its imports.
@@ -14,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import re
 import resource
 import signal
 import sqlite3
@@ -28,7 +31,7 @@ from typing import NoReturn
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from api_server import verdict
-from procs import PATIENCE_S, ApiServer, LedgerState, environment, read_ledger, write_manifest
+from procs import PATIENCE_S, ApiServer, LedgerState, Stats, environment, read_ledger, write_manifest
 
 from orchestrator import cli, export, logs, pipeline, runner, screens, settings  # noqa: F401 - for the children
 
@@ -37,25 +40,28 @@ HURRY = {"ORCHESTRATOR_SETTLE_S": "0.15", "ORCHESTRATOR_CREATES_PER_S": "200", "
 
 FILES_A_NIGHT = {"v1": 240, "v2": 60}
 
+#: With --retry: the files that fail at first.
+FAIL = "[02468]$"
+
 #: Calls that the network loses besides. On v1 a call that is lost twice waits for a person: a kill is enough there.
 LOSSES = {"v1": {"lose_answer": 0.01}, "v2": {"lose_answer": 0.02, "lose_call": 0.02}}
 
 
-def child(manifest: Path, log: Path) -> int:
-    """Start a run in a forked child; its process id."""
+def child(command: str, manifest: Path, log: Path) -> int:
+    """Start a run or a retry in a forked child; its process id."""
     pid = os.fork()
     if pid == 0:
-        _become_a_run(manifest, log)
+        _become(command, manifest, log)
     return pid
 
 
-def _become_a_run(manifest: Path, log: Path) -> NoReturn:
+def _become(command: str, manifest: Path, log: Path) -> NoReturn:
     try:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        sys.argv = ["orchestrator", "run", str(manifest), "--json"]
+        sys.argv = ["orchestrator", command, str(manifest), "--json"]
         cli.main()
     except SystemExit as end:
         os._exit(int(end.code or 0))
@@ -85,8 +91,10 @@ def send_blindly(ledger: Path) -> None:
 class Soak:
     """Nights of work, killed until enough kills were made."""
 
-    def __init__(self, api: str, seed: int, folder: Path, server: ApiServer, *, naive: bool) -> None:
+    def __init__(self, api: str, seed: int, folder: Path, server: ApiServer, *, naive: bool, retry: bool) -> None:
         self.api = api
+        self.command = "retry" if retry else "run"
+        self.due: Counter[str] = Counter()  #: how often each file is to be bought
         self.naive = naive
         self.rng = random.Random(seed)
         self.folder = folder
@@ -106,8 +114,11 @@ class Soak:
         file_ids = [f"n{number}-f{i}" for i in range(FILES_A_NIGHT[self.api])]
         manifest = write_manifest(self.folder, file_ids, api=self.api, chunk_size=8, name=f"night{number}")
         ledger, log = self.folder / "ledger.db", self.folder / "log"
+        self.due.update(file_ids)
+        if self.command == "retry":
+            self.due.update(self._fail_some(manifest, log))
         while self.tally["kills"] < kills:
-            code = code_of(child(manifest, log), self._kill_after())
+            code = code_of(child(self.command, manifest, log), self._kill_after())
             if code is None:
                 self.tally["kills"] += 1
                 self._check_after_a_kill(read_ledger(ledger))
@@ -118,8 +129,20 @@ class Soak:
             else:
                 self._complain(f"a run that was not killed ended with {code}")
                 return
-        code = code_of(child(manifest, log), PATIENCE_S)
+        code = code_of(child(self.command, manifest, log), PATIENCE_S)
         self._check_the_night(file_ids, read_ledger(ledger), code)
+
+    def _fail_some(self, manifest: Path, log: Path) -> list[str]:
+        """Carry out an undisturbed run in which many files fail, for a reason that is gone afterwards; those files."""
+        self.server.set(fails=FAIL)
+        code = code_of(child("run", manifest, log), PATIENCE_S)
+        self.server.set(fails="")
+        outcomes = read_ledger(self.folder / "ledger.db").outcomes
+        failed = [f for f in outcomes if f.startswith(f"{manifest.stem.replace('night', 'n')}-") and re.search(FAIL, f)]
+        if code != 1:
+            self._complain(f"the run before the retries ended with {code}")
+        self.tally["failed_files"] += len(failed)
+        return failed
 
     def _kill_after(self) -> float:
         """Half of the kills fall on planning and submitting, half on polling and on recovering from earlier kills."""
@@ -141,15 +164,19 @@ class Soak:
         self.tally["held_files"] += len(held)
         if code != (3 if held else 0):
             self._complain(f"the last, undisturbed run {'did not end' if code is None else f'ended with {code}'}")
-        if stats.twice:
-            self._complain(f"created twice: {stats.twice[:5]}")
-        if bought := held & stats.created.keys():
+        if self.too_often(stats):
+            self._complain(f"created too often: {self.too_often(stats)[:5]}")
+        if bought := {f for f in held if stats.created.get(f, 0) == self.due[f]}:
             self._complain(f"held although their job exists: {sorted(bought)[:5]}")
         lost = [f for f in file_ids if f not in held and state.outcomes.get(f, "lost") != verdict(f)["type"]]
         if lost:
             self._complain(f"{len(lost)} files without their outcome: {lost[:5]}")
         if state.open - state.held:
             self._complain(f"chunks left open: {dict(state.chunks)}")
+
+    def too_often(self, stats: Stats) -> list[str]:
+        """The files that were bought more often than they were to be: once, or once more where they had failed."""
+        return [file_id for file_id, times in stats.created.items() if times > self.due[file_id]]
 
     def _complain(self, what: str) -> None:
         self.wrong.append(f"after {self.tally['kills']} kills: {what}")
@@ -161,13 +188,13 @@ def count_events(log: Path) -> Counter[str]:
     return Counter({name: text.count(f'"{name}"') for name in ("job.adopted", "create.absent", "create.held")})
 
 
-def soak(api: str, kills: int, seed: int, *, naive: bool) -> dict[str, object]:
+def soak(api: str, kills: int, seed: int, *, naive: bool, retry: bool) -> dict[str, object]:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, ApiServer() as server:
         os.environ.clear()
         os.environ.update(environment(server.url, **HURRY))
-        server.set(job_s=[0.05, 0.2], **LOSSES[api])
-        work = Soak(api, seed, Path(folder), server, naive=naive)
+        server.set(job_s=[0.05, 0.2], answer_s=[0.0, 0.4 if retry else 0.05], **LOSSES[api])
+        work = Soak(api, seed, Path(folder), server, naive=naive, retry=retry)
         work.run(kills)
         events = count_events(Path(folder) / "log")
         stats = server.stats()
@@ -176,12 +203,13 @@ def soak(api: str, kills: int, seed: int, *, naive: bool) -> dict[str, object]:
         print(line[:600], file=sys.stderr)
     return {
         "api": api,
+        "command": work.command,
         "seed": seed,
         **work.tally,
         "most_open_intents": work.most_open,
         **dict(sorted(events.items())),
         "files": len(stats.created),
-        "created_twice": len(stats.twice),
+        "created_too_often": len(work.too_often(stats)),
         "wrong": work.wrong,
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -193,8 +221,9 @@ def main() -> int:
     options.add_argument("--api", choices=sorted(FILES_A_NIGHT), default="v1")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--naive", action="store_true", help="control: send lost calls again blindly; has to fail")
+    options.add_argument("--retry", action="store_true", help="kill `retry` of files that failed, instead of `run`")
     given = options.parse_args()
-    found = soak(given.api, given.kills, given.seed, naive=given.naive)
+    found = soak(given.api, given.kills, given.seed, naive=given.naive, retry=given.retry)
     print(json.dumps(found))
     return 1 if found["wrong"] else 0
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import random
+import re
 import sys
 import uuid
 from collections import Counter
@@ -31,6 +32,8 @@ class Knobs:
     create_s: tuple[float, float] = (0.0, 0.05)  #: how long a create call takes to have its effect
     answer_s: tuple[float, float] = (0.0, 0.05)  #: and how long its answer then takes
     stuck: str = ""  #: jobs with a file ID that has this text do not end
+    fails: str = ""  #: from now on there is no result for a file ID that this pattern is found in
+    poison: str = ""  #: v1: from now on such a file ends its whole job in error, without any result
     hold_creates: bool = False  #: create calls wait, without effect, until this is taken back
     lose_call: float = 0.0  #: share of create calls whose connection is closed before they have their effect
     lose_answer: float = 0.0  #: and after
@@ -43,6 +46,8 @@ class Job:
     file_ids: list[str]
     created_at: datetime
     takes_s: float
+    bad: list[str]  #: its files without a result
+    sunk: bool
 
 
 @dataclass
@@ -87,7 +92,9 @@ async def _make(request: web.Request, body: dict[str, Any], file_ids: list[str],
         _hang_up(request)
     job = state.by_key.get(key) if key else None
     if job is None:
-        job = Job(str(uuid.uuid4()), body, file_ids, datetime.now(UTC), state.rng.uniform(*state.knobs.job_s))
+        bad, poison = _matching(state.knobs.fails, file_ids), _matching(state.knobs.poison, file_ids)
+        takes_s = state.rng.uniform(*state.knobs.job_s)
+        job = Job(str(uuid.uuid4()), body, file_ids, datetime.now(UTC), takes_s, bad, sunk=bool(poison))
         state.jobs[job.id] = job
         state.created.update(file_ids)
         if key:
@@ -96,6 +103,10 @@ async def _make(request: web.Request, body: dict[str, Any], file_ids: list[str],
         _hang_up(request)
     await asyncio.sleep(state.rng.uniform(*state.knobs.answer_s))
     return job
+
+
+def _matching(pattern: str, file_ids: list[str]) -> list[str]:
+    return [file_id for file_id in file_ids if pattern and re.search(pattern, file_id)]
 
 
 def _hang_up(request: web.Request) -> NoReturn:
@@ -112,14 +123,15 @@ def _common(job: Job, status: str) -> dict[str, Any]:
 
 def _v1(state: State, job: Job) -> dict[str, Any]:
     echo = {name: job.body[name] for name in ("rules", "mode", "parsing_configuration")}
-    return {**_common(job, "SUCCESS" if has_ended(state, job) else "PENDING"), "user_id": "u", **echo}
+    word = "ERROR" if job.sunk or len(job.bad) == len(job.file_ids) else "PARTIAL_SUCCESS" if job.bad else "SUCCESS"
+    return {**_common(job, word if has_ended(state, job) else "PENDING"), "user_id": "u", **echo}
 
 
 def _v2(state: State, job: Job) -> dict[str, Any]:
     ended = has_ended(state, job)
     echo = {name: job.body[name] for name in ("file_input", "transaction_id", "configuration")}
-    result = verdict(job.file_ids[0]) if ended else None
-    return {**_common(job, "COMPLETED" if ended else "RUNNING"), **echo, "result": result}
+    result = verdict(job.file_ids[0]) if ended and not job.bad else None
+    return {**_common(job, ("FAILED" if job.bad else "COMPLETED") if ended else "RUNNING"), **echo, "result": result}
 
 
 def _page(request: web.Request, jobs: list[Job]) -> tuple[list[Job], str | None]:
@@ -134,7 +146,8 @@ async def v1_create(request: web.Request) -> web.Response:
 
 async def v1_results(request: web.Request) -> web.Response:
     job = request.app[STATE].jobs[request.match_info["id"]]
-    items = [{"id": f, "classify_job_id": job.id, "file_id": f, "result": verdict(f)} for f in job.file_ids]
+    results = {f: None if job.sunk or f in job.bad else verdict(f) for f in job.file_ids}
+    items = [{"id": f, "classify_job_id": job.id, "file_id": f, "result": result} for f, result in results.items()]
     return web.json_response({"items": items, "next_page_token": None})
 
 

@@ -112,7 +112,7 @@ class Ended:
 
 
 class Run:
-    """``orchestrator run MANIFEST --json`` as a child process with no terminal."""
+    """``orchestrator run MANIFEST --json``, or another *command*, as a child process with no terminal."""
 
     def __init__(
         self,
@@ -122,6 +122,7 @@ class Run:
         cwd: Path | None = None,
         umask: int = 0o022,
         before: Callable[[], None] | None = None,
+        command: str = "run",
     ) -> None:
         """*before* is called in the child, ahead of the program."""
         self._files = ExitStack()
@@ -129,7 +130,7 @@ class Run:
         self._err = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         self.began = monotonic()
         self.process = subprocess.Popen(
-            [*ORCHESTRATOR, "run", str(manifest), "--json", *options],
+            [*ORCHESTRATOR, command, str(manifest), "--json", *options],
             env=dict(env),
             cwd=cwd or manifest.parent,
             stdin=subprocess.DEVNULL,
@@ -217,5 +218,7 @@ def _state(connection: sqlite3.Connection) -> LedgerState:
         intents=files("j.status <> 'pending'"),
         open=files("j.status IN ('pending', 'submitting', 'submitted', 'running')"),
         held=files("j.held = 1 AND j.status = 'submitting'"),
-        outcomes=dict(rows("SELECT f.file_id, r.type FROM files f JOIN results r ON r.file_row = f.id")),
+        outcomes=dict(
+            rows("SELECT f.file_id, r.type FROM files f JOIN results r ON r.file_row = f.id WHERE f.standing = 1")
+        ),
     )

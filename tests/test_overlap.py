@@ -40,6 +40,22 @@ def test_the_second_of_two_runs_leaves_at_once_and_names_the_first(server: ApiSe
     assert server.stats().posts == 4
 
 
+def test_a_retry_during_the_nightly_run_leaves_at_once(server: ApiServer, manifest: Path) -> None:
+    """Exit 4, nothing sent; and so does a run during a retry."""
+    env = environment(server.url)
+    server.set(fails="[37]$")
+    assert run(manifest, env).code == ExitCode.SOME_FAILED
+    server.set(fails="", hold_creates=True)
+    first = Run(manifest, env, command="retry")
+    wait_until(lambda: server.stats().posts == 5, what="the retry's create call")
+    for command in ("run", "retry"):
+        ended = run(manifest, env, command=command)
+        assert (ended.code, "orchestrator retry" in ended.summary["reason"]) == (ExitCode.LOCKED, True)
+    server.set(hold_creates=False)
+    assert first.ended().code == ExitCode.OK
+    assert sorted(server.stats().twice) == sorted(f for f in FILES if f[-1] in "37")
+
+
 def usual_start(server: ApiServer) -> float:
     """What a process needs to start and find that there is no such manifest: on a busy machine more than a second."""
     return run(Path("/nowhere.yaml"), environment(server.url), cwd=Path("/")).seconds
