@@ -41,6 +41,7 @@ def test_no_step_of_a_run_holds_up_the_event_loop(tmp_path: Path, longest: list[
 
 def test_a_step_that_takes_too_long_is_found(tmp_path: Path, longest: list[tuple[float, str]]) -> None:
     """Or the test above would be worth nothing."""
+
     def slow(*arguments: Any) -> Any:
         until = time.thread_time() + LONGEST_S
         while time.thread_time() < until:
