@@ -22,10 +22,9 @@ from orchestrator.collector import collect
 from orchestrator.errors import ExitCode, Rejected
 from orchestrator.ledger import Ledger, adopting, database, jobs, planning, runs
 from orchestrator.listing import complete_listing
-from orchestrator.logs import redactor
 from orchestrator.manifest import Manifest
 from orchestrator.models import TERMINAL, JobResults, Json, RemoteJob
-from orchestrator.pipeline import connect
+from orchestrator.pipeline import access, connect
 from orchestrator.plaintext import counted
 from orchestrator.poller import record
 from orchestrator.settings import Settings
@@ -51,9 +50,7 @@ class Adopted:
 def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str | None) -> Adopted:
     """Raises OrchestratorError; what was recorded until then stays recorded."""
     clock = SystemClock()
-    base = settings_.checked_base_url(base_url or settings.base_url)
-    key = settings_.key_of(settings)
-    redactor.add([key, *manifest.secrets])
+    base, key = access(manifest, settings, base_url)
     run_id = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     at = clock.now().isoformat(timespec="milliseconds")
     holder = {"command": f"orchestrator adopt (run {run_id})", "since": at}

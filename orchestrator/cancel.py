@@ -9,16 +9,14 @@ from pathlib import Path
 
 import structlog
 
-from orchestrator import settings as settings_
 from orchestrator.api.client import Api
 from orchestrator.clock import SystemClock
 from orchestrator.collector import collect
 from orchestrator.errors import InputError, Rejected
 from orchestrator.ledger import Ledger, database, jobs, reading
-from orchestrator.logs import redactor
 from orchestrator.manifest import Manifest
 from orchestrator.models import TERMINAL, JobResults, Json
-from orchestrator.pipeline import connect
+from orchestrator.pipeline import access, connect
 from orchestrator.poller import record
 from orchestrator.settings import Settings
 
@@ -43,9 +41,7 @@ def cancel(manifest: Manifest, settings: Settings, path: Path, *, base_url: str 
     """Cancel the manifest's jobs that are in flight and record it. Raises OrchestratorError."""
     database.require(path)
     clock = SystemClock()
-    base = settings_.checked_base_url(base_url or settings.base_url)
-    key = settings_.key_of(settings)
-    redactor.add([key, *manifest.secrets])
+    base, key = access(manifest, settings, base_url)
     holder = {"command": "orchestrator cancel", "since": clock.now().isoformat(timespec="seconds")}
     with database.run_lock(path, manifest.name, holder) as lock, Ledger(path, lock=lock) as ledger:
         with ledger.transaction() as connection:

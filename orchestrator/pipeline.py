@@ -8,6 +8,7 @@ from functools import partial
 import httpx
 
 from orchestrator import billing, reconcile
+from orchestrator import settings as settings_
 from orchestrator.api.client import Api, Limiters, Wire
 from orchestrator.api.dialect import Dialect, Target
 from orchestrator.api.limiter import AdaptiveLimiter
@@ -21,10 +22,25 @@ from orchestrator.follow_up import FollowUp
 from orchestrator.isolate import plan_halves
 from orchestrator.ledger.jobs import Shard
 from orchestrator.ledger.writer import Writer
+from orchestrator.logs import redactor
 from orchestrator.manifest import Manifest
 from orchestrator.poller import Poller
 from orchestrator.settings import Settings
 from orchestrator.submitter import Submitter
+
+#: The key that a rehearsal uses; the embedded sandbox takes any.
+REHEARSAL_KEY = "a-rehearsal-needs-no-key"
+
+
+def access(manifest: Manifest, settings: Settings, base_url: str | None, *, rehearsal: bool = False) -> tuple[str, str]:
+    """The base URL to call, *base_url* if given, and the key; no log line shows a secret from now on.
+
+    Raises SettingsError.
+    """
+    base = settings_.checked_base_url(base_url or settings.base_url)
+    key = REHEARSAL_KEY if rehearsal else settings_.key_of(settings)
+    redactor.add([key, *manifest.secrets])
+    return base, key
 
 
 def dialect_of(manifest: Manifest, api: str) -> Dialect:

@@ -20,21 +20,16 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.ledger import Ledger, database, reading, resubmit, runs, usage
 from orchestrator.ledger.jobs import Shard, open_apis, tally
 from orchestrator.ledger.writer import Writer
-from orchestrator.logs import redactor
 from orchestrator.manifest import Manifest
 from orchestrator.models import Outcome
 from orchestrator.outset import Options, Plan
-from orchestrator.pipeline import Pipeline
+from orchestrator.pipeline import Pipeline, access
 from orchestrator.plaintext import safe
 from orchestrator.settings import Settings
 from orchestrator.stopping import deadline, signals
 from orchestrator.summary import Summary, verdict
 
 log = structlog.get_logger()
-
-#: The key that a rehearsal uses; the embedded sandbox takes any.
-REHEARSAL_KEY = "a-rehearsal-needs-no-key"
-
 
 #: The embedded sandbox shows a job as soon as it is made: no need to wait as long as for the API.
 REHEARSAL_SETTLE_S = 3.0
@@ -72,9 +67,7 @@ def run(
     Raises OrchestratorError when nothing was begun.
     """
     clock = clock or SystemClock()
-    base_url = settings_.checked_base_url(options.base_url or settings.base_url)
-    key = REHEARSAL_KEY if options.sandbox else settings_.key_of(settings)
-    redactor.add([*([] if options.sandbox else [key]), *manifest.secrets])
+    base_url, key = access(manifest, settings, options.base_url, rehearsal=options.sandbox)
     deadline = options.deadline or settings.deadline
     deadline_s = settings_.seconds(deadline, "--deadline") if deadline else None
     if options.chunk_size is not None:
