@@ -68,8 +68,7 @@ def plan(
     if chunk_size is not None:
         loaded = replace(loaded, chunk_size=chunk_size)
     path = find_ledger(manifest, ledger)
-    if not path.exists():
-        say(f"no ledger at {path} yet, so every file is new; `orchestrator run` makes it")
+    tell_of_new_ledger(path)
     preview = planner.preview(loaded, path, rehearsal=sandbox)
     if as_json:
         print_json(preview.as_json())
