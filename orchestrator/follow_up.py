@@ -42,7 +42,6 @@ class FollowUp:
                 more = await work.writer.write(self._plan_more) if work.stop.sending else 0
                 if more:
                     self._send_again()
-                # Not before: idle while what it finds is being written, the run would end with that unsent.
-                self._looked_at = taken_up
+                self._looked_at = taken_up  # not before: while it looks it is not idle, or the run would end
                 work.stop.changed.set()
             await work.clock.sleep(LOOK_S)
