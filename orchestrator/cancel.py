@@ -13,7 +13,7 @@ from orchestrator.api.client import Api
 from orchestrator.clock import SystemClock
 from orchestrator.collector import collect
 from orchestrator.errors import InputError, Rejected
-from orchestrator.ledger import Ledger, database, jobs, reading
+from orchestrator.ledger import Ledger, database, jobs, place, reading
 from orchestrator.manifest import Manifest
 from orchestrator.models import TERMINAL, JobResults, Json
 from orchestrator.pipeline import access, connect
@@ -39,7 +39,7 @@ class Cancelled:
 
 def cancel(manifest: Manifest, settings: Settings, path: Path, *, base_url: str | None) -> Cancelled:
     """Cancel the manifest's jobs that are in flight and record it. Raises OrchestratorError."""
-    database.require(path)
+    place.require(path)
     clock = SystemClock()
     base, key = access(manifest, settings, base_url)
     holder = {"command": "orchestrator cancel", "since": clock.now().isoformat(timespec="seconds")}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from orchestrator.budget import over_limits
-from orchestrator.ledger import Ledger, planning, resubmit, reuse
+from orchestrator.ledger import Ledger, place, planning, resubmit, reuse
 from orchestrator.manifest import Manifest
 from orchestrator.models import Json
 
@@ -46,6 +46,7 @@ class Preview:
 
 def preview(manifest: Manifest, path: Path, *, rehearsal: bool) -> Preview:
     """Raises ManifestError for a list that can't be read, LedgerError for a ledger that can't."""
+    place.refuse_gone(path)
     ledger = Ledger(path, read_only=True) if path.exists() else Ledger.in_memory()
     with closing(ledger), ledger.transaction() as connection:
         listed = planning.stage(connection, manifest.file_ids())

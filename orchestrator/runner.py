@@ -17,7 +17,7 @@ from orchestrator import settings as settings_
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.engine import Progress, Work
 from orchestrator.errors import OrchestratorError
-from orchestrator.ledger import Ledger, database, reading, resubmit, runs, usage
+from orchestrator.ledger import Ledger, database, place, reading, resubmit, runs, usage
 from orchestrator.ledger.jobs import Shard, open_apis, tally
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest import Manifest
@@ -75,7 +75,7 @@ def run(
     path = ledger_path(manifest.path, settings, options.ledger)
     created = not path.exists()
     if not options.new:
-        database.require(path)
+        place.require(path)
     run_id = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     holder = {
         "command": f"orchestrator {options.command} (run {run_id})",

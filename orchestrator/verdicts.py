@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.clock import SystemClock
 from orchestrator.errors import ExitCode, InputError
-from orchestrator.ledger import Ledger, database, planning, runs, verdicts
+from orchestrator.ledger import Ledger, database, place, planning, runs, verdicts
 from orchestrator.manifest import Manifest
 from orchestrator.models import GOOD
 from orchestrator.plaintext import counted
@@ -22,7 +22,7 @@ def accept(
 
     All or nothing. Raises InputError for a file without an outcome, or a type that no rule names.
     """
-    database.require(path)
+    place.require(path)
     types = [rule.type for rule in manifest.config.rules]
     if label is not None and types and label not in types:
         raise InputError(f"--type {label}: no rule of {manifest.path} names it; rules: {', '.join(types)}")

@@ -99,6 +99,19 @@ def test_a_mistyped_ledger_is_named_and_not_made(cli: Cli, call: list[str]) -> N
     assert {path.name for path in cli.folder.iterdir()} == {"m.yaml"}
 
 
+@pytest.mark.parametrize(
+    "call", [["plan", "m.yaml"], ["status"], ["retry", "m.yaml"], ["accept", "m.yaml", "--file", "a"]]
+)
+def test_a_ledger_that_is_gone_is_told_as_such(cli: Cli, serve: Serve, call: list[str]) -> None:
+    """Also by ``plan``: a run would refuse to begin anew."""
+    cli.use(serve(Classify()))
+    cli("run", "m.yaml")
+    (cli.folder / "ledger.db").unlink()
+    done = cli(*call)
+    assert (done.returncode, done.stdout) == (8, "")
+    assert "the ledger that was here is gone" in done.stderr
+
+
 def test_what_the_ledger_does_not_know_is_said(cli: Cli) -> None:
     """No blank screen; and rehearsals are shown where there is nothing real to mix them with, marked as such."""
     cli.manifest("a")

@@ -68,8 +68,8 @@ def plan(
     if chunk_size is not None:
         loaded = replace(loaded, chunk_size=chunk_size)
     path = find_ledger(manifest, ledger)
-    tell_of_new_ledger(path)
     preview = planner.preview(loaded, path, rehearsal=sandbox)
+    tell_of_new_ledger(path)
     if as_json:
         print_json(preview.as_json())
     else:

@@ -7,13 +7,10 @@ import json
 import os
 import socket
 import sqlite3
-import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -21,34 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from orchestrator.errors import LedgerError, LockHeld, SettingsError
+from orchestrator.ledger import place
 from orchestrator.ledger.schema import APPLICATION_ID, check_version, migrate
-
-#: SQLite's WAL "does not work over a network filesystem" (sqlite.org/wal.html), and neither do kernel locks reliably.
-NETWORK_FILE_SYSTEMS = frozenset({
-    "9p", "afs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs",
-    "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
-})  # fmt: skip
-#: What SQLite puts beside the database.
-COMPANIONS = ("-wal", "-shm")
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A file that has to stay where it was opened: what was written to another one would be lost, or meant for it."""
-
-    path: Path
-    identity: tuple[int, int]
-
-    @classmethod
-    def of(cls, path: Path, found: os.stat_result) -> Self:
-        return cls(path, (found.st_dev, found.st_ino))
-
-    @property
-    def in_place(self) -> bool:
-        try:
-            return self.of(self.path, self.path.stat()) == self
-        except OSError:
-            return False
 
 
 class Ledger:
@@ -60,7 +31,7 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path, *, read_only: bool = False, lock: Held | None = None, rebuilding: bool = False
+        self, path: Path, *, read_only: bool = False, lock: place.Held | None = None, rebuilding: bool = False
     ) -> None:
         """Open *path*, creating it (mode 0600) unless *read_only*. Raises LedgerError.
 
@@ -68,29 +39,28 @@ class Ledger:
         when *rebuilding*: an empty one would have everything bought again.
         """
         try:
-            _refuse_network(path)
+            place.refuse_network(path)
             if read_only:
                 write_lock = None
-                require(path)
+                place.require(path)
                 if not path.is_file():
                     raise LedgerError(f"{path}: not a plain file")  # opening a pipe would wait for its other end
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                witness = path.with_name(path.name + ".write-lock")  # made after the ledger, never removed by us
-                if witness.exists() and not path.exists() and not rebuilding:
-                    raise LedgerError(
-                        f"{path}: the ledger that was here is gone; put it back, or rebuild it from the API with "
-                        f"`orchestrator adopt`; to pay for everything anew, remove {witness.name} too"
-                    )
-                _create_private(path)
-                write_lock = _open_lock(witness)
-                self._held = [Held.of(path, path.stat()), Held.of(witness, os.fstat(write_lock))]
+                if not rebuilding:
+                    place.refuse_gone(path)
+                place.create_private(path)
+                witness = place.witness(path)
+                write_lock = place.open_lock(witness)
+                self._held = [place.Held.of(path, path.stat()), place.Held.of(witness, os.fstat(write_lock))]
                 self._held += [lock] if lock else []
         except OSError as error:
             raise LedgerError(f"{path}: {error.strerror}") from error
-        self._open(path, f"file:{_uri_path(path)}?{_read_only_mode(path) if read_only else 'mode=rw'}", write_lock)
+        self._open(
+            path, f"file:{place.uri_path(path)}?{place.read_only_mode(path) if read_only else 'mode=rw'}", write_lock
+        )
 
-    _held: Sequence[Held] = ()
+    _held: Sequence[place.Held] = ()
 
     @classmethod
     def in_memory(cls) -> Ledger:
@@ -126,7 +96,7 @@ class Ledger:
     @property
     def files(self) -> tuple[Path, ...]:
         """The database and what SQLite keeps beside it."""
-        return (self.path, *(self.path.with_name(self.path.name + companion) for companion in COMPANIONS))
+        return (self.path, *(self.path.with_name(self.path.name + companion) for companion in place.COMPANIONS))
 
     def _refuse_damage(self) -> None:
         with self._connection.begin():
@@ -205,14 +175,8 @@ def resolve(location: str) -> Path:
     return Path(location)
 
 
-def require(path: Path) -> None:
-    """Raises LedgerError when nothing is at *path*: for commands to which an empty ledger would be of no use."""
-    if not path.exists():
-        raise LedgerError(f"no ledger at {path}; mend --ledger, or let `orchestrator run` make it")
-
-
 @contextmanager
-def run_lock(ledger: Path, manifest: str, holder: dict[str, str]) -> Iterator[Held]:
+def run_lock(ledger: Path, manifest: str, holder: dict[str, str]) -> Iterator[place.Held]:
     """Hold *manifest* in *ledger* for as long as the block runs; a kernel lock, so a killed run frees it.
 
     Raises LockHeld, naming the holder, when another process has it. The lock file is never removed: removing it would
@@ -221,7 +185,7 @@ def run_lock(ledger: Path, manifest: str, holder: dict[str, str]) -> Iterator[He
     path = ledger.with_name(f"{ledger.name}.{manifest}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _open_lock(path)
+        descriptor = place.open_lock(path)
     except OSError as error:
         raise LedgerError(f"{path}: {error.strerror}") from error
     try:
@@ -235,7 +199,7 @@ def run_lock(ledger: Path, manifest: str, holder: dict[str, str]) -> Iterator[He
             os.pwrite(descriptor, note, 0)
         except OSError as error:
             raise LedgerError(f"{path}: {error.strerror}") from error
-        yield Held.of(path, os.fstat(descriptor))
+        yield place.Held.of(path, os.fstat(descriptor))
     finally:
         os.close(descriptor)
 
@@ -251,55 +215,6 @@ def _holder(descriptor: int) -> str:
         return f"pid {note['pid']} on {note['host']}, {note['command']} since {note['since']}"
     except (ValueError, KeyError, TypeError):
         return "it has just begun"
-
-
-def _open_lock(path: Path) -> int:
-    """A lock file's descriptor: ours alone, never through a link, closed on exec so that no child keeps the lock."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-        os.close(descriptor)
-        raise LedgerError(f"{path}: not a plain file of its own; remove it")
-    return descriptor
-
-
-def _create_private(path: Path) -> None:
-    """Create the database file 0600, so that SQLite's companions inherit the mode; leave an existing one alone."""
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        if not path.is_file():
-            raise LedgerError(f"{path}: not a plain file") from None
-        for name in (path, *(path.with_name(path.name + companion) for companion in COMPANIONS)):
-            if name.exists() and name.stat().st_mode & 0o077:
-                name.chmod(0o600)
-
-
-def _refuse_network(path: Path) -> None:
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:  # not Linux: nothing to go by
-        return
-    where = path.absolute().parent.resolve()
-    kinds = [
-        (len(point.parts), fields[fields.index("-") + 1])
-        for fields in map(str.split, mounts)
-        if where.is_relative_to(point := Path(fields[4].replace("\\040", " ")))
-    ]
-    kind = max(kinds, default=(0, ""))[1]
-    if kind in NETWORK_FILE_SYSTEMS:
-        raise LedgerError(f"{path}: on a network file system ({kind}), where SQLite can lose data; use a local disk")
-
-
-def _read_only_mode(path: Path) -> str:
-    """How to open *path* for reading: SQLite reads a WAL ledger where it can write nothing only if told none can."""
-    writable = os.access(path.absolute().parent, os.W_OK, effective_ids=True)
-    # What a killed run left in the WAL would be passed over: then SQLite must find its own way, or fail.
-    return "mode=ro" if writable or path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
-
-
-def _uri_path(path: Path) -> str:
-    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 def _set_up(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

@@ -1,0 +1,110 @@
+"""Where a ledger stands: the files that it is made of, opened so that nobody else's can take their place."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from orchestrator.errors import LedgerError
+
+#: SQLite's WAL "does not work over a network filesystem" (sqlite.org/wal.html), and neither do kernel locks reliably.
+NETWORK_FILE_SYSTEMS = frozenset({
+    "9p", "afs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs",
+    "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
+})  # fmt: skip
+#: What SQLite puts beside the database.
+COMPANIONS = ("-wal", "-shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A file that has to stay where it was opened: what was written to another one would be lost, or meant for it."""
+
+    path: Path
+    identity: tuple[int, int]
+
+    @classmethod
+    def of(cls, path: Path, found: os.stat_result) -> Self:
+        return cls(path, (found.st_dev, found.st_ino))
+
+    @property
+    def in_place(self) -> bool:
+        try:
+            return self.of(self.path, self.path.stat()) == self
+        except OSError:
+            return False
+
+
+def require(path: Path) -> None:
+    """Raises LedgerError when nothing is at *path*: for commands to which an empty ledger would be of no use."""
+    refuse_gone(path)
+    if not path.exists():
+        raise LedgerError(f"no ledger at {path}; mend --ledger, or let `orchestrator run` make it")
+
+
+def refuse_gone(path: Path) -> None:
+    """Raises LedgerError when a ledger was at *path*: an empty one would have everything bought again."""
+    lock = witness(path)
+    if lock.exists() and not path.exists():
+        raise LedgerError(
+            f"{path}: the ledger that was here is gone; put it back, or rebuild it from the API with "
+            f"`orchestrator adopt`; to pay for everything anew, remove {lock.name} too"
+        )
+
+
+def witness(path: Path) -> Path:
+    """The lock of all writers, made after the ledger and never removed by us."""
+    return path.with_name(path.name + ".write-lock")
+
+
+def open_lock(path: Path) -> int:
+    """A lock file's descriptor: ours alone, never through a link, closed on exec so that no child keeps the lock."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(descriptor)
+        raise LedgerError(f"{path}: not a plain file of its own; remove it")
+    return descriptor
+
+
+def create_private(path: Path) -> None:
+    """Create the database file 0600, so that SQLite's companions inherit the mode; leave an existing one alone."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if not path.is_file():
+            raise LedgerError(f"{path}: not a plain file") from None
+        for name in (path, *(path.with_name(path.name + companion) for companion in COMPANIONS)):
+            if name.exists() and name.stat().st_mode & 0o077:
+                name.chmod(0o600)
+
+
+def refuse_network(path: Path) -> None:
+    """Raises LedgerError for a *path* whose disk is in another machine."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:  # not Linux: nothing to go by
+        return
+    where = path.absolute().parent.resolve()
+    kinds = [
+        (len(point.parts), fields[fields.index("-") + 1])
+        for fields in map(str.split, mounts)
+        if where.is_relative_to(point := Path(fields[4].replace("\\040", " ")))
+    ]
+    kind = max(kinds, default=(0, ""))[1]
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise LedgerError(f"{path}: on a network file system ({kind}), where SQLite can lose data; use a local disk")
+
+
+def read_only_mode(path: Path) -> str:
+    """How to open *path* for reading: SQLite reads a WAL ledger where it can write nothing only if told none can."""
+    writable = os.access(path.absolute().parent, os.W_OK, effective_ids=True)
+    # What a killed run left in the WAL would be passed over: then SQLite must find its own way, or fail.
+    return "mode=ro" if writable or path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
+
+
+def uri_path(path: Path) -> str:
+    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
