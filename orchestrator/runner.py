@@ -25,6 +25,7 @@ from orchestrator.models import Outcome
 from orchestrator.outset import Options, Plan
 from orchestrator.pipeline import Pipeline, access
 from orchestrator.plaintext import safe
+from orchestrator.planner import may_begin_anew
 from orchestrator.settings import Settings
 from orchestrator.stopping import deadline, signals
 from orchestrator.summary import Summary, verdict
@@ -76,6 +77,7 @@ def run(
     created = not path.exists()
     if not options.new:
         place.require(path)
+    anew = may_begin_anew(manifest, rehearsal=options.sandbox)
     run_id = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     holder = {
         "command": f"orchestrator {options.command} (run {run_id})",
@@ -86,7 +88,7 @@ def run(
             manifest=manifest.name, run_id=run_id, **({"rehearsal": True} if options.sandbox else {})
         ),
         database.run_lock(path, lock_name(manifest, rehearsal=options.sandbox), holder) as lock,
-        Ledger(path, lock=lock) as ledger,
+        Ledger(path, lock=lock, rebuilding=anew) as ledger,
     ):
         if created:
             log.info("ledger.created", path=safe(path.absolute()))

@@ -11,6 +11,7 @@ import pytest
 import typer
 from commands import Classify, Cli, Serve, command_line, creates, refusing
 from conftest import CANARY
+from procs import ApiServer
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
@@ -110,6 +111,17 @@ def test_a_ledger_that_is_gone_is_told_as_such(cli: Cli, serve: Serve, call: lis
     done = cli(*call)
     assert (done.returncode, done.stdout) == (8, "")
     assert "the ledger that was here is gone" in done.stderr
+
+
+def test_on_v2_a_ledger_that_is_gone_is_begun_anew(cli: Cli) -> None:
+    """Its keys have the API give the jobs that it made: nothing is bought twice, so nothing keeps the night."""
+    with ApiServer() as server:
+        cli.environ["LLAMA_CLOUD_BASE_URL"] = server.url
+        for _ in range(2):
+            assert cli("plan", "m.yaml", "--api", "v2").returncode == 0
+            assert cli("run", "m.yaml", "--api", "v2").returncode == 0
+            (cli.folder / "ledger.db").unlink()
+        assert set(server.stats().created.values()) == {1}
 
 
 def test_what_the_ledger_does_not_know_is_said(cli: Cli) -> None:
