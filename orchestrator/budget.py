@@ -9,7 +9,10 @@ from orchestrator.manifest import Manifest
 
 
 def over_limits(manifest: Manifest, files: int, ceiling: int | None) -> str | None:
-    """Why sending *files* would pass the manifest's limits; None when it would not."""
+    """Why sending *files* would pass the manifest's limits; None when it would not.
+
+    *ceiling*: what they cost if no parse is there any more. That one is free is known only once it was used.
+    """
     limits = manifest.limits
     if limits.max_files is not None and files > limits.max_files:
         return _over(manifest, f"{files} files to send", "max_files", limits.max_files)

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import structlog
-
-from orchestrator.api.client import Api
+from orchestrator.cancelling import Canceller
 from orchestrator.clock import SystemClock
-from orchestrator.collector import collect
-from orchestrator.errors import InputError, Rejected
+from orchestrator.errors import InputError
 from orchestrator.ledger import Ledger, database, jobs, place, reading
 from orchestrator.manifest import Manifest
-from orchestrator.models import TERMINAL, JobResults, Json
-from orchestrator.pipeline import access, connect
-from orchestrator.poller import record
+from orchestrator.models import JobStatus, Json
+from orchestrator.pipeline import access
 from orchestrator.settings import Settings
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +23,8 @@ class Cancelled:
     manifest: str
     in_flight: int
     cancelled: int
-    ended_before: int  #: had ended, or could not be cancelled: the next run collects them
+    ended_before: int  #: had ended; their results are recorded
+    going_on: int  #: have not ended, as far as the API tells
     cannot: int  #: of an API version without cancel
 
     def as_json(self) -> dict[str, Json]:
@@ -53,36 +47,15 @@ def cancel(manifest: Manifest, settings: Settings, path: Path, *, base_url: str 
                 for api in jobs.open_apis(connection, rows[0].id)
             }
 
-        async def go() -> tuple[int, int, int]:
-            cancelled = ended = cannot = 0
-            for name, open_jobs in by_api.items():
-                api = connect(manifest, name, settings, base_url=base, key=key, clock=clock, rng=random.Random())
-                try:
-                    if not api.traits.can_cancel:
-                        cannot += len(open_jobs)
-                        continue
-                    for job in open_jobs:
-                        done = await _cancel(api, ledger, job, clock.now().isoformat(timespec="milliseconds"))
-                        cancelled, ended = cancelled + done, ended + (not done)
-                finally:
-                    await api.close()
-            return cancelled, ended, cannot
-
-        cancelled, ended, cannot = asyncio.run(go())
-    return Cancelled(manifest.name, sum(map(len, by_api.values())), cancelled, ended, cannot)
-
-
-async def _cancel(api: Api, ledger: Ledger, open_job: jobs.OpenJob, at: str) -> bool:
-    """Whether the job is now cancelled; its files are recorded then. Raises ApiError."""
-    try:
-        job = await api.cancel(open_job.job_id)
-    except Rejected as error:
-        log.info("job.not_cancelled", job_id=open_job.job_id, why=str(error))
-        return False
-    if job.id != open_job.job_id or job.status not in TERMINAL:
-        return False  # asked for, not yet done: the next run sees how it ended
-    with ledger.transaction() as connection:
-        chunk = jobs.chunk(connection, open_job.chunk_id)
-        types = [rule.type for rule in chunk.config.rules]
-        record(connection, chunk, job, collect(chunk.file_ids, types, job, job.results or JobResults(())), at=at)
-    return True
+        canceller = Canceller(manifest, settings, ledger, clock, base, key)
+        cancelled = ended = going_on = cannot = 0
+        for api, open_jobs in by_api.items():
+            found = canceller.cancel(api, [(job.chunk_id, job.job_id) for job in open_jobs], wait_s=0)
+            if found is None:
+                cannot += len(open_jobs)
+                continue
+            stopped = Counter(found.values())[JobStatus.CANCELLED]
+            cancelled += stopped
+            ended += len(found) - stopped
+            going_on += len(open_jobs) - len(found)
+    return Cancelled(manifest.name, sum(map(len, by_api.values())), cancelled, ended, going_on, cannot)

@@ -74,6 +74,7 @@ class Progress:
     types: Counter[str] = field(default_factory=Counter)
     adopted: int = 0
     sent_again: int = 0
+    parses_gone: int = 0  #: files that were to be classified on a parse, and have to be paid for
     warning: str | None = None
 
 

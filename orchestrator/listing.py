@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 
 from orchestrator.api.client import Api, refuse_circle
+from orchestrator.clock import Clock
 from orchestrator.errors import Rejected
 from orchestrator.models import RemoteJob
 
@@ -37,6 +39,26 @@ async def complete_listing(api: Api, *, since: datetime | None = None) -> list[R
             return listed
         token = page.next_token
         refuse_circle(token, seen, "the list of jobs", endless=empty >= MAX_EMPTY_PAGES)
+
+
+class SharedListing:
+    """A complete listing, read once for all who look for a job at about the same time."""
+
+    def __init__(self, api: Api, clock: Clock) -> None:
+        self._api = api
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._began = float("-inf")
+        self._jobs: list[RemoteJob] = []
+
+    async def begun_after(self, moment: float) -> list[RemoteJob]:
+        """All jobs, by a listing that began at *moment* (monotonic) or later. Raises ApiError."""
+        async with self._lock:
+            if self._began < moment:
+                began = self._clock.monotonic()
+                self._jobs = await complete_listing(self._api)
+                self._began = began
+            return self._jobs
 
 
 async def newest_mark(api: Api) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 
 from orchestrator.file_lists import FILE_ID, FILE_ID_SAYS, LIST_NAME, LIST_NAME_SAYS, STANDARD_INPUT
 from orchestrator.manifest_fields import (
@@ -28,6 +29,12 @@ _V1_CODES = (
     "ne bh mai ang bho mah sck new gom sa bgc th ch_sim ch_tra ja ko ta te kn"
 )
 V1_LANGUAGES = frozenset(_V1_CODES.split())
+
+
+#: What v2 takes in ``webhook_events``, and refuses the whole call for otherwise (its SDK's enum); v1 takes any text.
+_V2_EVENT = re.compile(
+    r"classify\.(pending|running|success|partial_success|error|cancelled)|(batch|extract|parse|sheets|split|verify)\.[a-z_]+"
+)
 
 _HEADER_VALUE = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*"
 
@@ -256,6 +263,10 @@ def _check_v2(root: Entries, values: dict[str, Json], reading: Reading) -> None:
         reading.wrong(root.values["mode"], "mode MULTIMODAL is v1 only; use mode: FAST, or api: v1")
     if (node := _given(root, "escalate")) is not None:
         reading.wrong(node, "escalate asks for mode MULTIMODAL, which is v1 only; leave it out, or use api: v1")
+    for webhook in _items(root.values.get("webhook_configurations")):
+        for event in _items(webhook.values.get("webhook_events")) if isinstance(webhook, Entries) else ():
+            if isinstance(event, Scalar) and "$" not in event.text and not _V2_EVENT.fullmatch(event.text):
+                reading.wrong(event, "not an event that v2 has; write one such as classify.success or classify.error")
 
 
 def _given(entries: Entries, name: str) -> Node | None:

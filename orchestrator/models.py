@@ -203,6 +203,7 @@ class Chunk:
     file_ids: tuple[str, ...]
     generation: int = 0  #: how many times these files were deliberately submitted before
     parse_job_id: str | None = None  #: v2: an earlier parse of its one file, to be classified instead of the file
+    counts_for: str | None = None  #: fingerprint of the config that its results are kept under, if not ``config``
 
 
 @dataclass(frozen=True, slots=True)

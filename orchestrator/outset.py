@@ -82,7 +82,7 @@ def plan(
     if options.held:
         released = release_held(connection, Shard(scope.manifest_id, manifest.api), at=at)
         log.warning("chunks.released", chunks=released)
-    chunks = files = 0
+    chunks = files = saved = 0
     ceiling: int | None = 0
     changes = resubmit.Changes()
     for config, select in _selections(manifest, options, counts.new):
@@ -104,13 +104,14 @@ def plan(
             after = planning.last_chunk(connection) - made
             free = reuse.use_parse_jobs(connection, scope, config, after=after, since=parses_since(now))
         chunks += made
-        cost = config.credits_ceiling(chosen - free)
+        cost = config.credits_ceiling(chosen)
         ceiling = None if cost is None or ceiling is None else ceiling + cost
+        saved += config.credits_ceiling(free) or 0
     if why := over_limits(manifest, files, ceiling):
         raise OutOfCredits(f"{why}; nothing was sent")
     if changes.files:
         log.warning("manifest.changed", files=changes.files, fields=changes.fields)
-    return Plan(scope, counts, chunks, files, ceiling, changes)
+    return Plan(scope, counts, chunks, files, None if ceiling is None else ceiling - saved, changes)
 
 
 def _selections(

@@ -63,10 +63,10 @@ def preview(manifest: Manifest, path: Path, *, rehearsal: bool) -> Preview:
         )
         free = 0
         if manifest.api == "v2" and counts.changed:
+            planning.select_new(connection, scope)
             free = reuse.count_reusable(connection, scope, manifest.config, since=parses_since(datetime.now(UTC)))
     size = files_per_chunk(manifest)
-    chunks = math.ceil(counts.new / size)
-    ceiling = manifest.config.credits_ceiling(counts.new - free)
+    chunks, config = math.ceil(counts.new / size), manifest.config
     return Preview(
         manifest=manifest.name,
         rehearsal=rehearsal,
@@ -83,9 +83,9 @@ def preview(manifest: Manifest, path: Path, *, rehearsal: bool) -> Preview:
         chunks=chunks,
         create_calls=chunks,
         free=free,
-        credits_ceiling=ceiling,
+        credits_ceiling=config.credits_ceiling(counts.new - free),
         quarantined=quarantined,
-        over_limits=over_limits(manifest, counts.new, ceiling),
+        over_limits=over_limits(manifest, counts.new, config.credits_ceiling(counts.new)),
     )
 
 

@@ -282,7 +282,7 @@ class Poller:
             answer = job.results
             if answer is None:
                 answer = await self._results(job, may_fail=may_fail and attempt == TRIES)
-            collected = collect(chunk.file_ids, types, job, _of_the_file(chunk, answer))
+            collected = collect(chunk.file_ids, types, job, of_the_file(chunk, job, answer))
             complete = (answer.rows or answer.nameless) and not collected.without_row
             if complete or job.results is not None or attempt == TRIES:
                 break
@@ -332,12 +332,13 @@ async def _all_of(parts: list[Coroutine[Any, Any, None]]) -> None:
             raise failure
 
 
-def _of_the_file(chunk: Chunk, answer: JobResults) -> JobResults:
+def of_the_file(chunk: Chunk, job: RemoteJob, answer: JobResults) -> JobResults:
     """A job made on a parse job names that one in its result: it is the result of the chunk's one file."""
-    if chunk.parse_job_id is None:
+    parses = {chunk.parse_job_id, job.parse_job_id} - {None}
+    if not parses or len(chunk.file_ids) != 1:
         return answer
     (file_id,) = chunk.file_ids
-    rows = (replace(row, file_id=file_id) if row.file_id == chunk.parse_job_id else row for row in answer.rows)
+    rows = (replace(row, file_id=file_id) if row.file_id in parses else row for row in answer.rows)
     return replace(answer, rows=tuple(rows))
 
 

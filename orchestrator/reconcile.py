@@ -185,14 +185,9 @@ class Reconciler:
         since = None if None in marks else min(datetime.fromisoformat(mark) for mark in marks if mark)
         listed = await complete_listing(work.api, since=since and since - SLACK)
         alike = [job for job in listed if job.config in configs]
-        projects = {job.project_id for job in listed if job.project_id}
 
         def read(connection: Connection) -> tuple[set[str], bool]:
-            project = belonging.project(connection, work.shard.manifest_id)
-            if listed and projects and project:
-                elsewhere = not any(belonging.same_project(project, listed_in) for listed_in in projects)
-            else:
-                elsewhere = not listed and belonging.any_made(connection, work.shard)
+            elsewhere = belonging.seem_elsewhere(connection, work.shard, listed)
             return jobs.known_job_ids(connection, [job.id for job in alike]), elsewhere
 
         known, self._elsewhere = await work.writer.write(read)

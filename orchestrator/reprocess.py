@@ -7,18 +7,20 @@ import re
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.budget import over_limits
 from orchestrator.errors import InputError, ManifestError, Problem
 from orchestrator.file_lists import FileList
-from orchestrator.ledger import Ledger, planning, resubmit
+from orchestrator.ledger import Ledger, planning, resubmit, reuse
 from orchestrator.ledger.resubmit import Selection
+from orchestrator.ledger.stuck import select_stuck
 from orchestrator.manifest import Manifest
 from orchestrator.manifest_format import LANGUAGE, LANGUAGE_SAYS, wrong_language
 from orchestrator.manifest_yaml import Scalar, shown
 from orchestrator.models import BAD, Config, Json, Mode, Outcome
-from orchestrator.planner import files_per_chunk
+from orchestrator.planner import files_per_chunk, parses_since
 
 #: How many file IDs ``--dry-run`` shows.
 MOST_SHOWN = 20
@@ -89,27 +91,36 @@ def overridden(manifest: Manifest, *, mode: str | None, lang: str | None, max_pa
 
 
 def preview(
-    manifest: Manifest, path: Path, again: Selection, config: Config | None, *, rehearsal: bool
+    manifest: Manifest, path: Path, again: Selection, config: Config | None, *, rehearsal: bool, stale_since: str
 ) -> dict[str, Json]:
     """What the retry would send: nothing is written. Raises LedgerError, ManifestError."""
+    config = config or manifest.config
     with closing(Ledger(path, read_only=True)) as ledger, ledger.transaction() as connection:
         planning.stage(connection, manifest.file_ids())
         scope = planning.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
-        most = manifest.limits.max_generations
+        again = replace(again, max_generations=manifest.limits.max_generations)
         resubmit.check(connection, scope, again, manifest.config)
-        files = resubmit.select_again(connection, scope, replace(again, max_generations=most))
+        files = resubmit.select_again(connection, scope, again)
         shown = planning.chosen(connection, MOST_SHOWN)
         changes = resubmit.changes(connection, scope, manifest.config)
-        quarantined = resubmit.quarantined(connection, scope, most, wanted=True, most=MOST_SHOWN)
-    ceiling = (config or manifest.config).credits_ceiling(files)
+        quarantined = resubmit.quarantined(connection, scope, again.max_generations, wanted=True, most=MOST_SHOWN)
+        free = 0
+        if manifest.api == "v2":
+            free = reuse.count_reusable(connection, scope, config, since=parses_since(datetime.now(UTC)))
+        stuck = [] if rehearsal else select_stuck(connection, scope, again, manifest.file_ids(), since=stale_since)
+    can = [job.file_id for job in stuck if job.api == "v2"]
+    files += len(can)
     return {
         "manifest": manifest.name,
         "rehearsal": rehearsal,
         "files": files,
         "chunks": math.ceil(files / files_per_chunk(manifest)),
-        "credits_ceiling": ceiling,
-        "over_limits": over_limits(manifest, files, ceiling),
-        "file_ids": shown,
+        "free": free,
+        "credits_ceiling": config.credits_ceiling(files - free),
+        "over_limits": over_limits(manifest, files, config.credits_ceiling(files)),
+        "file_ids": [*shown, *can][:MOST_SHOWN],
         "changes": asdict(changes),
         "quarantined": quarantined,
+        "cancelled_first": len(can),
+        "cannot_cancel": sum(job.files for job in stuck) - len(can),
     }

@@ -14,6 +14,7 @@ import structlog
 
 from orchestrator import outset
 from orchestrator import settings as settings_
+from orchestrator.cancelling import Canceller, free_stuck
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.engine import Progress, Work
 from orchestrator.errors import OrchestratorError
@@ -126,8 +127,13 @@ class _Execution:
         self.requests = 0
         self.progress = Progress()
         self.left: dict[int, str] = {}
+        self.not_freed: dict[int, str] = {}
 
     def run(self) -> Summary:
+        if self.options.again is not None and not self.options.sandbox:
+            canceller = Canceller(self.manifest, self.settings, self.ledger, self.clock, self.base_url, self.key)
+            again, self.not_freed = free_stuck(canceller, self.options.again, deadline_s=self.deadline_s)
+            self.options = replace(self.options, again=again)
         with self.ledger.transaction() as connection:
             plan = outset.plan(
                 connection,
@@ -155,6 +161,11 @@ class _Execution:
         if error is not None and not isinstance(error, OrchestratorError):
             raise error
         return self._conclude(plan, error)
+
+    def _ceiling(self, plan: Plan) -> int | None:
+        """What the run can have cost at most: files whose parse was gone had to be paid for."""
+        more = self.manifest.config.credits_ceiling(self.progress.parses_gone)
+        return None if plan.credits_ceiling is None or more is None else plan.credits_ceiling + more
 
     async def _carry_out(self, plan: Plan) -> BaseException | None:
         """Run the stages, first for what an earlier run left with another API version; why they ended early, if so."""
@@ -218,7 +229,7 @@ class _Execution:
         review = {"below_confidence": manifest.review.below_confidence, "unmatched": manifest.review.unmatched}
         with self.ledger.transaction() as connection:
             totals = reading.totals(connection, plan.scope, wanted=True, review=review)
-            left = list(self.left.values())
+            left = list((self.left | self.not_freed).values())
             if not self.options.new:  # a retry leaves alone what was never sent under the rules of now
                 totals, unsent = reading.with_other_rules(connection, plan.scope, totals, review)
                 left += [f"{unsent} files were not sent yet: `orchestrator run` sends them"] * (unsent > 0)
@@ -249,7 +260,7 @@ class _Execution:
                 review=totals.review,
                 adopted=self.progress.adopted,
                 sent_again=self.progress.sent_again,
-                credits_ceiling=plan.credits_ceiling,
+                credits_ceiling=self._ceiling(plan),
                 credits=usage.spent_by_run(connection, self.run_id),
                 failed_files=failed_files,
                 quarantined=resubmit.quarantined(

@@ -82,6 +82,18 @@ def retry_view(found: dict[str, Json], again: str) -> RenderableType:
     ]
     ceiling = found["credits_ceiling"]
     parts.append(Text(f"credits unknown: {UNKNOWN_CREDITS}" if ceiling is None else f"up to {ceiling:,} credits"))
+    if found["free"]:
+        parts.append(Text(f"{counted(found['free'], 'file')} on parses that are there, for nothing"))
+    if found["cancelled_first"]:
+        parts.append(
+            Text(f"{found['cancelled_first']:,} of them are in jobs that do not end: these are cancelled first")
+        )
+    if found["cannot_cancel"]:
+        parts.append(
+            Text(
+                f"without {counted(found['cannot_cancel'], 'file')}: v1 has no call to cancel their jobs, which do not end"
+            )
+        )
     if words := Changes(**found["changes"]).words:
         parts.append(Text(words, style="yellow"))
     parts += [Text(f"  {safe(file_id)}") for file_id in found["file_ids"]]

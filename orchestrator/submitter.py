@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Set
 from dataclasses import replace
+from functools import partial
 
 import structlog
 from sqlalchemy import Connection
@@ -25,7 +26,7 @@ from orchestrator.errors import (
     Unauthorized,
 )
 from orchestrator.ledger import belonging, halves, jobs
-from orchestrator.listing import newest_mark
+from orchestrator.listing import SharedListing, newest_mark
 from orchestrator.models import Chunk, FileResult, JobStatus, Outcome, RemoteJob
 
 log = structlog.get_logger()
@@ -44,6 +45,7 @@ class Submitter:
         self._work = work
         self._rng = rng
         self._submitted = submitted
+        self._listing = SharedListing(work.api, work.clock)
         self._busy: set[int] = set()
         self._sendings: dict[asyncio.Task[None], _Sending] = {}
         self._cursor = 0
@@ -132,7 +134,7 @@ class Submitter:
     def _start(self, tasks: asyncio.TaskGroup, chunk: Chunk, *, resumed: bool) -> None:
         self._busy.add(chunk.id)
         self._work.taken_up += 1
-        sending = _Sending(self._work, self._rng, chunk, resumed, self._submitted)
+        sending = _Sending(self._work, self._rng, chunk, resumed, self._listing, self._submitted)
         task = tasks.create_task(self._submit(sending))
         self._sendings[task] = sending
         task.add_done_callback(self._ended)
@@ -163,11 +165,13 @@ class _Sending:
         rng: random.Random,
         chunk: Chunk,
         resumed: bool,
+        listing: SharedListing,
         submitted: Callable[[int, str, int], None],
     ) -> None:
         self._work = work
         self._rng = rng
         self._chunk = chunk
+        self._listing = listing
         self._submitted = submitted
         #: A call of this chunk may have had its effect: from then on no refusal proves that it had none.
         self._unsure = resumed
@@ -193,10 +197,12 @@ class _Sending:
         except _Withdrawn:
             return
         except Rejected as error:
-            if self._chunk.parse_job_id is None:
-                await self._refused(error)
-            else:
+            if self._chunk.parse_job_id is not None:
                 await self._without_parse_job()
+            elif self._unsure:
+                await self._look_for_job(error)
+            else:
+                await self._refused(error)
         except (NotCreated, Ambiguous) as error:
             if isinstance(error, Ambiguous) and not work.api.traits.idempotent:
                 return
@@ -206,11 +212,44 @@ class _Sending:
             await self._answered(job)
 
     async def _without_parse_job(self) -> None:
-        """The API has no such parse (any more): classify the file itself, which is billed."""
-        work, chunk_id = self._work, self._chunk.id
-        await work.writer.write(lambda connection: jobs.use_file(connection, chunk_id, at=work.at()))
-        self._chunk, self._unsure = replace(self._chunk, parse_job_id=None), False
+        """The API has no such parse (any more): classify the file itself, which is billed.
+
+        The key stays the same: if an unanswered call did make a job on the parse, the API gives that one.
+        """
+        work, chunk_id, unsure = self._work, self._chunk.id, self._unsure
+        await work.writer.write(lambda connection: jobs.use_file(connection, chunk_id, unsure=unsure, at=work.at()))
+        work.progress.parses_gone += 1
+        self._chunk = replace(self._chunk, parse_job_id=None)
         await self.run()
+
+    async def _look_for_job(self, refusal: Rejected) -> None:
+        """A refusal says nothing of the call that went unanswered before: the API's list does.
+
+        Only when no listing has a job of this chunk, until twice the settle time has passed, has the call failed.
+        """
+        work, chunk = self._work, self._chunk
+        self.out = False
+        work.warn("create.refused_after_unanswered", chunk_id=chunk.id, why=str(refusal))
+        for wait_s in (0.0, work.settle_s, work.settle_s):
+            await work.stop.sleep(wait_s)
+            if not work.stop.sending:
+                return
+            try:
+                listed = await self._listing.begun_after(work.clock.monotonic())
+            except Rejected as error:
+                work.warn("create.undecided", chunk_id=chunk.id, why=str(error))
+                return
+            if await work.writer.write(partial(belonging.seem_elsewhere, shard=work.shard, listed=listed)):
+                work.warn("create.undecided", chunk_id=chunk.id, why="the API lists another project's jobs")
+                return
+            mine = [job for job in listed if job.file_id is not None and work.api.dialect.echoes(chunk, job)]
+            known = await work.writer.write(partial(jobs.known_job_ids, job_ids=[job.id for job in mine]))
+            if job := next((job for job in mine if job.transaction_id or job.id not in known), None):
+                await self._answered(job)
+                return
+        why = f"no listing until {2 * work.settle_s:g} s after the refusal has a job of this chunk"
+        await work.writer.write(lambda connection: jobs.note(connection, chunk.id, "absent", why, at=work.at()))
+        await self._refused(refusal)
 
     async def _send(self) -> RemoteJob:
         """One create call. On failure the chunk's status says what the failure proves."""

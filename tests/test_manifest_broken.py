@@ -179,6 +179,12 @@ NO_FILES = "version: 1\nname: n\nrules: [{type: a, description: long enough it i
             "rules can't stand beside configuration_id",
         ),
         (f"{NO_FILES}file_ids: [a]\napi: v2\nescalate: {{below_confidence: 1}}\n", (6, 11), "which is v1 only"),
+        (
+            f"{NO_FILES}file_ids: [a]\napi: v2\nwebhook_configurations:\n- webhook_url: https://h.example\n"
+            "  webhook_events: [classify.success, parse.error, classify.succes]\n",
+            (8, 51),
+            "not an event that v2 has; write one such as classify.success",
+        ),
         (f"{NO_FILES}file_ids: [a]\nmode: MULTIMODAL\nescalate: {{below_confidence: 1}}\n", (6, 11), "nothing better"),
         ("- a\n", (1, 1), "the manifest must be a mapping, not a list"),
         ("just text\n", (1, 1), "the manifest must be a mapping, not a single value"),

@@ -213,6 +213,7 @@ def test_the_key_depends_on_everything_that_changes_the_answer(one: Chunk) -> No
     ]
     chunks = [replace(one, config=other) for other in configs]
     chunks += [replace(one, file_ids=("dfl-b",)), replace(one, generation=1), replace(one, generation=2)]
+    chunks += [replace(one, generation=1, counts_for=config.fingerprint) for config in configs[:2]]
     keys = [transaction_id("p", other) for other in chunks]
     keys += [transaction_id(project, one) for project in (None, "q")]
     assert len(set(keys)) == len(keys)

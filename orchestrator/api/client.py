@@ -119,7 +119,9 @@ class Wire:
         except Exception as error:
             raise verdict.of_transport(error) from error
         self.server_time = verdict.http_date(response.headers.get("date", "")) or self.server_time
-        return verdict.of_response(response.status_code, response.headers, body, creating=creating)
+        return verdict.of_response(
+            response.status_code, response.headers, body, creating=creating, cancelling=kind == "cancel"
+        )
 
     async def _read(self, response: httpx.Response) -> bytes:
         """The body as it came, bounded. A compressed one is refused: nobody asked for it, and it can be a bomb."""
@@ -214,7 +216,7 @@ class Api:
 
     async def cancel(self, job_id: str) -> RemoteJob:
         """Ask the API to stop a job. Raises Rejected when it has ended already."""
-        return await self._persist(self.dialect.cancel(job_id), "read", self.limiters.reads, self.dialect.read_job)
+        return await self._persist(self.dialect.cancel(job_id), "cancel", self.limiters.reads, self.dialect.read_job)
 
     async def _persist(self, call: Call, kind: str, limiter: Limiter, read: Callable[[Json], T]) -> T:
         """Send a call that changes nothing, again and again if need be. Raises ApiError, but none that may pass."""

@@ -101,7 +101,8 @@ class V2:
         job = checked_dict(answer)
         job_id, word = checked_id(job.get("id")), words(job.get("status")) or ""
         status = STATUSES.get(word)
-        usage = job.get("usage")
+        usage, document = job.get("usage"), plain(job.get("file_input"))
+        on_parse_job = job.get("document_input_type") == "parse_job_id"
         return RemoteJob(
             id=job_id,
             status=status,
@@ -111,18 +112,22 @@ class V2:
             created_at=read_time(job.get("created_at")),
             ended_at=read_time(job.get("updated_at")) if status in TERMINAL else None,
             project_id=plain(job.get("project_id")),
-            file_id=plain(job.get("file_input")),
+            file_id=document,
             transaction_id=plain(job.get("transaction_id")),
-            parse_job_id=plain(job.get("parse_job_id")),
+            parse_job_id=plain(job.get("parse_job_id")) or (document if on_parse_job else None),
             credits=_credits(usage.get("credits")) if isinstance(usage, dict) else None,
             results=_read_result(job) if status in TERMINAL else None,
         )
 
     def echoes(self, chunk: Chunk, job: RemoteJob) -> bool:
-        """Whether *job* is of *chunk*'s create call: a reused key brings back its first job, whatever was asked."""
+        """Whether *job* is of *chunk*'s create call: a reused key brings back its first job, whatever was asked.
+
+        That may be a job on a parse of the file that this ledger has never heard of, or no longer counts on.
+        """
         key = transaction_id(self._target.project_id, chunk)
+        on_a_parse = job.transaction_id == key and job.file_id == job.parse_job_id
         return (
-            job.file_id in (None, chunk.parse_job_id, *chunk.file_ids)
+            (on_a_parse or job.file_id in (None, chunk.parse_job_id, *chunk.file_ids))
             and job.transaction_id in (None, key)
             and (job.config is None or job.config.rules == chunk.config.rules or not chunk.config.rules)
         )
@@ -143,6 +148,8 @@ def transaction_id(project_id: str | None, chunk: Chunk) -> str:
     answers for new rules; and because no part of it lives in the ledger only, even a lost ledger buys nothing twice.
     """
     parts = [project_id or "", *chunk.file_ids, chunk.config.fingerprint, str(chunk.generation)]
+    if chunk.counts_for is not None:  # generations are counted under that config, and so may come again under this one
+        parts.append(chunk.counts_for)
     return "orc-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:48]
 
 

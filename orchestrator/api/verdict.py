@@ -50,10 +50,13 @@ def of_transport(error: Exception) -> ApiError:
     return Ambiguous(f"no answer from the API ({words})")
 
 
-def of_response(status: int, headers: Mapping[str, str], body: bytes, *, creating: bool) -> Json:
+def of_response(
+    status: int, headers: Mapping[str, str], body: bytes, *, creating: bool, cancelling: bool = False
+) -> Json:
     """The JSON of a good answer. Raises the error that any other answer stands for.
 
-    *creating*: the call was a create, so a missing route is the end of this API and not of one job.
+    *creating*: the call was a create, so a missing route is the end of this API and not of one job. *cancelling*: the
+    call was a cancel, so a conflict says that the job has ended, however often it is asked.
     """
     if 200 <= status < 300:
         return read_json(body)
@@ -66,7 +69,7 @@ def of_response(status: int, headers: Mapping[str, str], body: bytes, *, creatin
         raise Unauthorized(f"the API refuses the key ({words}); check LLAMA_CLOUD_API_KEY, its region and its project")
     if status == 402:
         raise OutOfCredits(f"the plan's credits are used up ({words})")
-    if status in UNSURE_4XX or not 400 <= status < 500:
+    if (status in UNSURE_4XX and not (cancelling and status == 409)) or not 400 <= status < 500:
         raise Ambiguous(words)
     if creating and (status == 410 or (status == 404 and is_missing_route(body))):
         raise Unreachable(

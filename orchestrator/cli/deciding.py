@@ -54,16 +54,19 @@ def cancel(
 ) -> None:
     """Cancel what is in flight, where the API can (v2). Nothing is marked failed."""
     from orchestrator import cancel as cancels
+    from orchestrator import logs
 
-    found = cancels.cancel(
-        load_manifest(manifest, None), load_settings(), find_ledger(manifest, ledger), base_url=base_url
-    )
+    settings = load_settings()
+    logs.configure(settings.log_level if not sys.stderr.isatty() else "WARNING")
+    found = cancels.cancel(load_manifest(manifest, None), settings, find_ledger(manifest, ledger), base_url=base_url)
     if as_json:
         print_json(found.as_json())
         return
     print(
         f"{counted(found.in_flight, 'job')} in flight: {found.cancelled:,} cancelled, {found.ended_before:,} had ended"
     )
+    if found.going_on:
+        print(f"{found.going_on:,} could not be cancelled (yet): cancel again, or let a run collect them")
     if found.cannot:
         print(f"{found.cannot:,} are v1 jobs, which can't be cancelled: v1 has no such call; a run collects them")
 

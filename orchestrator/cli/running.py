@@ -131,7 +131,8 @@ def retry(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent and its ceiling.")] = False,
 ) -> None:
     """Send again what failed, is missing or was cancelled."""
-    from orchestrator import reprocess, screens
+    from orchestrator import cancelling, reprocess, screens
+    from orchestrator.clock import SystemClock
 
     options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
     file_ids = None
@@ -150,7 +151,10 @@ def retry(
         loaded = replace(loaded, chunk_size=chunk_size)
     config = reprocess.overridden(loaded, mode=mode, lang=lang, max_pages=max_pages)
     if dry_run:
-        found = reprocess.preview(loaded, find_ledger(manifest, ledger), again, config, rehearsal=sandbox)
+        since = cancelling.stale_since(SystemClock(), load_settings())
+        found = reprocess.preview(
+            loaded, find_ledger(manifest, ledger), again, config, rehearsal=sandbox, stale_since=since
+        )
         if as_json:
             print_json(found)
         else:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import Connection, text
 
 from orchestrator.ledger.jobs import Shard
+from orchestrator.models import RemoteJob
 
 
 def is_of_another_chunk(connection: Connection, chunk_id: int, job_id: str) -> bool:
@@ -39,7 +42,16 @@ def made_in(connection: Connection, manifest_id: int, project_id: str) -> None:
     )
 
 
-def any_made(connection: Connection, shard: Shard) -> bool:
+def seem_elsewhere(connection: Connection, shard: Shard, listed: Collection[RemoteJob]) -> bool:
+    """Whether all *listed* seem to be of another project than the shard's jobs: then they prove no absence."""
+    ours = project(connection, shard.manifest_id)
+    projects = {job.project_id for job in listed if job.project_id}
+    if ours and projects:
+        return not any(same_project(ours, theirs) for theirs in projects)
+    return not listed and _any_made(connection, shard)
+
+
+def _any_made(connection: Connection, shard: Shard) -> bool:
     """Whether the API has ever told of a job of the shard."""
     found = connection.execute(
         text("SELECT 1 FROM jobs WHERE manifest_id = :manifest_id AND api = :api AND job_id IS NOT NULL LIMIT 1"),

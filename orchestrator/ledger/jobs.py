@@ -104,9 +104,14 @@ def unanswered_call(connection: Connection, chunk_id: int, words: str, *, accept
     note(connection, chunk_id, "unanswered", words, at=at)
 
 
-def use_file(connection: Connection, chunk_id: int, *, at: str) -> None:
-    """The parse job that the chunk was to be made on is gone: it is made on the file."""
-    move(connection, [chunk_id], JobStatus.PENDING, at=at, parse_from=None)
+def use_file(connection: Connection, chunk_id: int, *, unsure: bool, at: str) -> None:
+    """The parse job that the chunk was to be made on is gone: it is made on the file.
+
+    *unsure*: an earlier call may have made it all the same, so the chunk stays ``submitting``.
+    """
+    connection.execute(text("UPDATE jobs SET parse_from = NULL WHERE id = :id"), {"id": chunk_id})
+    if not unsure:
+        move(connection, [chunk_id], JobStatus.PENDING, at=at)
     note(connection, chunk_id, "parse_job_gone", "", at=at)
 
 
@@ -244,16 +249,28 @@ def chunks(connection: Connection, rows: Sequence[tuple[int, int, str | None]]) 
     }
     files: dict[int, list[str]] = {row[0]: [] for row in rows}
     generations: dict[int, int] = {}
+    kept_under: dict[int, int] = {}
     found = connection.execute(
-        text("SELECT chunk_id, file_id, generation FROM files WHERE chunk_id IN :ids ORDER BY chunk_id, id").bindparams(
-            bindparam("ids", expanding=True)
-        ),
+        text(
+            "SELECT chunk_id, file_id, generation, config_id FROM files WHERE chunk_id IN :ids ORDER BY chunk_id, id"
+        ).bindparams(bindparam("ids", expanding=True)),
         {"ids": list(files)},
     )
-    for chunk_id, file_id, generation in found:
+    for chunk_id, file_id, generation, config_id in found:
         files[chunk_id].append(file_id)
         generations[chunk_id] = generation
-    return [Chunk(row[0], configs[row[1]], tuple(files[row[0]]), generations[row[0]], row[2]) for row in rows]
+        kept_under[chunk_id] = config_id
+    counts_for = {
+        chunk_id: connection.execute(
+            text("SELECT fingerprint FROM configs WHERE id = :id"), {"id": kept_under[chunk_id]}
+        ).scalar_one()
+        for chunk_id, config_id, _ in rows
+        if kept_under[chunk_id] != config_id
+    }
+    return [
+        Chunk(row[0], configs[row[1]], tuple(files[row[0]]), generations[row[0]], row[2], counts_for.get(row[0]))
+        for row in rows
+    ]
 
 
 def in_flight(connection: Connection, shard: Shard) -> list[OpenJob]:

@@ -23,7 +23,7 @@ QUARANTINED = "quarantined"
 _SAME_FILE = "manifest_id = :manifest_id AND {alias}.file_id = f.file_id AND {alias}.config_id = :config_id"
 
 #: How often file ``f`` was deliberately submitted. The halves of a failed job are one submission with it.
-_SUBMISSIONS = f"""(SELECT count(*) FROM files g JOIN jobs gj ON gj.id = g.chunk_id
+SUBMISSIONS = f"""(SELECT count(*) FROM files g JOIN jobs gj ON gj.id = g.chunk_id
     WHERE g.{_SAME_FILE.format(alias="g")} AND gj.depth = 0 AND gj.api <> '{PERSON}')"""
 
 #: Whether halving found file ``f`` to be at fault.
@@ -52,6 +52,13 @@ class Selection:
     max_generations: int | None = None  #: files submitted as often as this are left alone
     other_rules: bool = False  #: also files whose only outcome is under other rules than the scope's
     never_escalated: bool = False
+    good_before: str | None = None  #: not those with a good result of this time or later
+
+    @property
+    def of_cancelled(self) -> bool:
+        """Whether a file whose job has just been cancelled can be among them."""
+        on_result = self.types or self.below_confidence is not None or self.error is not None
+        return Outcome.CANCELLED in self.outcomes and not on_result
 
 
 def select_again(connection: Connection, scope: Scope, selection: Selection) -> int:
@@ -61,7 +68,7 @@ def select_again(connection: Connection, scope: Scope, selection: Selection) -> 
     """
     named = selection.file_ids is not None
     if selection.file_ids is not None:
-        _name(connection, selection.file_ids)
+        name_files(connection, selection.file_ids)
     elsewhere = """(SELECT max(o.id) FROM files o
         WHERE o.manifest_id = :manifest_id AND o.file_id = w.file_id AND o.standing = 1)"""
     conditions = {
@@ -77,7 +84,8 @@ def select_again(connection: Connection, scope: Scope, selection: Selection) -> 
         " AND gj.escalation = 1)": selection.never_escalated,
         f"(r.outcome IN {GOOD_SQL} OR NOT {_ISOLATED})": not named,
         f"j.api <> '{PERSON}'": not named,
-        f"{_SUBMISSIONS} < :max_generations": selection.max_generations is not None and not named,
+        f"{SUBMISSIONS} < :max_generations": selection.max_generations is not None and not named,
+        f"(r.outcome NOT IN {GOOD_SQL} OR j.finished_at < :good_before)": selection.good_before is not None,
     }
     return choose(
         connection,
@@ -100,13 +108,14 @@ def select_again(connection: Connection, scope: Scope, selection: Selection) -> 
         run_id=selection.run_id,
         error=selection.error,
         max_generations=selection.max_generations,
+        good_before=selection.good_before,
     )
 
 
 def check(connection: Connection, scope: Scope, selection: Selection, config: Config) -> None:
     """Raises InputError when *selection* names a file, a run or a type that manifest and ledger do not know."""
     if selection.file_ids is not None:
-        _name(connection, selection.file_ids)
+        name_files(connection, selection.file_ids)
         strange = connection.execute(
             text(
                 "SELECT n.file_id FROM temp.named n "
@@ -129,7 +138,7 @@ def check(connection: Connection, scope: Scope, selection: Selection, config: Co
         )
 
 
-def _name(connection: Connection, file_ids: Collection[str]) -> None:
+def name_files(connection: Connection, file_ids: Collection[str]) -> None:
     """Put *file_ids* into the connection's table ``named``."""
     connection.exec_driver_sql("DROP TABLE IF EXISTS temp.named")
     connection.exec_driver_sql("CREATE TEMP TABLE named (file_id TEXT PRIMARY KEY)")
@@ -180,11 +189,11 @@ def quarantined(
         # CROSS: from the bad results, which have an index of their own, to their files.
         text(f"""
         SELECT f.file_id, r.outcome, coalesce(r.error, '') AS error, {_ISOLATED} AS isolated,
-               {_SUBMISSIONS} AS submissions
+               {SUBMISSIONS} AS submissions
         FROM results r CROSS JOIN files f
         WHERE f.id = r.file_row AND r.outcome NOT IN {GOOD_SQL}
           AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1
-          AND ({_ISOLATED} OR {_SUBMISSIONS} >= :max_generations)
+          AND ({_ISOLATED} OR {SUBMISSIONS} >= :max_generations)
           AND NOT {_UNDER_WAY}
           {"AND EXISTS (SELECT 1 FROM temp.wanted w WHERE w.file_id = f.file_id)" if wanted else ""}
         ORDER BY r.file_row

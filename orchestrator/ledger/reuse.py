@@ -8,11 +8,14 @@ from orchestrator.ledger.planning import Scope
 from orchestrator.models import Config
 
 #: Parse jobs of a manifest's files, read alike: the pages and the language have to be the same. ``:since``: the vendor
-#: keeps parses for 48 hours.
+#: keeps parses for 48 hours. A job that failed may have failed for its parse: neither that parse nor one on which a
+#: job has failed since is tried again.
 _PARSED = """
     SELECT p.parse_job_id FROM files o JOIN jobs p ON p.id = o.chunk_id
     WHERE o.manifest_id = :manifest_id AND o.file_id = {file_id} AND p.parse_job_id IS NOT NULL
-      AND p.finished_at >= :since AND p.config_id IN :configs
+      AND p.status = 'succeeded' AND p.finished_at >= :since AND p.config_id IN :configs
+      AND NOT EXISTS (SELECT 1 FROM files q JOIN jobs s ON s.id = q.chunk_id WHERE q.manifest_id = :manifest_id
+                      AND q.file_id = o.file_id AND s.parse_from = p.parse_job_id AND s.status = 'failed')
     ORDER BY p.id DESC LIMIT 1
 """
 
@@ -40,22 +43,14 @@ def use_parse_jobs(connection: Connection, scope: Scope, config: Config, *, afte
 
 
 def count_reusable(connection: Connection, scope: Scope, config: Config, *, since: str) -> int:
-    """How many of the wanted files that are new in *scope* have a parse job to be classified on."""
+    """How many of the files chosen for the next cut have a parse job to be classified on."""
     configs = _alike(connection, config)
     if not configs or not scope.manifest_id:
         return 0
-    statement = text(f"""
-        SELECT count(*) FROM temp.wanted w
-        WHERE NOT EXISTS (SELECT 1 FROM files f WHERE f.manifest_id = :manifest_id AND f.file_id = w.file_id
-                          AND f.config_id = :config_id)
-          AND EXISTS ({_PARSED.format(file_id="w.file_id")})
-    """).bindparams(bindparam("configs", expanding=True))
-    parameters = {
-        "manifest_id": scope.manifest_id,
-        "config_id": scope.config_id,
-        "since": since,
-        "configs": configs,
-    }
+    statement = text(
+        f"SELECT count(*) FROM temp.chosen w WHERE EXISTS ({_PARSED.format(file_id='w.file_id')})"
+    ).bindparams(bindparam("configs", expanding=True))
+    parameters = {"manifest_id": scope.manifest_id, "since": since, "configs": configs}
     return int(connection.execute(statement, parameters).scalar_one())
 
 

@@ -43,6 +43,7 @@ JOB_FAULTS: Mapping[str, str] = {
     "poison-matching": "REGEX: one matching file ends its whole job in error, no rows",
     "file-fails": "per file: no result for it",
     "fail-matching": "REGEX: no result for a matching file",
+    "parse-gone": "v2, per parse job: it is there no more, and a create on it is refused",
 }
 
 #: On a job's rows, per row but for ``page-loop`` (per job) and ``row-extra`` (per job). Probabilities.

@@ -49,6 +49,8 @@ def create(world: World, call: Call) -> tuple[int, Json]:
     checks.done()
     if not _is_parse_job(document):
         refuse_unknown_files(world, (document,), project_id)
+    elif world.story.happens("parse-gone", document):
+        raise Refused(400, f"Parse Job ID {document} is not in Project ID {project_id}")
     job = world.add_job(
         version="v2",
         project_id=project_id,

@@ -71,6 +71,11 @@ def _refusal_proves_absence() -> AbstractContextManager[object]:
     return patch.object(_Sending, "_send", forgetful)
 
 
+def _refused_later_has_failed() -> AbstractContextManager[object]:
+    """A 4xx after an unanswered send is the end of its file."""
+    return patch.object(_Sending, "_look_for_job", _Sending._refused)
+
+
 def _unavailable_is_refused() -> AbstractContextManager[object]:
     """A 503 is taken as "surely not created"."""
     honest = verdict.of_response
@@ -189,6 +194,7 @@ BUGS = (
     Bug("no intent before the call", "v1", _no_intent),
     Bug("the answer is recorded wrongly", "v1", _wrong_id),
     Bug("a refusal after an unanswered send proves absence", "v2", _refusal_proves_absence),
+    Bug("a 4xx after an unanswered send is a failure", "v2", _refused_later_has_failed),
     Bug("a 503 counts as not created", "v1", _unavailable_is_refused),
     Bug("a job is adopted without proof", "v1", _adopt_unproved),
     Bug("results that fit in part count as nobody's", "v1", _ignore_hints),

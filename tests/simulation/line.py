@@ -70,14 +70,19 @@ class Line(httpx.AsyncBaseTransport):
         self, files: tuple[str, ...], body: dict[str, Json], intent: tuple[int, int] | None
     ) -> httpx.Response:
         world = self._world
-        if (refusal := self._refusal(files, intent)) is not None:
+        if (refusal := self._refusal(files, body, intent)) is not None:
             return refusal
         job = self._commit(files, body, intent, 0.0)
         await self._take(world.rng.uniform(0.05, 3.0))
         return _answer(200, world.as_json(job))
 
-    def _refusal(self, files: tuple[str, ...], intent: tuple[int, int] | None) -> httpx.Response | None:
+    def _refusal(
+        self, files: tuple[str, ...], body: dict[str, Json], intent: tuple[int, int] | None
+    ) -> httpx.Response | None:
         world = self._world
+        if body.get("transaction_id") in world.by_key and world.chance(world.climate.refused_again):
+            world.tell("refuses again", files)
+            return _answer(422, {"detail": "simulated 422"})
         unknown = [file_id for file_id in files if file_id in world.unknown_files]
         if not unknown:
             return None
@@ -110,7 +115,7 @@ class Line(httpx.AsyncBaseTransport):
             await self._take(rng.uniform(0.05, 2.0))
             return self._fail(fault)
         said_yes = fault in SAID_YES
-        if said_yes and (refusal := self._refusal(files, intent)) is not None:
+        if said_yes and (refusal := self._refusal(files, body, intent)) is not None:
             return refusal
         job = None
         if (said_yes or rng.random() < 0.5) and not world.unknown_files.intersection(files):

@@ -52,6 +52,7 @@ class Climate:
     newest_first: bool
     page_size: int
     outage: tuple[float, float]
+    refused_again: float  #: v2: another send of a key that has a job is refused
 
     @classmethod
     def draw(cls, rng: random.Random) -> Climate:
@@ -79,6 +80,7 @@ class Climate:
             newest_first=rng.random() < 0.7,
             page_size=rng.choice((2, 3, 100)),
             outage=(began, began + rate(0, 0, 8, 30)),
+            refused_again=rate(0, 0, 0.5),
         )
 
 
