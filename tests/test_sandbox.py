@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from orchestrator.errors import InputError
 from orchestrator.models import Json
 from orchestrator.sandbox import Sandbox, SandboxOptions, serve
 
+HERE = Path(__file__).parent
 V1, V2, FILES = "/api/v1/classifier/jobs", "/api/v2/classify", "/api/v1/beta/files"
 
 RULES = [
@@ -455,20 +457,29 @@ def test_the_official_sdk_speaks_v1_with_it() -> None:
     asyncio.run(main())
 
 
-def test_the_official_sdk_speaks_v2_with_it() -> None:
-    """Create, wait for completion and list by id."""
+def test_todays_official_sdk_speaks_v2_with_it() -> None:
+    """Every call it has, its models checking every answer; the last one that speaks v1 is older."""
 
-    async def main() -> None:
-        sandbox = Sandbox(SandboxOptions(job_seconds=(0.0, 0.0)))
-        client = AsyncLlamaCloud(api_key="llx-any", base_url=await sandbox.start(), max_retries=0)
-        async with client:
-            job = await client.classify.run(
-                file_input=uid(1),
-                configuration={"rules": RULES},  # type: ignore[arg-type]  # its TypedDict
-                polling_interval=0.01,
-            )
-            listed = [listed.id async for listed in client.classify.list(job_ids=[job.id])]
-            assert ("COMPLETED", [job.id]) == (job.status, listed)
+    async def main() -> dict[str, Json]:
+        sandbox = Sandbox(SandboxOptions(job_seconds=(0.1, 0.1), strict_ids=False))
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "error", HERE / "sdk_client.py", await sandbox.start()),
+            env={"PYTHONPATH": str(HERE.parent / ".venv" / "sdk")},
+            stdout=subprocess.PIPE,
+        )
+        out, _ = await child.communicate()
         await sandbox.stop()
+        return dict(json.loads(out))
 
-    asyncio.run(main())
+    found = asyncio.run(main())
+    job, on_parse = found["job"], found["on_parse"]
+    assert found["version"] in (HERE.parent / "scripts" / "sdk.lock").read_text()
+    assert found["again"] == job, "a key that is used again brings back its first job"
+    assert found["status"] == ["PENDING", "COMPLETED", "CANCELLED"]
+    assert (found["type"], found["credits"]) == ("invoice", 1)
+    assert found["input_types"] == ["file_id", "parse_job_id"]
+    assert found["saved"] == "cfg-1"
+    assert found["by_id"] == [job, on_parse]
+    assert {job, on_parse} <= set(found["completed"])
+    assert (found["refused"], found["deleted"], found["gone"]) == ("ConflictError", job, "NotFoundError")
+    assert found["bad"] == "UnprocessableEntityError"
