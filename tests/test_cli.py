@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import typer
 from commands import Classify, Cli, Serve, command_line, creates, refusing
-from conftest import CANARY
+from conftest import CANARY, Answer
+from one_by_one import OneByOne
 from procs import ApiServer
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
+
+#: An API of each version at which nothing goes wrong.
+API: Mapping[str, Callable[[], Answer]] = {"v1": Classify, "v2": OneByOne}
 
 
 @pytest.fixture
@@ -202,16 +206,17 @@ def test_a_run_without_a_key_exits_2(cli: Cli) -> None:
     assert "LLAMA_CLOUD_API_KEY" in done.stderr
 
 
-def test_a_run_ends_with_one_outcome_for_each_file(cli: Cli, serve: Serve) -> None:
+@pytest.mark.parametrize("api", API)
+def test_a_run_ends_with_one_outcome_for_each_file(cli: Cli, serve: Serve, api: str) -> None:
     """Exit 0; and a second run sends not one request."""
-    server = serve(Classify())
+    server = serve(API[api]())
     cli.use(server)
-    assert cli("run", "m.yaml").returncode == 0
+    assert cli("run", "m.yaml", "--api", api).returncode == 0
     assert [(row["file_id"], row["outcome"], row["type"]) for row in cli.exported()] == [
         (file_id, "classified", "invoice") for file_id in "abc"
     ]
     before = len(server.seen)
-    again = cli("run", "m.yaml", "--json")
+    again = cli("run", "m.yaml", "--api", api, "--json")
     assert again.returncode == 0
     assert len(server.seen) == before
     assert json.loads(again.stdout)["skipped"] == 3
@@ -255,23 +260,25 @@ def test_no_file_is_lost_at_the_edge_of_a_page(cli: Cli, serve: Serve) -> None:
     assert [row["file_id"] for row in cli.exported()] == file_ids
 
 
-@pytest.mark.parametrize(("status", "code"), [(401, 5), (403, 5), (402, 6)])
+@pytest.mark.parametrize(
+    ("status", "code", "api"), [(401, 5, "v1"), (403, 5, "v1"), (402, 6, "v1"), (401, 5, "v2"), (402, 6, "v2")]
+)
 def test_a_refused_key_or_an_empty_account_stops_and_marks_nothing_failed(
-    cli: Cli, serve: Serve, status: int, code: int
+    cli: Cli, serve: Serve, status: int, code: int, api: str
 ) -> None:
     """One create call is enough to know; once the trouble is over, the next run goes on."""
     cli.manifest("a", "b", "c", size=1)
     server = serve(refusing(status, f"refused {CANARY}"))
     cli.use(server)
-    done = cli("run", "m.yaml", "--json", ORCHESTRATOR_LOG_LEVEL="DEBUG")
+    done = cli("run", "m.yaml", "--api", api, "--json", ORCHESTRATOR_LOG_LEVEL="DEBUG")
     summary = json.loads(done.stdout)
     assert (done.returncode, summary["exit_code"]) == (code, code)
     assert (summary["failed"], summary["unfinished"], summary["jobs_created"]) == (0, 3, 0)
     assert str(status) in summary["reason"]
     state = cli.state()
     assert (state["failed"], state["unfinished"]) == (0, 3)
-    cli.use(serve(Classify()))
-    assert cli("run", "m.yaml").returncode == 0
+    cli.use(serve(API[api]()))
+    assert cli("run", "m.yaml", "--api", api).returncode == 0
 
 
 def test_when_credits_run_out_half_way_what_was_bought_is_collected(cli: Cli, serve: Serve) -> None:
@@ -288,10 +295,11 @@ def test_when_credits_run_out_half_way_what_was_bought_is_collected(cli: Cli, se
     assert sorted(api.jobs.values()) == [["a"], ["b"], ["c"]]
 
 
-def test_an_api_that_is_not_there_exits_7(cli: Cli, unused_port: int) -> None:
+@pytest.mark.parametrize("api", API)
+def test_an_api_that_is_not_there_exits_7(cli: Cli, unused_port: int, api: str) -> None:
     """After the retry budget; nothing is marked failed."""
     cli.environ["LLAMA_CLOUD_BASE_URL"] = f"http://127.0.0.1:{unused_port}"
-    done = cli("run", "m.yaml", "--json")
+    done = cli("run", "m.yaml", "--api", api, "--json")
     summary = json.loads(done.stdout)
     assert (done.returncode, summary["failed"], summary["unfinished"]) == (7, 0, 3)
     assert cli.state()["failed"] == 0
@@ -306,19 +314,21 @@ def test_a_withdrawn_v1_exits_7_and_names_v2(cli: Cli, serve: Serve) -> None:
     assert cli.state()["failed"] == 0
 
 
-def test_a_redirect_exits_9(cli: Cli, serve: Serve) -> None:
+@pytest.mark.parametrize("api", API)
+def test_a_redirect_exits_9(cli: Cli, serve: Serve, api: str) -> None:
     """The key goes nowhere else."""
     other = serve(Classify())
     cli.use(serve(refusing(307, headers={"Location": other.url})))
-    assert cli("run", "m.yaml").returncode == 9
+    assert cli("run", "m.yaml", "--api", api).returncode == 9
     assert other.seen == []
 
 
-def test_a_refused_chunk_fails_with_the_apis_words(cli: Cli, serve: Serve) -> None:
+@pytest.mark.parametrize("api", API)
+def test_a_refused_chunk_fails_with_the_apis_words(cli: Cli, serve: Serve, api: str) -> None:
     """Exit 1; each file carries why."""
     cli.manifest("a")
     cli.use(serve(refusing(400, "File ID a is not in Project ID p")))
-    assert cli("run", "m.yaml").returncode == 1
+    assert cli("run", "m.yaml", "--api", api).returncode == 1
     (row,) = cli.exported()
     assert (row["outcome"], row["error"]) == ("failed", "400 File ID a is not in Project ID p")
 

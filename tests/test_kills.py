@@ -55,6 +55,22 @@ def test_the_kills_would_find_a_run_that_sends_again_blindly() -> None:
     assert found["created_too_often"] > 0
 
 
+def test_a_call_that_takes_effect_after_its_sender_died_is_given_by_its_key(tmp_path: Path) -> None:
+    """On v2 the next run sends the call again while the API still holds the first: both come to the same job."""
+    manifest = write_manifest(tmp_path, ["f"], api="v2")
+    with ApiServer() as server:
+        server.set(hold_creates=True)
+        first = Started(manifest, environment(server.url))
+        wait_until(lambda: server.stats().posts == 1, what="the create call")
+        first.kill()
+        second = Started(manifest, environment(server.url))
+        wait_until(lambda: server.stats().posts == 2, what="the next run to send the lost call again")
+        server.set(hold_creates=False)
+        summary = second.ended().summary
+        stats = server.stats()
+    assert (summary["exit_code"], len(stats.jobs)) == (0, 1)
+
+
 def test_a_call_that_takes_effect_after_its_sender_died_is_found(tmp_path: Path) -> None:
     """A run is killed while the API still holds its create call; the job made later is adopted, not bought again."""
     manifest = write_manifest(tmp_path, [f"f{i}" for i in range(10)])
@@ -71,9 +87,10 @@ def test_a_call_that_takes_effect_after_its_sender_died_is_found(tmp_path: Path)
     assert (summary["exit_code"], summary["adopted"], stats.posts) == (0, 1, 1)
 
 
-def test_a_call_that_never_arrived_is_sent_again_once(tmp_path: Path) -> None:
-    """A run whose call the API lost is killed; the next proves that there is no job, and sends the call again."""
-    manifest = write_manifest(tmp_path, [f"f{i}" for i in range(10)])
+@pytest.mark.parametrize(("api", "files", "proved"), [("v1", 10, 1), ("v2", 1, 0)])
+def test_a_call_that_never_arrived_is_sent_again_once(tmp_path: Path, api: str, files: int, proved: int) -> None:
+    """A run whose call the API lost is killed; the next sends it again: on v1 once there is proof, on v2 by its key."""
+    manifest = write_manifest(tmp_path, [f"f{i}" for i in range(files)], api=api)
     with ApiServer() as server:
         server.set(create_s=[0.1, 0.1], lose_call=1.0)
         first = Started(manifest, environment(server.url))
@@ -83,7 +100,7 @@ def test_a_call_that_never_arrived_is_sent_again_once(tmp_path: Path) -> None:
         server.set(lose_call=0.0)
         summary = run_to_the_end(manifest, environment(server.url)).summary
         stats = server.stats()
-    assert (summary["exit_code"], summary["sent_again"], stats.posts, stats.twice) == (0, 1, 2, [])
+    assert (summary["exit_code"], summary["sent_again"], stats.posts, stats.twice) == (0, proved, 2, [])
     assert read_ledger(tmp_path / "ledger.db").open == frozenset()
 
 
