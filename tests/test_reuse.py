@@ -213,5 +213,6 @@ def test_what_can_not_be_settled_stays_open(cli: Cli, api: OneByOne) -> None:
     api.fate = in_turn("lose call", 422)
     assert cli("run", "m.yaml", "--deadline", "1s", ORCHESTRATOR_SETTLE_S="60").returncode == 3
     assert outcomes(cli) == {}
+    api.fate = in_turn()
     assert cli("run", "m.yaml").returncode == 0
     assert api.documents == ["a"]
