@@ -90,9 +90,7 @@ def retry_view(found: dict[str, Json], again: str) -> RenderableType:
         )
     if found["cannot_cancel"]:
         parts.append(
-            Text(
-                f"without {counted(found['cannot_cancel'], 'file')}: v1 has no call to cancel their jobs, which do not end"
-            )
+            Text(f"without {counted(found['cannot_cancel'], 'file')} in jobs that do not end: v1 has no call to cancel")
         )
     if words := Changes(**found["changes"]).words:
         parts.append(Text(words, style="yellow"))

@@ -88,30 +88,6 @@ def test_each_selector_names_its_files(cli: Cli, api: Moody) -> None:
     assert set(api.bought - before) == {"b", "c"}
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--lang", "zh"], "--lang 'zh' is not among the 86 codes of v1; did you mean ch_sim or ch_tra?"),
-        (["--lang", "Deutsch!"], "--lang Deutsch!: write a language code"),
-        (["--api", "v2", "--lang", "d e"], "--lang d e: write a language code"),
-        (["--api", "v2", "--mode", "MULTIMODAL"], "--mode MULTIMODAL: only v1 has it"),
-    ],
-)
-def test_an_override_that_the_version_does_not_take_is_refused(cli: Cli, options: list[str], words: str) -> None:
-    """Before anything is sent: the API would refuse each file, and each would count as failed."""
-    done = cli("retry", "m.yaml", *options, "--dry-run")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert words in done.stderr
-
-
-def test_a_saved_configuration_has_no_overrides(cli: Cli) -> None:
-    """The call would be the same as before, and paid for again."""
-    (cli.folder / "m.yaml").write_text("version: 1\nname: n\napi: v2\nconfiguration_id: cfg-1\nfile_ids: [a]\n")
-    done = cli("retry", "m.yaml", "--lang", "de", "--max-pages", "3", "--dry-run")
-    assert done.returncode == 2
-    assert "--lang, --max-pages: the manifest's configuration_id brings its own" in done.stderr
-
-
 def test_overrides_reach_the_create_call(cli: Cli, api: Moody) -> None:
     """And the files stay done for the manifest's own config."""
     cli("run", "m.yaml")
