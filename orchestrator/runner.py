@@ -143,7 +143,7 @@ class _Execution:
                 origin="rehearsal" if self.options.sandbox else settings_.origin(self.base_url),
                 now=self.clock.now(),
             )
-            unfinished = open_apis(connection, plan.scope.manifest_id)
+            apis = self._apis_with_work(connection, plan)
         log.info(
             "run.planned",
             files=plan.counts.files,
@@ -153,9 +153,9 @@ class _Execution:
             duplicates=plan.counts.duplicates,
         )
         error: BaseException | None = None
-        if unfinished:
+        if apis:
             try:
-                error = asyncio.run(self._carry_out(plan))
+                error = asyncio.run(self._carry_out(plan, apis))
             except OrchestratorError as failure:
                 error = failure
         if error is not None and not isinstance(error, OrchestratorError):
@@ -167,14 +167,20 @@ class _Execution:
         more = self.manifest.config.credits_ceiling(self.progress.parses_gone)
         return None if plan.credits_ceiling is None or more is None else plan.credits_ceiling + more
 
-    async def _carry_out(self, plan: Plan) -> BaseException | None:
-        """Run the stages, first for what an earlier run left with another API version; why they ended early, if so."""
+    def _apis_with_work(self, connection: Connection, plan: Plan) -> list[str]:
+        """The API versions that something is to be done with; first those that only an earlier run used."""
+        manifest = self.manifest
+        apis = set(open_apis(connection, plan.scope.manifest_id))
+        if manifest.escalate is not None:
+            apis.add(manifest.api)  # an earlier run may have ended before it asked for second opinions
+        return sorted(apis, key=lambda api: api == manifest.api)
+
+    async def _carry_out(self, plan: Plan, apis: list[str]) -> BaseException | None:
+        """Run the stages for each of *apis*; why they ended early, if so."""
         writer = Writer(self.ledger, self.clock)
-        manifest_id = plan.scope.manifest_id
-        apis = await writer.write(lambda connection: open_apis(connection, manifest_id))
         async with self._api_origin() as base_url:
-            for api in sorted(apis, key=lambda api: api == self.manifest.api):
-                error = await self._carry_shard(plan, Shard(manifest_id, api), base_url, writer)
+            for api in apis:
+                error = await self._carry_shard(plan, Shard(plan.scope.manifest_id, api), base_url, writer)
                 if error is not None:
                     return error
         return None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import AT, SMALL, again, bring, cut, end, events, plan, register
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.ledger import Ledger, halves, jobs, planning, reading, runs, verdicts
@@ -278,6 +278,34 @@ def test_halves_of_a_failed_chunk_hold_its_files_once(ledger: Ledger, config: Co
         made = halves.split(connection, 1, [["a", "b"], ["c"]], run_id="r", at=AT)
         chunks = [jobs.chunk(connection, chunk_id) for chunk_id in made]
     assert [(chunk.file_ids, chunk.generation) for chunk in chunks] == [(("a", "b"), 1), (("c",), 1)]
+
+
+def failed_whole(connection: Connection, config: Config, *, escalation: bool = False) -> planning.Scope:
+    """A chunk of two files that both failed, and that is yet to be halved."""
+    scope = plan(connection, config, ["a", "b"])
+    end(connection, 1, a=Outcome.FAILED, b=Outcome.FAILED)
+    connection.execute(text("UPDATE jobs SET isolate = 1, escalation = :escalation"), {"escalation": escalation})
+    return scope
+
+
+def test_halving_that_was_cut_off_is_work_for_the_next_run(ledger: Ledger, config: Config) -> None:
+    """Although no job is open; under other rules there is nothing to be halved for."""
+    with ledger.transaction() as connection:
+        scope = failed_whole(connection, config)
+        shard = Shard(scope.manifest_id, "v1")
+        assert jobs.open_apis(connection, scope.manifest_id) == ["v1"]
+        assert [failed.file_ids for failed in halves.to_isolate(connection, shard)] == [["a", "b"]]
+        register(connection, SMALL)
+        assert jobs.open_apis(connection, scope.manifest_id) == []
+        assert halves.to_isolate(connection, shard) == []
+
+
+def test_halves_of_a_second_opinion_are_second_opinions(ledger: Ledger, config: Config) -> None:
+    """They too must be surer than what stands."""
+    with ledger.transaction() as connection:
+        failed_whole(connection, config, escalation=True)
+        halves.split(connection, 1, [["a"], ["b"]], run_id="r", at=AT)
+        assert connection.execute(text("SELECT escalation FROM jobs")).scalars().all() == [1, 1, 1]
 
 
 def test_only_a_rehearsals_work_is_forgotten(ledger: Ledger, config: Config) -> None:

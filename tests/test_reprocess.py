@@ -147,6 +147,16 @@ def test_an_unsure_answer_gets_a_second_opinion_once(cli: Cli, api: Moody) -> No
     assert len(cli("export", "--history").stdout.splitlines()) == 4
 
 
+def test_a_second_opinion_is_had_when_all_else_is_done(cli: Cli, api: Moody) -> None:
+    """An earlier run may have been stopped before it asked, or had not been told to."""
+    api.unsure = "^b$"
+    assert cli("run", "m.yaml").returncode == 0
+    with (cli.folder / "m.yaml").open("a") as manifest:
+        manifest.write("escalate: {below_confidence: 0.5, mode: MULTIMODAL}\n")
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 2, "c": 1}
+
+
 def test_a_persons_verdict_counts_and_stays(cli: Cli, api: Moody) -> None:
     """Later runs and retries of unsure results respect it."""
     api.unsure = "^b$"

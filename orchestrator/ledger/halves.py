@@ -27,13 +27,14 @@ class Failed:
 
 
 def to_isolate(connection: Connection, shard: Shard) -> list[Failed]:
-    """The failed chunks that are still to be halved."""
+    """The failed chunks that are still to be halved: those under the present config."""
     rows = connection.execute(
         text(
             "SELECT j.id, j.run_id, j.size, f.file_id, EXISTS "
             "(SELECT 1 FROM files n WHERE n.manifest_id = f.manifest_id AND n.file_id = f.file_id "
             "AND n.config_id = f.config_id AND n.generation > f.generation) AS settled "
             "FROM jobs j JOIN files f ON f.chunk_id = j.id JOIN results r ON r.file_row = f.id "
+            "JOIN manifests m ON m.id = j.manifest_id AND m.config_id = f.config_id "
             "WHERE j.manifest_id = :manifest_id AND j.api = :api AND j.isolate = 1 AND r.outcome = 'failed' "
             "ORDER BY f.id"
         ),
@@ -73,8 +74,8 @@ def split(connection: Connection, chunk_id: int, halves: Sequence[Sequence[str]]
         new_id = scalar_int(connection, "SELECT max(id) FROM jobs") + 1
         connection.execute(
             text("""
-            INSERT INTO jobs (id, manifest_id, config_id, run_id, api, parent_id, depth, size, changed_at)
-            SELECT :new_id, manifest_id, config_id, :run_id, api, id, depth + 1, :size, :at
+            INSERT INTO jobs (id, manifest_id, config_id, run_id, api, parent_id, depth, escalation, size, changed_at)
+            SELECT :new_id, manifest_id, config_id, :run_id, api, id, depth + 1, escalation, :size, :at
             FROM jobs WHERE id = :chunk_id
             """),
             {"new_id": new_id, "run_id": run_id, "size": len(half), "at": at, "chunk_id": chunk_id},

@@ -304,12 +304,13 @@ def tally(connection: Connection, manifest_id: int) -> dict[JobStatus, tuple[int
 
 
 def open_apis(connection: Connection, manifest_id: int) -> list[str]:
-    """The API versions that have jobs of this manifest which have not ended, may have, or are still to be halved."""
+    """The API versions with jobs of this manifest that have not ended, or have failed and are yet to be halved."""
     rows = connection.execute(
         text(
             "SELECT api FROM jobs WHERE manifest_id = :manifest_id "
             "AND status IN ('pending', 'submitting', 'submitted', 'running') "
-            "UNION SELECT api FROM jobs WHERE manifest_id = :manifest_id AND isolate = 1"
+            "UNION SELECT j.api FROM jobs j JOIN manifests m ON m.id = j.manifest_id WHERE m.id = :manifest_id "
+            "AND j.isolate = 1 AND EXISTS (SELECT 1 FROM files f WHERE f.chunk_id = j.id AND f.config_id = m.config_id)"
         ),
         {"manifest_id": manifest_id},
     )
