@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import Connection
 
-from orchestrator.api.client import Api
 from orchestrator.engine import Work
-from orchestrator.errors import Rejected, RunStopped
+from orchestrator.errors import RunStopped
+from orchestrator.evidence import Evidence
 from orchestrator.ledger import belonging, jobs
 from orchestrator.listing import complete_listing
 from orchestrator.models import TERMINAL, Chunk, JobStatus, RemoteJob
@@ -32,8 +32,8 @@ SLACK = timedelta(minutes=10)
 FIRST_LOOK_S, LAST_LOOK_S = 0.5, 15.0
 
 
-#: Most times that a chunk is sent again, each on a proof of absence of its own. Where the API fails every create call,
-#: the fault is no accident, and one is enough; that this program was killed says nothing of the API.
+#: Most times that a chunk is sent again, each on a proof of absence of its own. Where the API fails every create call
+#: of a run, the fault is no accident, and one is enough for that run; that this program was killed says nothing of it.
 MAX_RESENDS = 3
 
 
@@ -45,35 +45,20 @@ class _Open:
     parked: jobs.Parked
     taken_up: float  #: monotonic
     not_before: float  #: monotonic; a listing begun earlier proves no absence
+    from_an_earlier_run: bool
     clean_at: float | None = None  #: monotonic start of the first listing that had no candidate
     doubtful_since: float | None = None
 
-
-@dataclass(slots=True)
-class Evidence:
-    """What is known of the jobs that the ledger does not know."""
-
-    files: dict[str, frozenset[str]] = field(default_factory=dict)  #: ended jobs -> the files in their results
-
-    async def gather(self, api: Api, candidates: Iterable[RemoteJob]) -> None:
-        """Read the results of the ended *candidates*; again where there were none yet. Raises ApiError."""
-        for job in candidates:
-            if job.status in TERMINAL and not self.files.get(job.id):
-                try:
-                    results = await api.results(job.id)
-                except Rejected:  # an ended job without results
-                    self.files[job.id] = frozenset()
-                else:
-                    self.files[job.id] = frozenset(row.file_id for row in results.rows)
-
-    def proves(self, job: RemoteJob, chunk: Chunk) -> bool:
-        """Whether *job*'s results are all of *chunk*'s files."""
-        files = self.files.get(job.id)
-        return bool(files) and files is not None and files <= set(chunk.file_ids)
-
-    def hints(self, job: RemoteJob, chunk: Chunk) -> bool:
-        """Whether some of *job*'s results are of *chunk*'s files: too much to send the chunk again."""
-        return not self.files.get(job.id, frozenset()).isdisjoint(chunk.file_ids)
+    def may_have_made(self, candidates: Iterable[RemoteJob]) -> list[RemoteJob]:
+        """Those of *candidates* that this chunk's call may have made: of its config, and not from before the call."""
+        mark = self.parked.mark
+        earliest = datetime.fromisoformat(mark) - SLACK if mark else None
+        return [
+            job
+            for job in candidates
+            if job.config == self.chunk.config
+            and (earliest is None or job.created_at is None or job.created_at >= earliest)
+        ]
 
 
 class Reconciler:
@@ -100,6 +85,7 @@ class Reconciler:
         self._look_s = FIRST_LOOK_S
         self.held: set[int] = set()
         self.set_aside: dict[int, str] = {}  #: chunk id -> why this run leaves it undecided
+        self._released: set[int] = set()  #: chunks that a person had sent again: their first call is in doubt for ever
 
     @property
     def idle(self) -> bool:
@@ -150,12 +136,14 @@ class Reconciler:
         def read(connection: Connection) -> list[tuple[jobs.Parked, Chunk]]:
             taken = self._open.keys() | self.set_aside.keys() | out
             parked = jobs.unanswered(connection, work.shard)
+            if first:
+                self._released.update(jobs.released(connection, work.shard))
             self.held.update(p.chunk_id for p in parked if p.held)
             new = [p for p in parked if (first or not p.held) and p.chunk_id not in taken]
             return [(p, jobs.chunk(connection, p.chunk_id)) for p in new]
 
         for parked, chunk in await work.writer.write(read):
-            self._open[parked.chunk_id] = _Open(chunk, parked, taken_up=now, not_before=now + work.settle_s)
+            self._open[parked.chunk_id] = _Open(chunk, parked, now, now + work.settle_s, first)
             self._look_s = FIRST_LOOK_S
             log.info("create.parked", chunk_id=chunk.id, since=parked.sent_at, from_an_earlier_run=first)
 
@@ -166,7 +154,7 @@ class Reconciler:
         candidates = await self._candidates(open_.parked.mark for open_ in self._open.values())
         await self._evidence.gather(work.api, candidates)
         for open_ in list(self._open.values()):
-            proven = [job for job in candidates if self._evidence.proves(job, open_.chunk)]
+            proven = [job for job in open_.may_have_made(candidates) if self._evidence.proves(job, open_.chunk)]
             if proven:
                 oldest, *extra = sorted(proven, key=lambda job: (job.created_at is None, job.created_at, job.id))
                 await self._adopt(open_, oldest, "its results are of this chunk's files")
@@ -196,13 +184,15 @@ class Reconciler:
     async def _judge(self, open_: _Open, candidates: list[RemoteJob], began: float) -> float | None:
         """A verdict on one chunk that no job was proved to be of; seconds until the next look, None when settled."""
         work, settle_s = self._work, self._work.settle_s
-        mine = [job for job in candidates if job.config == open_.chunk.config]
+        mine = open_.may_have_made(candidates)
         running = [job for job in mine if job.status not in TERMINAL]
         empty = [job for job in mine if job.status in TERMINAL and not self._evidence.files.get(job.id)]
-        if open_.parked.held:
-            # No person has decided yet, and no job has turned up that would settle it.
+        hints = [job for job in mine if self._evidence.hints(job, open_.chunk)]
+        told_apart = bool(empty) and not hints and self._none_is_left_out(open_, empty)
+        unsettled = hints or (empty and not told_apart) or self._elsewhere or not self._may_send_again(open_)
+        if open_.parked.held and unsettled:
+            # No person has decided yet, and nothing has turned up since that would settle it.
             del self._open[open_.chunk.id]
-            self.held.add(open_.chunk.id)
             return None
         if began - open_.taken_up > work.stale_s:
             del self._open[open_.chunk.id]
@@ -214,17 +204,14 @@ class Reconciler:
             open_.clean_at = open_.doubtful_since = None
             self._look_s = min(self._look_s * 1.5, LAST_LOOK_S)
             return self._look_s
-        hints = [job for job in mine if self._evidence.hints(job, open_.chunk)]
         if empty or hints:
             open_.clean_at = None
-            open_.doubtful_since = open_.doubtful_since or began
-            if began - open_.doubtful_since < settle_s:  # an ended job's results may be late
-                return max(settle_s / 2, FIRST_LOOK_S)
-            rivals = [other for other in self._open.values() if other.chunk.config == open_.chunk.config]
-            undecided = self.held or self.set_aside or self._out()  # the job may be of any of these as well
-            failed = all(job.status is not JobStatus.SUCCEEDED for job in empty)
-            if len(rivals) == len(empty) == 1 and failed and not hints and not undecided:
-                await self._adopt(open_, empty[0], "the only job and the only chunk without a partner")
+            open_.doubtful_since = began if open_.doubtful_since is None else open_.doubtful_since
+            wait_for = self._rivals(open_) if told_apart else [open_]
+            if any(began - (other.doubtful_since or began) < settle_s for other in wait_for):
+                return max(settle_s / 2, FIRST_LOOK_S)  # an ended job's results may be late
+            if told_apart:
+                await self._adopt(open_, empty[0], "as many failed jobs without results as chunks without a job")
                 candidates.remove(empty[0])
                 return None
             await self._hold(
@@ -245,7 +232,7 @@ class Reconciler:
             )
         elif open_.parked.accepted:
             await self._hold(open_, "the API accepted the call in words that can't be read, and lists no such job")
-        elif open_.parked.resends >= (MAX_RESENDS if work.progress.created or open_.parked.cut_off else 1):
+        elif not self._may_send_again(open_):
             sends = open_.parked.resends + 1
             await self._hold(open_, f"sent {sends} times, and the API lists no job of any of these calls")
         elif work.stop.sending:
@@ -254,6 +241,32 @@ class Reconciler:
             del self._open[open_.chunk.id]
             self.set_aside[open_.chunk.id] = "the API lists no job of its call, and this run may send nothing more"
         return None
+
+    def _rivals(self, open_: _Open) -> list[_Open]:
+        """The chunks, this one among them, that a job of its config may be of."""
+        return [other for other in self._open.values() if other.chunk.config == open_.chunk.config]
+
+    def _none_is_left_out(self, open_: _Open, empty: list[RemoteJob]) -> bool:
+        """Whether *empty*, failed jobs without results, are as many as the chunks that they may be of.
+
+        Which is whose makes no difference then. A chunk that a person had sent again may be the true owner of one.
+        """
+        rivals = self._rivals(open_)
+        others = (self.held | self.set_aside.keys() | self._out() | self._released) - self._open.keys()
+        statuses = {job.status for job in empty}
+        return (
+            len(rivals) == len(empty)
+            and not others
+            and len(statuses) == 1
+            and JobStatus.SUCCEEDED not in statuses
+            and all(len(other.may_have_made(empty)) == len(empty) for other in rivals)
+        )
+
+    def _may_send_again(self, open_: _Open) -> bool:
+        """Whether proof of absence is enough to send the chunk again. Each run may try what earlier ones left."""
+        parked = open_.parked
+        eased = self._work.progress.created or parked.cut_off or open_.from_an_earlier_run
+        return not parked.accepted and parked.resends < (MAX_RESENDS if eased else 1)
 
     async def _adopt(self, open_: _Open, job: RemoteJob, why: str) -> None:
         work, chunk = self._work, open_.chunk
@@ -272,6 +285,7 @@ class Reconciler:
     async def _absent(self, open_: _Open) -> None:
         work, chunk = self._work, open_.chunk
         del self._open[chunk.id]
+        self.held.discard(chunk.id)
         why = f"two complete listings, {work.settle_s:g} s apart, have no job of this chunk"
 
         def write(connection: Connection) -> None:
@@ -314,7 +328,12 @@ async def audit(work: Work) -> int:
     strangers = [job for job in alike if job.id not in known]
     evidence = Evidence()
     await evidence.gather(work.api, strangers)
-    found = [(chunk, job) for chunk in again for job in strangers if evidence.proves(job, chunk)]
+    found = [
+        (chunk, job)
+        for chunk in again
+        for job in strangers
+        if job.config == chunk.config and evidence.proves(job, chunk)
+    ]
     for chunk, job in found:
         await report_orphan(work, chunk.id, job)
     await work.writer.write(lambda connection: jobs.audited(connection, [chunk.id for chunk in again], at=work.at()))

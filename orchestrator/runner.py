@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import structlog
+from sqlalchemy import Connection
 
 from orchestrator import outset
 from orchestrator import settings as settings_

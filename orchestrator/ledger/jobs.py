@@ -117,7 +117,7 @@ def use_file(connection: Connection, chunk_id: int, *, unsure: bool, at: str) ->
 
 def send_again(connection: Connection, chunk_id: int, *, at: str) -> None:
     """The unanswered create is proved to have had no effect: the chunk may be sent once more."""
-    move(connection, [chunk_id], JobStatus.PENDING, at=at, error=None)
+    move(connection, [chunk_id], JobStatus.PENDING, at=at, error=None, held=0)
     connection.execute(text("UPDATE jobs SET resends = resends + 1 WHERE id = :id"), {"id": chunk_id})
 
 
@@ -134,6 +134,18 @@ def release_held(connection: Connection, shard: Shard, *, at: str) -> int:
         move(connection, [chunk_id], JobStatus.PENDING, at=at, held=0, accepted=0)
         note(connection, chunk_id, "released", "to be sent again, as a person decided", at=at)
     return len(held)
+
+
+def released(connection: Connection, shard: Shard) -> set[int]:
+    """The chunks that a person once had sent again, unsettled."""
+    rows = connection.execute(
+        text(
+            "SELECT j.id FROM events e JOIN jobs j ON j.id = e.chunk_id "
+            "WHERE e.event = 'released' AND j.manifest_id = :manifest_id AND j.api = :api"
+        ),
+        {"manifest_id": shard.manifest_id, "api": shard.api},
+    )
+    return set(rows.scalars())
 
 
 def end(

@@ -5,22 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from unittest.mock import patch
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from orchestrator import collector, engine, reconcile
+from orchestrator import collector, engine, evidence, isolate, reconcile, runner
 from orchestrator.api import v1, v2, verdict
 from orchestrator.api.client import Api
 from orchestrator.errors import Ambiguous, NotSent, RunStopped, Throttled
-from orchestrator.ledger import jobs
-from orchestrator.models import FileResult, JobResults, JobStatus, Json, Outcome, RemoteJob
+from orchestrator.ledger import halves, jobs, planning
+from orchestrator.models import IN_FLIGHT, FileResult, JobResults, JobStatus, Json, Outcome, RemoteJob
 from orchestrator.submitter import _Sending
-from simulation import episode
+from simulation import process
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +90,17 @@ def _unavailable_is_refused() -> AbstractContextManager[object]:
 
 def _adopt_unproved() -> AbstractContextManager[object]:
     """Any unknown job of the same config is taken for the chunk's."""
-    return patch.object(reconcile.Evidence, "proves", lambda self, job, chunk: True)
+    return patch.object(evidence.Evidence, "proves", lambda self, job, chunk: True)
 
 
 def _ignore_hints() -> AbstractContextManager[object]:
     """A job with some results of the chunk's files and some of others is taken for nobody's."""
-    return patch.object(reconcile.Evidence, "hints", lambda self, job, chunk: False)
+    return patch.object(evidence.Evidence, "hints", lambda self, job, chunk: False)
 
 
 def _no_settling() -> AbstractContextManager[object]:
     """A job that is not listed at once does not exist."""
-    return patch.object(episode, "SETTINGS", episode.SETTINGS.model_copy(update={"settle_s": 0.0}))
+    return patch.object(process, "SETTINGS", process.SETTINGS.model_copy(update={"settle_s": 0.0}))
 
 
 def _one_listing() -> AbstractContextManager[object]:
@@ -189,6 +189,125 @@ def _no_drain() -> AbstractContextManager[object]:
     return patch.object(engine, "DRAIN_S", 0.01)
 
 
+def _any_config() -> AbstractContextManager[object]:
+    """A job of other rules, or of a time before the call, may be the chunk's."""
+    return patch.object(reconcile._Open, "may_have_made", lambda self, candidates: list(candidates))
+
+
+def _pairs_at_random() -> AbstractContextManager[object]:
+    """A failed job without results is taken for any chunk's whose call it may have been."""
+    return patch.object(reconcile.Reconciler, "_none_is_left_out", lambda self, open_, empty: True)
+
+
+def _choosing(instead_of: str, condition: str) -> AbstractContextManager[object]:
+    """The files to send again are chosen by another *condition*."""
+    honest = planning._choose
+
+    def choose(connection: Connection, query: str, scope: planning.Scope, **parameters: object) -> None:
+        honest(connection, query.replace(instead_of, condition), scope, **parameters)
+
+    return patch.object(planning, "_choose", choose)
+
+
+def _retry_open() -> AbstractContextManager[object]:
+    """A retry sends a file of which a retry is still open."""
+    return _choosing("nr.file_row IS NULL", "nr.file_row < 0")
+
+
+def _retry_and_halve() -> AbstractContextManager[object]:
+    """A retry sends a file whose failed chunk is about to be halved."""
+    return _choosing("j.isolate = 1 AND r.outcome", "r.outcome <> r.outcome AND r.outcome")
+
+
+def _selecting(**changes: object) -> AbstractContextManager[object]:
+    """What is to be sent again is chosen with *changes*."""
+    honest = planning.select_again
+
+    def select(connection: Connection, scope: planning.Scope, selection: planning.Selection) -> int:
+        return honest(connection, scope, replace(selection, **changes))  # type: ignore[arg-type]  # by name
+
+    return patch.object(planning, "select_again", select)
+
+
+def _retry_everything() -> AbstractContextManager[object]:
+    """A retry sends also what has a good answer."""
+    return _selecting(outcomes=tuple(Outcome))
+
+
+def _no_most_generations() -> AbstractContextManager[object]:
+    """No file is ever left alone."""
+    return _selecting(max_generations=None)
+
+
+def _second_opinion_twice() -> AbstractContextManager[object]:
+    """A run asks for a second opinion without looking whether an earlier one did."""
+    return _selecting(never_escalated=False)
+
+
+def _last_result_stands() -> AbstractContextManager[object]:
+    """A later result takes an earlier one's place, whether it is better or not."""
+    return patch.object(jobs, "GOOD_SQL", "('" + "', '".join(Outcome) + "')")
+
+
+def _forgetful_halves() -> AbstractContextManager[object]:
+    """The halves of a second opinion are sent like any others."""
+    honest = halves.split
+
+    def split(
+        connection: Connection, chunk_id: int, parts: Sequence[Sequence[str]], *, run_id: str, at: str
+    ) -> list[int]:
+        made = honest(connection, chunk_id, parts, run_id=run_id, at=at)
+        connection.execute(text("UPDATE jobs SET escalation = 0 WHERE parent_id = :id"), {"id": chunk_id})
+        return made
+
+    return patch.object(halves, "split", split)
+
+
+def _lost_half() -> AbstractContextManager[object]:
+    """Of a failed chunk only the first half is sent again."""
+    honest = isolate.halve
+    return patch.object(isolate, "halve", lambda file_ids: honest(file_ids)[:1])
+
+
+def _halves_of_all() -> AbstractContextManager[object]:
+    """A failed chunk's files that have a good answer are halved and sent again with the others."""
+    honest = halves.to_isolate
+
+    def greedy(connection: Connection, shard: jobs.Shard) -> list[tuple[int, list[str]]]:
+        return [(chunk_id, sorted(jobs.file_rows(connection, chunk_id))) for chunk_id, _ in honest(connection, shard)]
+
+    return patch.object(halves, "to_isolate", greedy)
+
+
+def _halved_again() -> AbstractContextManager[object]:
+    """That a chunk was halved is not recorded with its halves."""
+    return patch.object(halves, "leave_whole", lambda connection, chunk_ids: None)
+
+
+def _nothing_open_nothing_to_do() -> AbstractContextManager[object]:
+    """A run with no open job ends at once, although a failed one is yet to be halved, or a second opinion to be had."""
+
+    def apis(self: runner._Execution, connection: Connection, plan: runner.Plan) -> list[str]:
+        open_ = {JobStatus.PENDING, JobStatus.SUBMITTING, *IN_FLIGHT} & jobs.tally(
+            connection, plan.scope.manifest_id
+        ).keys()
+        return [self.manifest.api] if open_ else []
+
+    return patch.object(runner._Execution, "_apis_with_work", apis)
+
+
+def _released_blindly() -> AbstractContextManager[object]:
+    """A retry sends again every unanswered chunk, and not only those that a person decided about."""
+    honest = runner._Execution._plan
+
+    def plan(self: runner._Execution, connection: Connection) -> runner.Plan:
+        if self.options.command == "retry":
+            connection.execute(text("UPDATE jobs SET status = 'pending' WHERE status = 'submitting'"))
+        return honest(self, connection)
+
+    return patch.object(runner._Execution, "_plan", plan)
+
+
 BUGS = (
     Bug("an unanswered create is sent again at once", "v1", _resend_at_once),
     Bug("no intent before the call", "v1", _no_intent),
@@ -207,4 +326,19 @@ BUGS = (
     Bug("a failed poll is a failed job", "v1", _failed_poll_is_failed_job),
     Bug("a new key for every send", "v2", _new_key_each_time),
     Bug("calls that are out are cut short", "v2", _no_drain),
+    Bug("a job of other rules is adopted", "v1", _any_config),
+    Bug("a failed job is anybody's", "v1", _pairs_at_random),
+    Bug("a retry of what is being retried", "v1", _retry_open),
+    Bug("a v2 retry of what is being retried", "v2", _retry_open),
+    Bug("a retry of what is to be halved", "v1", _retry_and_halve),
+    Bug("a retry of what is good", "v2", _retry_everything),
+    Bug("a retry without end", "v2", _no_most_generations),
+    Bug("a retry of unanswered calls", "v1", _released_blindly),
+    Bug("a second opinion asked for twice", "v1", _second_opinion_twice),
+    Bug("a failure takes a good answer's place", "v1", _last_result_stands),
+    Bug("half of a second opinion is an answer", "v1", _forgetful_halves),
+    Bug("one half is forgotten", "v1", _lost_half),
+    Bug("good files are halved with the bad", "v1", _halves_of_all),
+    Bug("a chunk is halved twice", "v1", _halved_again),
+    Bug("halving is forgotten after a crash", "v1", _nothing_open_nothing_to_do),
 )

@@ -12,7 +12,8 @@ import httpx
 from orchestrator.engine import DRAIN_S
 from orchestrator.models import Json
 from simulation.loop import VirtualLoop
-from simulation.world import LOST, MOST_LATE_S, REFUSED, SAID_YES, TIMEOUT_S, SimJob, World
+from simulation.purchases import Intent, Purchases
+from simulation.world import LOST, MOST_LATE_S, REFUSED, SAID_YES, TIMEOUT_S, SimJob, World, rules_of
 
 
 class Mortal(Protocol):
@@ -28,8 +29,11 @@ class Mortal(Protocol):
 class Line(httpx.AsyncBaseTransport):
     """Answers one process's requests out of *world*; reads its ledger with *reader*, a connection of its own."""
 
-    def __init__(self, world: World, process: Mortal, loop: VirtualLoop, reader: sqlite3.Connection) -> None:
+    def __init__(
+        self, world: World, purchases: Purchases, process: Mortal, loop: VirtualLoop, reader: sqlite3.Connection
+    ) -> None:
         self._world = world
+        self._purchases = purchases
         self._process = process
         self._loop = loop
         self._reader = reader
@@ -50,35 +54,43 @@ class Line(httpx.AsyncBaseTransport):
         world = self._world
         body = json.loads(request.content)
         files = tuple(body["file_ids"] if world.api == "v1" else [body["file_input"]])
-        intent = self._intent(files)
+        intent = self._intent(files, body)
         if intent is None:
             world.violated(f"a create call for {files} left without an intent on disk")
         if world.in_outage() or world.chance(world.climate.create_faults):
             return await self._faulty_create(files, body, intent)
         return await self._honest_create(files, body, intent)
 
-    def _intent(self, files: tuple[str, ...]) -> tuple[int, int] | None:
-        """(chunk, generation) of the committed row that says that this call is about to be made."""
+    def _intent(self, files: tuple[str, ...], body: dict[str, Json]) -> Intent | None:
+        """What the committed row says that says that this call is about to be made."""
         rows = self._reader.execute(
-            "SELECT f.chunk_id, f.generation, j.size FROM files f JOIN jobs j ON j.id = f.chunk_id "
-            "WHERE j.status = 'submitting' AND f.file_id = ?",
+            "SELECT j.size, c.canonical, f.chunk_id, j.depth > 0, j.escalation, j.run_id FROM files f "
+            "JOIN jobs j ON j.id = f.chunk_id JOIN configs c ON c.id = j.config_id "
+            "WHERE j.status = 'submitting' AND f.file_id = ? ORDER BY j.id DESC",
             (files[0],),
         ).fetchall()
-        return next(((chunk_id, generation) for chunk_id, generation, size in rows if size == len(files)), None)
+        asked = body.get("configuration", body)
+        rules = [[rule["type"], rule["description"]] for rule in asked["rules"]]
+        for size, canonical, *intent in rows:
+            config = json.loads(canonical)
+            if size == len(files) and config["rules"] == rules and config["mode"] == asked["mode"]:
+                chunk_id, half, second_opinion, run_id = intent
+                generations = self._reader.execute(
+                    "SELECT file_id, generation FROM files WHERE chunk_id = ?", (chunk_id,)
+                ).fetchall()
+                return Intent(chunk_id, dict(generations), bool(half), bool(second_opinion), run_id)
+        return None
 
     async def _honest_create(
-        self, files: tuple[str, ...], body: dict[str, Json], intent: tuple[int, int] | None
+        self, files: tuple[str, ...], body: dict[str, Json], intent: Intent | None
     ) -> httpx.Response:
-        world = self._world
         if (refusal := self._refusal(files, body, intent)) is not None:
             return refusal
         job = self._commit(files, body, intent, 0.0)
-        await self._take(world.rng.uniform(0.05, 3.0))
-        return _answer(200, world.as_json(job))
+        await self._take(self._world.rng.uniform(0.05, 3.0))
+        return _answer(200, self._world.as_json(job))
 
-    def _refusal(
-        self, files: tuple[str, ...], body: dict[str, Json], intent: tuple[int, int] | None
-    ) -> httpx.Response | None:
+    def _refusal(self, files: tuple[str, ...], body: dict[str, Json], intent: Intent | None) -> httpx.Response | None:
         world = self._world
         if body.get("transaction_id") in world.by_key and world.chance(world.climate.refused_again):
             world.tell("refuses again", files)
@@ -86,25 +98,23 @@ class Line(httpx.AsyncBaseTransport):
         unknown = [file_id for file_id in files if file_id in world.unknown_files]
         if not unknown:
             return None
-        world.refused.update((file_id, intent[1] if intent else 0) for file_id in files)
+        self._purchases.refuse(files, rules_of(body), intent)
         return _answer(400, {"detail": f"File ID {unknown[0]} is not in Project ID project"})
 
-    def _commit(
-        self, files: tuple[str, ...], body: dict[str, Json], intent: tuple[int, int] | None, delay_s: float
-    ) -> SimJob:
+    def _commit(self, files: tuple[str, ...], body: dict[str, Json], intent: Intent | None, delay_s: float) -> SimJob:
         world, known = self._world, len(self._world.jobs)
         job = world.commit(files, body, delay_s)
         if len(world.jobs) > known:
             world.tell("commits", job.id, files, f"{delay_s:.3f}")
-            job.chunk_id, job.generation = intent or (-1, 0)
-            for other in world.jobs[:-1]:
-                if other.chunk_id is not None and other.generation == job.generation and set(other.files) & set(files):
-                    world.violated(f"paid twice: {job.id} and {other.id} are both of {files}")
+            job.chunk_id = intent.chunk_id if intent else -1
+            if intent is not None:
+                job.generations = intent.generations
+                self._purchases.judge(job, intent)
         self._process.point("create.committed")
         return job
 
     async def _faulty_create(
-        self, files: tuple[str, ...], body: dict[str, Json], intent: tuple[int, int] | None
+        self, files: tuple[str, ...], body: dict[str, Json], intent: Intent | None
     ) -> httpx.Response:
         world, rng = self._world, self._world.rng
         fault = "connect" if world.in_outage() and rng.random() < 0.5 else rng.choice(world.climate.kinds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -29,6 +30,11 @@ TYPES = ("invoice", "receipt")
 
 GOOD_WORDS = {"v1": ("SUCCESS", "PARTIAL_SUCCESS"), "v2": ("COMPLETED",)}
 BAD_WORDS = {"v1": ("ERROR", "CANCELLED"), "v2": ("FAILED", "CANCELLED")}
+
+
+def rules_of(request: dict[str, Json]) -> str:
+    """The rules that the body of a create call carries, as text that can be compared."""
+    return json.dumps(request.get("configuration", request)["rules"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +105,26 @@ class SimJob:
     odd_word: str | None
     rows: list[tuple[str | None, Json]]
     chunk_id: int | None = None  #: None: a stranger's
-    generation: int = 0
+    generations: dict[str, int] = field(default_factory=dict)  #: of each file, as the ledger counts them
+    written_off: bool = False  #: a person had its chunk sent again, knowing that it may exist
+
+    @property
+    def rules(self) -> str:
+        """What was asked, as text that can be compared."""
+        return rules_of(self.request)
+
+    @property
+    def mode(self) -> str:
+        return str(self.request.get("configuration", self.request)["mode"])
 
     @property
     def provable(self) -> bool:
         """Whether its rows are all of its own files, and there are some."""
         return bool(self.rows) and all(file in self.files for file, _ in self.rows)
+
+    def confidence(self, file_id: str) -> float:
+        """How sure the answer for *file_id* is; 0 without one."""
+        return next((float(result["confidence"]) for file, result in self.rows if file == file_id and result), 0.0)
 
     def expected(self, file_id: str, api: str) -> tuple[str, str | None]:
         """(outcome, type) that an honest reader of this job reports for *file_id*."""
@@ -138,8 +158,6 @@ class World:
     unknown_files: set[str] = field(default_factory=set)
     sinking_files: set[str] = field(default_factory=set)
     violations: list[str] = field(default_factory=list)
-    #: (file, generation) of creates that were refused for good: no job will ever have them.
-    refused: set[tuple[str, int]] = field(default_factory=set)
     _trace: hashlib._Hash = field(default_factory=hashlib.sha256)
     events: list[str] = field(default_factory=list)
 
@@ -194,7 +212,7 @@ class World:
             return BAD_WORDS[self.api][0]
         if self.chance(self.climate.bad_jobs):
             return self.rng.choice(BAD_WORDS[self.api])
-        return self.rng.choice(GOOD_WORDS[self.api])
+        return GOOD_WORDS[self.api][0] if self.calm else self.rng.choice(GOOD_WORDS[self.api])
 
     def _rows(self, files: tuple[str, ...], word: str) -> list[tuple[str | None, Json]]:
         rng, rows = self.rng, list[tuple[str | None, Json]]()
@@ -204,7 +222,7 @@ class World:
             absent = self.api == "v1" and self.chance(self.climate.missing_rows)
             if rng.random() >= keep or absent or file_id in self.sinking_files:
                 continue
-            null = rng.random() < (0.4 if word == "PARTIAL_SUCCESS" else 0.05)
+            null = self.chance(0.4 if word == "PARTIAL_SUCCESS" else 0.05)
             label = rng.choice((*TYPES, None))
             result = {"type": label, "confidence": round(rng.random(), 3), "reasoning": f"seen in {file_id}"}
             rows.append((file_id, None if null else result))

@@ -1,0 +1,250 @@
+"""One process of the program in the simulated world: the real run, until it ends or dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sqlite3
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import httpx
+import structlog
+from sqlalchemy import Connection
+
+from orchestrator import outset
+from orchestrator.engine import Interrupted, Stop
+from orchestrator.errors import LedgerError, OrchestratorError
+from orchestrator.ledger import Ledger
+from orchestrator.ledger.jobs import Shard
+from orchestrator.ledger.writer import Writer
+from orchestrator.manifest import Manifest
+from orchestrator.pipeline import Pipeline
+from orchestrator.runner import Options, _Execution
+from orchestrator.settings import Settings
+from simulation.line import Line
+from simulation.loop import VirtualClock, VirtualLoop
+from simulation.purchases import Purchases
+from simulation.world import SETTLE_S, TIMEOUT_S, World
+
+ORIGIN = "https://api.example"
+
+SETTINGS = Settings(
+    timeout_s=TIMEOUT_S, settle_s=SETTLE_S, stale_s=60, retry_budget_s=20, _env_file=None, LLAMA_CLOUD_API_KEY="sim"
+)
+
+
+class _Compiled(dict[tuple[object, ...], object]):
+    """Statements that SQLAlchemy has compiled: every run opens a ledger of its own and would compile them anew."""
+
+    def get(self, key: tuple[object, ...], default: object = None) -> object:
+        return super().get(key[1:], default)  # without the dialect, of which each ledger has its own
+
+    def __setitem__(self, key: tuple[object, ...], compiled: object) -> None:
+        super().__setitem__(key[1:], compiled)
+
+
+_COMPILED = _Compiled()
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class Process:
+    """One run of the program as the operating system sees it: after a crash nothing that it does counts."""
+
+    def __init__(self, world: World, loop: VirtualLoop, crash_rate: float) -> None:
+        self._world = world
+        self._loop = loop
+        self._crash_rate = crash_rate
+        self.dead = False
+        self.stopped_at: float | None = None
+
+    def point(self, name: str) -> None:
+        """A place where the process may die. Raises Crash, for ever after it has."""
+        if not self.dead and self._world.chance(self._crash_rate):
+            self.dead = True
+            self._world.now = self._loop.time()
+            self._world.tell("crash at", name)
+            self._loop.stop()
+        if self.dead:
+            raise Crash(name)
+
+
+class MortalLedger(Ledger):
+    """The real ledger, whose process may die before, inside and after each transaction, and whose disk may be full."""
+
+    process: Process | None = None
+    world: World
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        if self.process is None:
+            with super().transaction() as connection:
+                yield connection
+            return
+        self.process.point("transaction.begins")
+        with super().transaction() as connection:
+            connection.execution_options(compiled_cache=_COMPILED)
+            yield connection
+            if self.world.chance(self.world.climate.ledger_faults):
+                self.world.tell("disk full")
+                raise LedgerError("disk full (simulated)")
+            self.process.point("transaction.commits")
+        self.process.point("transaction.committed")
+
+
+class Program:
+    """What one execution of `orchestrator run` or `retry` does, without command line and signals."""
+
+    def __init__(
+        self, world: World, purchases: Purchases, ledger: MortalLedger, reader: sqlite3.Connection, rng: random.Random
+    ) -> None:
+        """*reader*: a connection of the judge's own, which sees what is committed and nothing else."""
+        self.world = world
+        self.purchases = purchases
+        self.ledger = ledger
+        self.reader = reader
+        self.rng = rng
+        self.adopted = self.sent_again = 0
+        self.died = False
+
+    def run(self, manifest: Manifest, options: Options, run_id: str) -> None:
+        """From its start to its end or death; whatever else comes out is a bug. Raises anything."""
+        world = self.world
+        loop = VirtualLoop(world.now)
+        loop.set_exception_handler(lambda _loop, _context: None)  # of a dead process nobody hears
+        process = Process(world, loop, world.climate.crashes)
+        self.ledger.process, self.ledger.world = process, world
+        world.tell("run begins:", options.command)
+        main = loop.create_task(self._run(process, loop, manifest, options, run_id))
+        try:
+            loop.run_until_complete(main)
+        except Crash:
+            pass
+        except RuntimeError:
+            if not process.dead:
+                raise
+        except LedgerError as error:
+            world.tell("run ends:", error)
+        finally:
+            self.died = process.dead
+            if not process.dead:
+                world.now = loop.time()
+            process.dead = True
+            _bury(loop)
+            loop.close()
+
+    async def _run(
+        self, process: Process, loop: VirtualLoop, manifest: Manifest, options: Options, run_id: str
+    ) -> None:
+        world = self.world
+        skew = self.rng.choice((0.0, 0.0, 0.0, 3600.0, -3600.0)) if not world.calm else 0.0
+        clock = VirtualClock(loop, skew)
+        execution = _Execution(manifest, SETTINGS, options, self.ledger, clock, run_id, ORIGIN, "key", None, None)
+        with self._released(), self.ledger.transaction() as connection:
+            plan = outset.plan(connection, manifest, options, run_id=run_id, origin=ORIGIN, now=clock.now())
+            apis = execution._apis_with_work(connection, plan)
+        error = None
+        if apis:
+            pipeline = Pipeline(
+                manifest,
+                SETTINGS,
+                base_url=ORIGIN,
+                key="simulation",
+                shard=Shard(plan.scope.manifest_id, world.api),
+                run_id=run_id,
+                writer=Writer(self.ledger, clock),
+                clock=clock,
+                rng=random.Random(self.rng.random()),
+                progress=execution.progress,
+                transport=Line(world, self.purchases, process, loop, self.reader),
+            )
+            pipeline.work.stop = _TimedStop(process, loop)
+            if world.chance(world.climate.stops):
+                after_s = self.rng.choice((0.5, 3.0, 20.0)) * self.rng.random()
+                loop.call_later(after_s, pipeline.work.stop.stop_everything, Interrupted("told to stop"))
+            try:
+                await pipeline.run(wait=not world.chance(0.05))
+            finally:
+                self.adopted += execution.progress.adopted
+                self.sent_again += execution.progress.sent_again
+                execution.left |= pipeline.left
+                await pipeline.close()
+            error = pipeline.work.stop.everything or pipeline.work.stop.creates
+        world.now = loop.time()
+        if error is not None and not isinstance(error, OrchestratorError):
+            raise error  # a crash, or a bug of the program's
+        summary = execution._conclude(plan, error)
+        world.tell("run ends:", summary.exit_code, summary.reason)
+        self._judge_end(summary.exit_code)
+
+    @contextmanager
+    def _released(self) -> Iterator[None]:
+        """The chunks that are no longer held after the block have been written off by a person."""
+        held = "SELECT id FROM jobs WHERE held = 1 AND finished_at IS NULL"
+        before = {chunk_id for (chunk_id,) in self.reader.execute(held)}
+        try:
+            yield
+        finally:
+            self.purchases.write_off(before - {chunk_id for (chunk_id,) in self.reader.execute(held)})
+
+    def _judge_end(self, exit_code: int) -> None:
+        """Exit code 0 and 1 say that nothing is left to do, 0 that all is well."""
+        (open_,) = self.reader.execute("SELECT count(*) FROM jobs WHERE finished_at IS NULL").fetchone()
+        bad = self.reader.execute(
+            "SELECT f.file_id, r.outcome FROM manifests m JOIN files f ON f.config_id = m.config_id AND f.standing = 1 "
+            "LEFT JOIN results r ON r.file_row = f.id "
+            "WHERE r.outcome IS NULL OR r.outcome NOT IN ('classified', 'unmatched')"
+        ).fetchall()
+        if (exit_code in (0, 1) and open_) or (exit_code == 0 and bad):
+            self.world.violated(f"exit code {exit_code} with {open_} open chunks and {bad}")
+
+
+class _TimedStop(Stop):
+    """Remembers when the run was told to end, and the calls that were out had DRAIN_S left."""
+
+    def __init__(self, process: Process, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._process = process
+        self._loop = loop
+
+    def stop_everything(self, why: BaseException) -> None:
+        if self._process.stopped_at is None:
+            self._process.stopped_at = self._loop.time()
+        super().stop_everything(why)
+
+
+def _bury(loop: VirtualLoop) -> None:
+    """End what is left of a dead process's tasks; whatever their finalizers try, every way out raises Crash."""
+
+    async def bury() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    loop.run_until_complete(bury())
+
+
+@contextmanager
+def unencrypted() -> Iterator[None]:
+    """Spare each run the reading of all certificates there are: nothing is encrypted here."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with patch.object(httpx, "create_ssl_context", lambda **_: context):
+        yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No log lines while the block runs."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
