@@ -51,14 +51,12 @@ class _Open:
 
     def may_have_made(self, candidates: Iterable[RemoteJob]) -> list[RemoteJob]:
         """Those of *candidates* that this chunk's call may have made: of its config, and not from before the call."""
-        mark = self.parked.mark
-        earliest = datetime.fromisoformat(mark) - SLACK if mark else None
-        return [
-            job
-            for job in candidates
-            if job.config == self.chunk.config
-            and (earliest is None or job.created_at is None or job.created_at >= earliest)
-        ]
+        return [job for job in candidates if job.config == self.chunk.config and _is_after(job, self.parked.mark)]
+
+
+def _is_after(job: RemoteJob, mark: str | None) -> bool:
+    """Whether *job* may have been made by a call that left when *mark* was the newest time that the API listed."""
+    return mark is None or job.created_at is None or job.created_at >= datetime.fromisoformat(mark) - SLACK
 
 
 class Reconciler:
@@ -254,12 +252,13 @@ class Reconciler:
         rivals = self._rivals(open_)
         others = (self.held | self.set_aside.keys() | self._out() | self._released) - self._open.keys()
         statuses = {job.status for job in empty}
+        newest = max(other.parked.mark or "" for other in rivals)
         return (
             len(rivals) == len(empty)
             and not others
             and len(statuses) == 1
             and JobStatus.SUCCEEDED not in statuses
-            and all(len(other.may_have_made(empty)) == len(empty) for other in rivals)
+            and all(_is_after(job, newest or None) for job in empty)
         )
 
     def _may_send_again(self, open_: _Open) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,13 @@ def test_the_episodes_are_hostile(episodes: list[Episode]) -> None:
     """A simulation in which nothing goes wrong would prove nothing."""
     assert sum(episode.crashes for episode in episodes) > EPISODES
     assert sum(episode.runs for episode in episodes) > 2 * EPISODES
+    assert sum(episode.retries for episode in episodes) > EPISODES / 2
+    assert sum(episode.changed_rules for episode in episodes) > EPISODES / 20
     if episodes[0].api == "v1":
         assert sum(episode.adopted for episode in episodes) > EPISODES / 4
         assert sum(episode.sent_again for episode in episodes) > EPISODES / 10
+        assert sum(episode.halves for episode in episodes) > EPISODES / 4
+        assert sum(episode.second_opinions for episode in episodes) > EPISODES / 4
 
 
 def test_a_seed_is_the_same_episode_every_time() -> None:
@@ -54,4 +59,4 @@ def test_a_seed_is_the_same_episode_every_time() -> None:
 def test_a_planted_bug_is_noticed(bug: Bug) -> None:
     """What the simulation would not notice, it does not protect from."""
     with bug.plant():
-        assert any(play(seed, bug.api).violations for seed in range(MOST_TO_CATCH))
+        assert any(play(seed, bug.api).violations for seed in chain([bug.seed], range(MOST_TO_CATCH)))

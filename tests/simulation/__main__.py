@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +22,7 @@ def main() -> int:
     parser.add_argument("--episodes", type=int, default=1000, metavar="N", help="how many, of each API (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="the first one's seed (default: 0)")
     parser.add_argument("--api", choices=("v1", "v2"), action="append", help="only this one (default: both)")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (default: 2)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes (default: one a core)")
     parser.add_argument("--events", action="store_true", help="tell all that happened in an episode that went wrong")
     options = parser.parse_args()
     failed = 0
@@ -53,9 +54,11 @@ def _report(api: str, first: int, episodes: Iterator[Episode], events: bool) -> 
                 print("\n".join(episode.events))
             sys.stdout.flush()
     print(
-        f"{api}: {played} episodes, {sums['runs']} runs, {sums['crashes']} crashes, {sums['created']} jobs, "
-        f"{sums['adopted']} adopted, {sums['sent_again']} sent again, {sums['held']} held, "
-        f"{virtual_s / 86400:.0f} virtual days: {failed - paid_twice} lost or wrong, {paid_twice} paid twice, "
+        f"{api}: {played} episodes, {sums['runs']} runs, {sums['crashes']} crashes, {sums['changed_rules']} changes of "
+        f"rules, {sums['created']} jobs: {sums['retries']} by retry, {sums['halves']} halves, "
+        f"{sums['second_opinions']} second opinions; {sums['adopted']} adopted, {sums['sent_again']} sent again, "
+        f"{sums['asked_a_person']} left to a person; {virtual_s / 86400:.0f} virtual days: "
+        f"{failed - paid_twice} lost or wrong, {paid_twice} paid twice, {sums['held']} held at the end, "
         f"seeds {first}-{first + played - 1}"
     )
     return failed

@@ -25,11 +25,12 @@ from simulation import process
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """*plant* has the bug in the program for as long as the block runs."""
+    """*plant* has the bug in the program for as long as the block runs; *seed* is of an episode that showed it."""
 
     name: str
     api: str
     plant: Callable[[], AbstractContextManager[object]]
+    seed: int = 0
 
 
 def _resend_at_once() -> AbstractContextManager[object]:

@@ -15,7 +15,7 @@ from orchestrator import follow_up
 from orchestrator.ledger import Ledger
 from orchestrator.ledger.planning import Selection
 from orchestrator.manifest import Manifest
-from orchestrator.models import Chunk, Config, Escalate, Limits, Review, Rule
+from orchestrator.models import Chunk, Config, Escalate, Limits, Outcome, Review, Rule
 from orchestrator.pipeline import dialect_of
 from orchestrator.runner import Options
 from simulation.oracle import Judge
@@ -29,6 +29,7 @@ HOSTILE_RUNS, MOST_CALM_RUNS = 7, 10
 RUN = Options()
 RETRY = Options(command="retry", new=False, again=Selection())
 RETRY_HELD = replace(RETRY, held=True)
+RETRY_UNSURE = replace(RETRY, again=Selection(outcomes=tuple(Outcome), below_confidence=0.3))
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class Episode:
     held: int = 0  #: at the very end
     virtual_s: float = 0.0
     violations: list[str] = field(default_factory=list)
-    events: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)  #: all that happened, if it went wrong
 
 
 def play(seed: int, api: str) -> Episode:
@@ -124,7 +125,8 @@ class _Play:
             self._judge(after="everything")
         except _Wrong:
             pass
-        episode.violations, episode.events = world.violations, world.events
+        episode.violations = world.violations
+        episode.events = world.events if world.violations else []
         episode.trace, episode.virtual_s = world.trace, world.now
         episode.created = sum(job.chunk_id is not None for job in world.jobs)
         episode.retries, episode.halves = purchases.retries, purchases.halves
@@ -151,7 +153,7 @@ class _Play:
             return RUN
         if whim < 0.7:
             return self._last  # once more: it may have died
-        return RETRY if whim < 0.95 else RETRY_HELD
+        return RETRY if whim < 0.88 else RETRY_UNSURE if whim < 0.95 else RETRY_HELD
 
     def _run(self, options: Options) -> None:
         """One process, and the time until the next. Raises _Wrong."""
@@ -159,7 +161,7 @@ class _Play:
         purchases.manifest = self.manifest
         purchases.rules_of_run[run_id] = self.rules
         if options.again is not None:
-            purchases.retry(self.manifest.ids, self.rules)
+            purchases.retry(self.manifest.ids, self.rules, options.again.below_confidence)
         with closing(MortalLedger(self.path)) as ledger, closing(self._reader()) as reader:
             program = Program(world, purchases, ledger, reader, self.rng)
             try:

@@ -50,7 +50,7 @@ class Judge:
     def _judge_held(self) -> set[int]:
         """A chunk may be left to a person only where nobody but a person could tell, or after its last send."""
         unknown = [job for job in self._world.jobs if job.chunk_id is not None and job.id not in self._known]
-        riddles = [job for job in unknown if not job.written_off and not self._provable(job)]
+        riddles = [job for job in unknown if not self._provable(job)]  # a written off one may be of this chunk too
         for chunk_id, resends, accepted in self._held:
             if not riddles and (
                 any(job.chunk_id == chunk_id and not job.written_off for job in self._world.jobs)

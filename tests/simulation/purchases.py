@@ -40,6 +40,7 @@ class Purchases:
     halves: int = 0
     second_opinions: int = 0
     _wanted_again: set[tuple[str, str]] = field(default_factory=set)
+    _wanted_surer: set[tuple[str, str]] = field(default_factory=set)  #: of these, those that have a good answer
     _reasoned: set[tuple[str, str, int]] = field(default_factory=set)
     _seconds: dict[tuple[str, str], int] = field(default_factory=dict)
 
@@ -51,12 +52,18 @@ class Purchases:
             if job.chunk_id is not None and not job.written_off and file_id in job.files and job.rules == rules
         ]
 
-    def retry(self, file_ids: Iterable[str], rules: str) -> None:
-        """Somebody calls for a retry: a reason for each file without a good answer and without an open job."""
+    def retry(self, file_ids: Iterable[str], rules: str, below_confidence: float | None) -> None:
+        """A retry is called for, of what failed or is less sure: a reason for each such file without an open job."""
         for file_id in file_ids:
             bought = self.of(file_id, rules)
-            if not any(self._good(job, file_id) or self.world.now < job.ends_at for job in bought):
+            good = [job for job in bought if self._good(job, file_id)]
+            if any(self.world.now < job.ends_at for job in bought):
+                continue
+            if below_confidence is None and not good:
                 self._wanted_again.add((file_id, rules))
+            if below_confidence is not None and any(job.confidence(file_id) < below_confidence for job in good):
+                self._wanted_again.add((file_id, rules))
+                self._wanted_surer.add((file_id, rules))
 
     def write_off(self, chunk_ids: Iterable[int]) -> None:
         """A person has the chunks sent again, whatever their earlier calls came to."""
@@ -96,8 +103,6 @@ class Purchases:
         if open_ := [other.id for other in earlier if world.now < other.ends_at]:
             return f"paid twice: {job.id} of {file_id} was bought before {open_[0]} had ended"
         good = [other for other in earlier if self._good(other, file_id)]
-        if good and not intent.second_opinion:
-            return f"paid twice: {job.id} of {file_id}, for which {good[0].id} has a good answer"
         again = (*key, generation) in self._reasoned  # the purchase before it was written off
         self._reasoned.add((*key, generation))
         if intent.half:
@@ -109,9 +114,12 @@ class Purchases:
             return f"{job.id} of {file_id} is generation {generation}, of at most {most}"
         if intent.second_opinion:
             return self._why_no_second(file_id, job, good)
+        if good and not again and key not in self._wanted_surer:
+            return f"paid twice: {job.id} of {file_id}, for which {good[0].id} has a good answer"
         if earlier and not again and key not in self._wanted_again:
             return f"paid twice: {job.id} of {file_id} was bought again and nobody asked for it"
         self._wanted_again.discard(key)
+        self._wanted_surer.discard(key)
         return None
 
     def _is_half(self, file_id: str, job: SimJob, earlier: list[SimJob]) -> bool:
