@@ -17,8 +17,8 @@ from orchestrator import collector, engine, evidence, isolate, reconcile, runner
 from orchestrator.api import v1, v2, verdict
 from orchestrator.api.client import Api
 from orchestrator.errors import Ambiguous, NotSent, RunStopped, Throttled
-from orchestrator.ledger import halves, jobs, planning
-from orchestrator.models import IN_FLIGHT, FileResult, JobResults, JobStatus, Json, Outcome, RemoteJob
+from orchestrator.ledger import halves, jobs, planning, resubmit
+from orchestrator.models import IN_FLIGHT, Chunk, FileResult, JobResults, JobStatus, Json, Outcome, RemoteJob
 from orchestrator.submitter import _Sending
 from simulation import process
 
@@ -96,7 +96,15 @@ def _adopt_unproved() -> AbstractContextManager[object]:
 
 def _ignore_hints() -> AbstractContextManager[object]:
     """A job with some results of the chunk's files and some of others is taken for nobody's."""
-    return patch.object(evidence.Evidence, "hints", lambda self, job, chunk: False)
+
+    class Strict(evidence.Evidence):
+        def proves(self, job: RemoteJob, chunk: Chunk) -> bool:
+            return bool(self.files.get(job.id)) and self.files[job.id] <= frozenset(chunk.file_ids)
+
+        def hints(self, job: RemoteJob, chunk: Chunk) -> bool:
+            return False
+
+    return patch.object(reconcile, "Evidence", Strict)
 
 
 def _no_settling() -> AbstractContextManager[object]:
@@ -202,12 +210,12 @@ def _pairs_at_random() -> AbstractContextManager[object]:
 
 def _choosing(instead_of: str, condition: str) -> AbstractContextManager[object]:
     """The files to send again are chosen by another *condition*."""
-    honest = planning._choose
+    honest = planning.choose
 
-    def choose(connection: Connection, query: str, scope: planning.Scope, **parameters: object) -> None:
-        honest(connection, query.replace(instead_of, condition), scope, **parameters)
+    def choose(connection: Connection, query: str, scope: planning.Scope, **parameters: object) -> int:
+        return honest(connection, query.replace(instead_of, condition), scope, **parameters)
 
-    return patch.object(planning, "_choose", choose)
+    return patch.object(resubmit, "choose", choose)
 
 
 def _retry_open() -> AbstractContextManager[object]:
@@ -222,12 +230,12 @@ def _retry_and_halve() -> AbstractContextManager[object]:
 
 def _selecting(**changes: object) -> AbstractContextManager[object]:
     """What is to be sent again is chosen with *changes*."""
-    honest = planning.select_again
+    honest = resubmit.select_again
 
-    def select(connection: Connection, scope: planning.Scope, selection: planning.Selection) -> int:
+    def select(connection: Connection, scope: planning.Scope, selection: resubmit.Selection) -> int:
         return honest(connection, scope, replace(selection, **changes))  # type: ignore[arg-type]  # by name
 
-    return patch.object(planning, "select_again", select)
+    return patch.object(resubmit, "select_again", select)
 
 
 def _retry_everything() -> AbstractContextManager[object]:
@@ -313,33 +321,33 @@ BUGS = (
     Bug("an unanswered create is sent again at once", "v1", _resend_at_once),
     Bug("no intent before the call", "v1", _no_intent),
     Bug("the answer is recorded wrongly", "v1", _wrong_id),
-    Bug("a refusal after an unanswered send proves absence", "v2", _refusal_proves_absence),
+    Bug("a refusal after an unanswered send proves absence", "v2", _refusal_proves_absence, 13),
     Bug("a 4xx after an unanswered send is a failure", "v2", _refused_later_has_failed),
-    Bug("a 503 counts as not created", "v1", _unavailable_is_refused),
-    Bug("a job is adopted without proof", "v1", _adopt_unproved),
+    Bug("a 503 counts as not created", "v1", _unavailable_is_refused, 19),
+    Bug("a job is adopted without proof", "v1", _adopt_unproved, 2),
     Bug("results that fit in part count as nobody's", "v1", _ignore_hints),
-    Bug("no time to settle", "v1", _no_settling),
-    Bug("one listing proves absence", "v1", _one_listing),
-    Bug("the first page is the whole listing", "v1", _first_page_of_jobs),
-    Bug("the first page is all results", "v1", _first_page_of_results),
+    Bug("no time to settle", "v1", _no_settling, 7),
+    Bug("one listing proves absence", "v1", _one_listing, 16),
+    Bug("the first page is the whole listing", "v1", _first_page_of_jobs, 3),
+    Bug("the first page is all results", "v1", _first_page_of_results, 7),
     Bug("a missing row counts as done", "v1", _missing_is_done),
-    Bug("an unknown status is success", "v1", _unknown_is_success),
-    Bug("a failed poll is a failed job", "v1", _failed_poll_is_failed_job),
+    Bug("an unknown status is success", "v1", _unknown_is_success, 55),
+    Bug("a failed poll is a failed job", "v1", _failed_poll_is_failed_job, 6),
     Bug("a new key for every send", "v2", _new_key_each_time),
     Bug("calls that are out are cut short", "v2", _no_drain),
-    Bug("a job of other rules is adopted", "v1", _any_config),
-    Bug("a failed job is anybody's", "v1", _pairs_at_random),
-    Bug("a retry of what is being retried", "v1", _retry_open),
-    Bug("a v2 retry of what is being retried", "v2", _retry_open),
-    Bug("a retry of what is to be halved", "v1", _retry_and_halve),
+    Bug("a job of other rules is adopted", "v1", _any_config, 172),
+    Bug("a failed job is anybody's", "v1", _pairs_at_random, 2),
+    Bug("a retry of what is being retried", "v1", _retry_open, 7),
+    Bug("a v2 retry of what is being retried", "v2", _retry_open, 8),
+    Bug("a retry of what is to be halved", "v1", _retry_and_halve, 99),
     Bug("a retry of what is good", "v2", _retry_everything),
-    Bug("a retry without end", "v2", _no_most_generations),
-    Bug("a retry of unanswered calls", "v1", _released_blindly),
-    Bug("a second opinion asked for twice", "v1", _second_opinion_twice),
-    Bug("a failure takes a good answer's place", "v1", _last_result_stands),
+    Bug("a retry without end", "v2", _no_most_generations, 76),
+    Bug("a retry of unanswered calls", "v1", _released_blindly, 2),
+    Bug("a second opinion asked for twice", "v1", _second_opinion_twice, 3),
+    Bug("a failure takes a good answer's place", "v2", _last_result_stands),
     Bug("half of a second opinion is an answer", "v1", _forgetful_halves),
     Bug("one half is forgotten", "v1", _lost_half),
-    Bug("good files are halved with the bad", "v1", _halves_of_all),
+    Bug("good files are halved with the bad", "v1", _halves_of_all, 1),
     Bug("a chunk is halved twice", "v1", _halved_again),
-    Bug("halving is forgotten after a crash", "v1", _nothing_open_nothing_to_do),
+    Bug("halving is forgotten after a crash", "v1", _nothing_open_nothing_to_do, 80),
 )

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from orchestrator import follow_up
 from orchestrator.ledger import Ledger
-from orchestrator.ledger.planning import Selection
+from orchestrator.ledger.resubmit import Selection
 from orchestrator.manifest import Manifest
 from orchestrator.models import Chunk, Config, Escalate, Limits, Outcome, Review, Rule
 from orchestrator.pipeline import dialect_of

@@ -82,7 +82,8 @@ class Judge:
 
     def _prevails(self, new: Row[tuple[object, ...]], old: Row[tuple[object, ...]]) -> bool:
         """Whether a later result takes an earlier one's place: not a bad one a good one's, nor a less sure opinion."""
-        if new.escalation and (new.confidence or 0) < (old.confidence or 0):
+        job = self._jobs.get(new.job_id)
+        if job is not None and job.mode == "MULTIMODAL" and (new.confidence or 0) < (old.confidence or 0):
             return False
         return new.outcome in GOOD or old.outcome not in GOOD
 

@@ -197,7 +197,7 @@ class World:
         lag = self.up_to(MOST_LAG_S) if self.chance(self.climate.lag) else 0.0
         ends = at + rng.choice((rng.uniform(0.3, 3), rng.uniform(1, 20), rng.uniform(1, 120)))
         results = ends + (rng.uniform(0, MOST_RESULTS_LAG_S) if self.chance(0.2) and self.api == "v1" else 0.0)
-        word = self._end(files)
+        word = self._end(files, "MULTIMODAL" in str(request))
         odd = rng.choice(("QUEUED", "PAUSED", "")) if self.chance(self.climate.odd_words) else None
         job_id = f"job-{len(self.jobs):04d}"
         rows = self._rows(files, word)
@@ -207,10 +207,10 @@ class World:
             self.by_key[str(key)] = job
         return job
 
-    def _end(self, files: tuple[str, ...]) -> str:
+    def _end(self, files: tuple[str, ...], second_opinion: bool) -> str:
         if self.sinking_files.intersection(files):
             return BAD_WORDS[self.api][0]
-        if self.chance(self.climate.bad_jobs):
+        if self.chance(max(self.climate.bad_jobs, 0.3 * second_opinion)):  # or hardly one would ever be halved
             return self.rng.choice(BAD_WORDS[self.api])
         return GOOD_WORDS[self.api][0] if self.calm else self.rng.choice(GOOD_WORDS[self.api])
 
