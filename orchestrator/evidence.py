@@ -15,6 +15,7 @@ class Evidence:
     """What is known of the jobs that the ledger does not know."""
 
     files: dict[str, frozenset[str]] = field(default_factory=dict)  #: ended jobs -> the files in their results
+    nameless: set[str] = field(default_factory=set)  #: ended jobs with results that name no file
 
     async def gather(self, api: Api, candidates: Iterable[RemoteJob]) -> None:
         """Read the results of the ended *candidates*; again where there were none yet. Raises ApiError."""
@@ -26,6 +27,8 @@ class Evidence:
                     self.files[job.id] = frozenset()
                 else:
                     self.files[job.id] = frozenset(row.file_id for row in results.rows)
+                    if results.nameless:
+                        self.nameless.add(job.id)
 
     def proves(self, job: RemoteJob, chunk: Chunk) -> bool:
         """Whether *job*'s results are all of *chunk*'s files, or *chunk*'s files all have results in *job*."""

@@ -258,6 +258,7 @@ class Reconciler:
             and not others
             and len(statuses) == 1
             and JobStatus.SUCCEEDED not in statuses
+            and (len(empty) == 1 or self._evidence.nameless.isdisjoint(job.id for job in empty))
             and all(_is_after(job, newest or None) for job in empty)
         )
 

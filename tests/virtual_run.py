@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 from ledgers import SMALL, plan
-from simulation.episode import SETTINGS, quiet, unencrypted
+from simulation.process import SETTINGS, quiet, unencrypted
 from simulation.loop import EPOCH, VirtualClock, VirtualLoop
 
 from orchestrator.ledger import Ledger
