@@ -12,8 +12,8 @@ from pathlib import Path
 
 import httpx
 from ledgers import SMALL, plan
-from simulation.process import SETTINGS, quiet, unencrypted
 from simulation.loop import EPOCH, VirtualClock, VirtualLoop
+from simulation.process import SETTINGS, quiet, unencrypted
 
 from orchestrator.ledger import Ledger
 from orchestrator.ledger.database import scalar_int

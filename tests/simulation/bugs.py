@@ -9,15 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 from unittest.mock import patch
 
 from sqlalchemy import Connection, text
 
-from orchestrator import collector, engine, evidence, isolate, reconcile, runner
+from orchestrator import collector, engine, evidence, isolate, outset, reconcile, runner
 from orchestrator.api import v1, v2, verdict
 from orchestrator.api.client import Api
 from orchestrator.errors import Ambiguous, NotSent, RunStopped, Throttled
 from orchestrator.ledger import halves, jobs, planning, resubmit
+from orchestrator.manifest import Manifest
 from orchestrator.models import IN_FLIGHT, Chunk, FileResult, JobResults, JobStatus, Json, Outcome, RemoteJob
 from orchestrator.submitter import _Sending
 from simulation import process
@@ -282,8 +284,11 @@ def _halves_of_all() -> AbstractContextManager[object]:
     """A failed chunk's files that have a good answer are halved and sent again with the others."""
     honest = halves.to_isolate
 
-    def greedy(connection: Connection, shard: jobs.Shard) -> list[tuple[int, list[str]]]:
-        return [(chunk_id, sorted(jobs.file_rows(connection, chunk_id))) for chunk_id, _ in honest(connection, shard)]
+    def greedy(connection: Connection, shard: jobs.Shard) -> list[halves.Failed]:
+        return [
+            replace(failed, file_ids=sorted(jobs.file_rows(connection, failed.chunk_id)))
+            for failed in honest(connection, shard)
+        ]
 
     return patch.object(halves, "to_isolate", greedy)
 
@@ -296,7 +301,7 @@ def _halved_again() -> AbstractContextManager[object]:
 def _nothing_open_nothing_to_do() -> AbstractContextManager[object]:
     """A run with no open job ends at once, although a failed one is yet to be halved, or a second opinion to be had."""
 
-    def apis(self: runner._Execution, connection: Connection, plan: runner.Plan) -> list[str]:
+    def apis(self: runner._Execution, connection: Connection, plan: outset.Plan) -> list[str]:
         open_ = {JobStatus.PENDING, JobStatus.SUBMITTING, *IN_FLIGHT} & jobs.tally(
             connection, plan.scope.manifest_id
         ).keys()
@@ -307,14 +312,14 @@ def _nothing_open_nothing_to_do() -> AbstractContextManager[object]:
 
 def _released_blindly() -> AbstractContextManager[object]:
     """A retry sends again every unanswered chunk, and not only those that a person decided about."""
-    honest = runner._Execution._plan
+    honest = outset.plan
 
-    def plan(self: runner._Execution, connection: Connection) -> runner.Plan:
-        if self.options.command == "retry":
+    def plan(connection: Connection, manifest: Manifest, options: outset.Options, **rest: Any) -> outset.Plan:
+        if options.command == "retry":
             connection.execute(text("UPDATE jobs SET status = 'pending' WHERE status = 'submitting'"))
-        return honest(self, connection)
+        return honest(connection, manifest, options, **rest)
 
-    return patch.object(runner._Execution, "_plan", plan)
+    return patch.object(outset, "plan", plan)
 
 
 BUGS = (

@@ -16,8 +16,8 @@ from orchestrator.ledger import Ledger
 from orchestrator.ledger.resubmit import Selection
 from orchestrator.manifest import Manifest
 from orchestrator.models import Chunk, Config, Escalate, Limits, Outcome, Review, Rule
+from orchestrator.outset import Options
 from orchestrator.pipeline import dialect_of
-from orchestrator.runner import Options
 from simulation.oracle import Judge
 from simulation.process import MortalLedger, Program, quiet, unencrypted
 from simulation.purchases import Purchases
@@ -231,7 +231,10 @@ class _Play:
             self.manifest = replace(self.manifest, **changes)
             if not (bad := self._bad()):
                 return
-            self._converge(RETRY)
+            named = (
+                Selection(file_ids=tuple(sorted(bad))) if changes else Selection()
+            )  # what is quarantined is to be named
+            self._converge(replace(RETRY, again=named))
         if bad := self._bad():
             self.world.violated(f"{sorted(bad)} are still without a good answer, after all the retries in the world")
             raise _Wrong

@@ -22,8 +22,9 @@ from orchestrator.ledger import Ledger
 from orchestrator.ledger.jobs import Shard
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest import Manifest
+from orchestrator.outset import Options
 from orchestrator.pipeline import Pipeline
-from orchestrator.runner import Options, _Execution
+from orchestrator.runner import _Execution
 from orchestrator.settings import Settings
 from simulation.line import Line
 from simulation.loop import VirtualClock, VirtualLoop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -42,6 +43,7 @@ class Purchases:
     _wanted_again: set[tuple[str, str]] = field(default_factory=set)
     _wanted_surer: set[tuple[str, str]] = field(default_factory=set)  #: of these, those that have a good answer
     _reasoned: set[tuple[str, str, int]] = field(default_factory=set)
+    _submissions: Counter[tuple[str, str]] = field(default_factory=Counter)  #: halves are one with what they are of
     _seconds: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def of(self, file_id: str, rules: str) -> list[SimJob]:
@@ -110,8 +112,9 @@ class Purchases:
                 None if again or self._is_half(file_id, job, earlier) else f"{job.id} of {file_id} is half of nothing"
             )
         most = self.manifest.limits.max_generations
-        if most is not None and generation >= most and not again:
-            return f"{job.id} of {file_id} is generation {generation}, of at most {most}"
+        self._submissions[key] += not again
+        if most is not None and earlier and self._submissions[key] > most:
+            return f"{job.id} of {file_id} is its submission no. {self._submissions[key]}, of at most {most}"
         if intent.second_opinion:
             return self._why_no_second(file_id, job, good)
         if good and not again and key not in self._wanted_surer:
