@@ -225,11 +225,6 @@ def _retry_open() -> AbstractContextManager[object]:
     return _choosing("nr.file_row IS NULL", "nr.file_row < 0")
 
 
-def _retry_and_halve() -> AbstractContextManager[object]:
-    """A retry sends a file whose failed chunk is about to be halved."""
-    return _choosing("j.isolate = 1 AND r.outcome", "r.outcome <> r.outcome AND r.outcome")
-
-
 def _selecting(**changes: object) -> AbstractContextManager[object]:
     """What is to be sent again is chosen with *changes*."""
     honest = resubmit.select_again
@@ -293,11 +288,6 @@ def _halves_of_all() -> AbstractContextManager[object]:
     return patch.object(halves, "to_isolate", greedy)
 
 
-def _halved_again() -> AbstractContextManager[object]:
-    """That a chunk was halved is not recorded with its halves."""
-    return patch.object(halves, "leave_whole", lambda connection, chunk_ids: None)
-
-
 def _nothing_open_nothing_to_do() -> AbstractContextManager[object]:
     """A run with no open job ends at once, although a failed one is yet to be halved, or a second opinion to be had."""
 
@@ -342,9 +332,8 @@ BUGS = (
     Bug("calls that are out are cut short", "v2", _no_drain),
     Bug("a job of other rules is adopted", "v1", _any_config, 172),
     Bug("a failed job is anybody's", "v1", _pairs_at_random, 2),
-    Bug("a retry of what is being retried", "v1", _retry_open, 7),
+    Bug("a retry of what is being retried", "v1", _retry_open, 6),
     Bug("a v2 retry of what is being retried", "v2", _retry_open, 8),
-    Bug("a retry of what is to be halved", "v1", _retry_and_halve, 162),
     Bug("a retry of what is good", "v2", _retry_everything),
     Bug("a retry without end", "v2", _no_most_generations, 76),
     Bug("a retry of unanswered calls", "v1", _released_blindly, 2),
@@ -353,6 +342,5 @@ BUGS = (
     Bug("half of a second opinion is an answer", "v1", _forgetful_halves, 277),
     Bug("one half is forgotten", "v1", _lost_half),
     Bug("good files are halved with the bad", "v1", _halves_of_all, 1),
-    Bug("a chunk is halved twice", "v1", _halved_again),
     Bug("halving is forgotten after a crash", "v1", _nothing_open_nothing_to_do, 80),
 )
