@@ -72,7 +72,7 @@ def test_the_log_is_one_json_object_a_line_and_says_no_secret(server: ApiServer,
     manifest = write_manifest(tmp_path, FILES)
     done = cron({"LLAMA_CLOUD_API_KEY": KEY, "LLAMA_CLOUD_BASE_URL": server.url}, "run", str(manifest), "--json")
     events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
-    assert events[0] == "run.planned"
+    assert events[:2] == ["ledger.created", "run.planned"]
     assert events[-1] == "run.finished"
     assert json.loads(done.stdout)["classified"] == sum(verdict(file_id)["type"] is not None for file_id in FILES)
     assert KEY.encode() not in done.stdout + done.stderr

@@ -84,6 +84,15 @@ def test_after_a_storm_the_pace_recovers(shape: str) -> None:
     assert result.seconds <= 90 + 180 / 0.85
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("part", [0.05, 0.1])
+def test_refusals_whatever_the_pace_do_not_end_the_night(part: float, seed: int) -> None:
+    """Calls that are refused by chance once brought the pace down for good: it comes back when slowing does not help."""
+    result = SIM.simulate(SIM.Noise(part, seed), 40.0, ceiling=40.0, latency_s=0.05, calls=3000, seed=seed)
+    assert result.used >= 0.25
+    assert result.rate_per_s == 40.0
+
+
 def test_retry_after_is_used_to_the_second() -> None:
     """Where the API names the wait, the free tier costs two bursts: the second tells it from a penalty."""
     result = SIM.simulate(SIM.Sliding(20, 60.0), 20 / 60, ceiling=40.0, latency_s=0.05, calls=400, retry_after=True)

@@ -32,6 +32,9 @@ SHELL_SCRIPTS = [
 ]
 DOCUMENTS = sorted((CONFIGS / "documents").iterdir())
 
+#: What is installed, in the order that its digest is made of.
+LOCKED = ("scripts/requirements.lock", "scripts/sdk.lock", "pyproject.toml")
+
 #: With ``false`` for a Python, setup fails as soon as it tries to install.
 TRY_TO_INSTALL = {"PATH": os.environ["PATH"], "PYTHON": "false"}
 
@@ -96,7 +99,7 @@ def numbering() -> Answer:
 def project_without_venv(folder: Path) -> Path:
     """A copy of what scripts/setup and scripts/nightly look at, with a space in its path."""
     root = folder / "a project"
-    for part in ("scripts/setup", "scripts/nightly", "scripts/requirements.lock", "pyproject.toml",
+    for part in ("scripts/setup", "scripts/nightly", *LOCKED,
                  "orchestrator/errors.py"):  # fmt: skip
         (root / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / part, root / part)
@@ -118,7 +121,7 @@ class TestSetup:
         (root / ".venv/bin").mkdir(parents=True)
         (root / ".venv/bin/pip").write_text(f"#!{root}/.venv/bin/python\n")
         (root / ".venv/bin/python").symlink_to(sys.executable)
-        inputs = (root / "scripts/requirements.lock").read_bytes() + (root / "pyproject.toml").read_bytes()
+        inputs = b"".join((root / part).read_bytes() for part in LOCKED)
         digest = subprocess.run(["sha256sum"], input=inputs, capture_output=True, check=True).stdout
         (root / ".venv/setup.sha256").write_bytes(digest)
 
@@ -148,7 +151,7 @@ class TestSetup:
         done = call(root / "scripts/setup", env=TRY_TO_INSTALL)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
-    @pytest.mark.parametrize("changed", ["scripts/requirements.lock", "pyproject.toml"])
+    @pytest.mark.parametrize("changed", LOCKED)
     def test_a_changed_dependency_is_installed(self, tmp_path: Path, changed: str) -> None:
         """One byte more in what is to be installed, and the stamp no longer holds."""
         root = project_without_venv(tmp_path)

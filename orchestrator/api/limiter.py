@@ -9,6 +9,8 @@ where a paid one has 40 a second. What is learnt, and how:
 * A refusal close to the documented limit is mostly a call that the network let catch up with the one before: a short
   pause, no trial, and a slightly lower pace only when such refusals are not rare.
 * A refusal that no count explains (a token bucket that has run dry) makes the pace fall by a factor.
+* Refusals that go on at a pace well below what was accepted have nothing to do with it (an API in trouble, a proxy):
+  the pace goes back to what it was, and while they become no more frequent they change nothing.
 * The pace creeps up only while callers wait for it: quickly to just below what was last refused, then, after a long
   calm, carefully past it. Each attempt that fails doubles the calm before the next.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -33,11 +36,24 @@ MARGIN = 0.98
 DECREASE = 0.7
 
 #: Even a pace that is refused all the time tries again.
-SLOWEST_PER_S = 1 / 60
+SLOWEST_PER_S = 1 / 5
 LONGEST_PAUSE_S = 30.0
 
 #: One call refused in this many costs less than a lower pace.
 RARE_CALLS = 100
+
+#: A refusal so soon after the last, though the pace has fallen, is put to the test: a still lower pace, for so many
+#: calls (fewer where each takes long). NOISE_REFUSED of them refused in spite of that, after NOISE_CALLS accepted at least, are noise.
+SOON_CALLS = 50
+SOON_TIMES = 3
+TEST_PACE = 0.7
+TEST_CALLS = 60
+SLOW_PER_S, SLOW_TEST_CALLS = 5.0, 20
+NOISE_CALLS, NOISE_REFUSED = 10, 2
+
+#: Noise is given up when over twice as many are refused, and a bit; and then not believed in for a while.
+MORE_NOISE = 0.2
+NO_NOISE_S = 60.0
 
 #: As many calls refused together are a limit well passed, not a call that came a little early; each accepted among them
 #: counts against it by a part.
@@ -76,6 +92,16 @@ class Ticket:
     """One call's permission to leave; handed back with what became of it."""
 
     sent_at: float  #: when it is to leave, in monotonic seconds
+
+
+@dataclass(slots=True)
+class _Test:
+    """Whether refusals go on at a pace at which there should be none."""
+
+    since: float
+    pace: float  #: to go back to when there are none
+    accepted: int = 0
+    refused: int = 0
 
 
 class Limiter(Protocol):
@@ -124,6 +150,13 @@ class Pacer:
         self._counted_at = 0.0
         self._most = 0  # accepted in that window
         self._told_at_count = 0  # accepted in the window that a Retry-After spoke of
+        # What tells noise from a limit.
+        self._answers: deque[bool] = deque(maxlen=20)  # whether the last calls were refused
+        self._fell_from: float | None = None  # the pace before it began to fall; None: it has not, or that is long ago
+        self._soon = 0  # refusals in a row that came soon after the one before
+        self._test: _Test | None = None
+        self._noise: float | None = None  # part of the calls refused whatever the pace; None: none is known of
+        self._no_noise_until = float("-inf")
         # The climb.
         self._bad: float | None = None  # refused of late
         self._good = 0.0  # has stood the test of one step
@@ -158,6 +191,7 @@ class Pacer:
     def accepted(self, now: float, sent_at: float) -> None:
         """The call that left at *sent_at* was not refused."""
         self._lately *= 1 - 1 / RARE_CALLS
+        self._answers.append(False)
         if sent_at <= self._closed_at and not self.closed:
             if self._wave is not None:
                 self._wave = max(self._wave - ACCEPTED_COUNTS, 0.0)
@@ -171,6 +205,13 @@ class Pacer:
                 self._trusted = self._counted = False
             return
         self._calm += 1
+        if self._calm >= CALM_CALLS:
+            self._fell_from = None
+        if self._test is not None and sent_at > self._test.since:
+            self._test.accepted += 1
+            if self._test.accepted >= (TEST_CALLS if self.rate >= SLOW_PER_S else SLOW_TEST_CALLS):
+                self.rate, self._test = max(self.rate, self._test.pace), None
+            return
         if sent_at >= self._judged_from + min(max(WINDOWS_S[0], STEP_CALLS / self.rate), LONGEST_STEP_S):
             self._judged_from = now
             if self._window_s > WINDOWS_S[0] and self._count(now) > 1.1 * self._most:
@@ -186,6 +227,9 @@ class Pacer:
         self._lately += 1
         if retry_after_s is not None:
             self.blocked_until = max(self.blocked_until, now + retry_after_s)
+        self._answers.append(True)
+        if not self.closed and sent_at > self._closed_at and self._is_noise(now, sent_at):
+            return
         if sent_at <= self._closed_at:
             # It left before the pause began, and so is no reason for another; but it may correct the count.
             if self._counted and self.closed and sent_at < self._counted_at:
@@ -206,10 +250,12 @@ class Pacer:
             self._full_at = sent_at
             if retry_after_s is not None:
                 self._believe(sent_at, retry_after_s)
-            near = self._is_near(sent_at)
-            rare = near and lately < 1 and retry_after_s is None
+            rare = lately < 1 and retry_after_s is None and self.rate >= 1 and self._window_s == WINDOWS_S[0]
+            near = rare or self._is_near(sent_at)
             if sent_at >= self._settled_from and not rare:
+                before = self.rate
                 self._slow_down(sent_at)
+                self._put_to_test(now, before)
             self._retry_at = max(now + 1 / self.rate, self._clear_at(sent_at))
             if near:
                 # No trial: its answer may take long, and that the API accepts calls at about this pace is known.
@@ -230,6 +276,36 @@ class Pacer:
         """Calls accepted in the window that ends at *at*, as far as is known."""
         history = self._history
         return bisect_left(history, at) - bisect_right(history, at - (window_s or self._window_s))
+
+    def _put_to_test(self, now: float, before: float) -> None:
+        """The pace was *before* until a refusal lowered it: if that did not help, find out whether any pace would."""
+        if self._fell_from is None:
+            self._fell_from, self._soon = before, 0
+            return
+        self._soon = self._soon + 1 if self._calm < SOON_CALLS else 0
+        if self._soon >= SOON_TIMES and self._window_s == WINDOWS_S[0] and now >= self._no_noise_until:
+            self._soon = 0
+            self._test = _Test(now, self.rate)
+            self.rate = max(TEST_PACE * self.rate, SLOWEST_PER_S)
+
+    def _is_noise(self, now: float, sent_at: float) -> bool:
+        """Whether the refusal of the call that left at *sent_at* is to change nothing."""
+        refused = sum(self._answers) / len(self._answers)
+        if self._noise is not None:
+            if refused <= 2 * self._noise + MORE_NOISE:
+                return True
+            self._noise, self._no_noise_until = None, now + NO_NOISE_S
+        test = self._test
+        if test is None or sent_at <= test.since:
+            return False
+        if sum(list(self._answers)[-4:]) >= WAVE_CALLS:
+            self._test = None  # that is no noise
+            return False
+        test.refused += 1
+        if test.refused >= NOISE_REFUSED and test.accepted >= NOISE_CALLS and self._fell_from is not None:
+            self._noise = test.refused / (test.refused + test.accepted)
+            self.rate, self._bad, self._test, self._fell_from = max(self._fell_from, self.rate), None, None, None
+        return True
 
     def _is_near(self, at: float) -> bool:
         """Whether the pace is hardly above the limit: it held for a whole window, and that window was as full as it."""

@@ -78,6 +78,16 @@ class Bucket:
         return None
 
 
+class Noise:
+    """No limit at all: each call is refused by chance."""
+
+    def __init__(self, part: float, seed: int) -> None:
+        self._part, self._rng = part, random.Random(seed)
+
+    def refuses(self, now: float) -> float | None:
+        return 1.0 if self._rng.random() < self._part else None
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """How one run went."""
@@ -154,6 +164,9 @@ LIMITS = (
 )
 LATENCIES_S = (0.05, 0.3, 1.0, 2.0)
 
+#: Parts of the calls that are refused by chance.
+NOISES = (0.02, 0.05, 0.1, 0.2)
+
 
 def main() -> None:
     began = time.perf_counter()
@@ -171,6 +184,16 @@ def main() -> None:
                 found = "never" if result.found_s is None else f"{result.found_s:.1f}"
                 print(f" | {result.used:12.1%} {result.refused:7.1%} {found:>5}", end="")
             print()
+    for part in NOISES:
+        print(f"{f'{part:.0%}':>9} {40:4} {3000:5} {'noise':8}", end="")
+        for latency_s in LATENCIES_S:
+            results = [
+                simulate(Noise(part, seed), 40.0, ceiling=40.0, latency_s=latency_s, calls=3000, seed=seed)
+                for seed in range(8)
+            ]
+            used, refused = (sum(values) / 8 for values in zip(*((r.used, r.refused) for r in results), strict=True))
+            print(f" | {used:12.1%} {refused:7.1%} {'':5}", end="")
+        print()
     print(f"\n{time.perf_counter() - began:.1f} s")
 
 
