@@ -87,7 +87,7 @@ def test_after_a_storm_the_pace_recovers(shape: str) -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("part", [0.05, 0.1])
 def test_refusals_whatever_the_pace_do_not_end_the_night(part: float, seed: int) -> None:
-    """Calls that are refused by chance once brought the pace down for good: it comes back when slowing does not help."""
+    """Calls refused by chance once brought the pace down for good: it comes back when slowing does not help."""
     result = SIM.simulate(SIM.Noise(part, seed), 40.0, ceiling=40.0, latency_s=0.05, calls=3000, seed=seed)
     assert result.used >= 0.25
     assert result.rate_per_s == 40.0

@@ -43,7 +43,8 @@ LONGEST_PAUSE_S = 30.0
 RARE_CALLS = 100
 
 #: A refusal so soon after the last, though the pace has fallen, is put to the test: a still lower pace, for so many
-#: calls (fewer where each takes long). NOISE_REFUSED of them refused in spite of that, after NOISE_CALLS accepted at least, are noise.
+#: calls (fewer where each takes long). NOISE_REFUSED of them refused in spite of that, once NOISE_CALLS were accepted,
+#: are noise.
 SOON_CALLS = 50
 SOON_TIMES = 3
 TEST_PACE = 0.7
