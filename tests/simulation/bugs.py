@@ -83,10 +83,12 @@ def _unavailable_is_refused() -> AbstractContextManager[object]:
     """A 503 is taken as "surely not created"."""
     honest = verdict.of_response
 
-    def trusting(status: int, headers: Mapping[str, str], body: bytes, *, creating: bool) -> Json:
+    def trusting(
+        status: int, headers: Mapping[str, str], body: bytes, *, creating: bool, cancelling: bool = False
+    ) -> Json:
         if status == 503 and creating:
             raise Throttled("503")
-        return honest(status, headers, body, creating=creating)
+        return honest(status, headers, body, creating=creating, cancelling=cancelling)
 
     return patch.object(verdict, "of_response", trusting)
 
