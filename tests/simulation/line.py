@@ -42,7 +42,7 @@ class Line(httpx.AsyncBaseTransport):
         world, process = self._world, self._process
         world.now = self._loop.time()
         process.point("call.leaves")
-        creating = request.method == "POST"
+        creating = request.method == "POST" and not _cancels(request)
         world.tell(request.method, request.url.raw_path.decode())
         response = await (self._create(request) if creating else self._read(request))
         process.point("call.answered")
@@ -158,7 +158,11 @@ class Line(httpx.AsyncBaseTransport):
         await asyncio.sleep(1e6 if fault == "hang" else rng.uniform(0.02, 0.5))
         world.now = self._loop.time()
         self._process.point("read.arrived")
-        return self._told(request) if fault is None else self._fail(fault)
+        if fault is None:
+            return self._told(request)
+        if _cancels(request) and fault in LOST:
+            self._told(request)
+        return self._fail(fault)
 
     def _told(self, request: httpx.Request) -> httpx.Response:
         world, parts = self._world, request.url.path.strip("/").split("/")
@@ -171,6 +175,8 @@ class Line(httpx.AsyncBaseTransport):
         job = world.find(parts[at])
         if job is None:
             return _answer(404, {"detail": "Classify job not found"})
+        if _cancels(request) and not world.cancel(job):
+            return _answer(409, {"detail": "Classify job has ended and cannot be cancelled"})
         if parts[-1] != "results":
             return _answer(200, world.as_json(job))
         if world.now < job.results_at:
@@ -208,6 +214,10 @@ class Line(httpx.AsyncBaseTransport):
             case "429 wait":
                 return _raw(429, b'{"detail": "slow down"}', {"retry-after": self._world.rng.choice(("1", "7"))})
         return _answer(int(fault), {"detail": f"simulated {fault}"})
+
+
+def _cancels(request: httpx.Request) -> bool:
+    return request.url.path.endswith("/cancel")
 
 
 def _answer(status: int, body: Json) -> httpx.Response:

@@ -48,7 +48,7 @@ class _Compiled(dict[tuple[object, ...], object]):
         super().__setitem__(key[1:], compiled)
 
 
-_COMPILED = _Compiled()
+COMPILED = _Compiled()
 
 
 class Crash(BaseException):
@@ -67,13 +67,18 @@ class Process:
 
     def point(self, name: str) -> None:
         """A place where the process may die. Raises Crash, for ever after it has."""
-        if not self.dead and self._world.chance(self._crash_rate):
+        if not self.dead and self._is_last():
             self.dead = True
             self._world.now = self._loop.time()
             self._world.tell("crash at", name)
-            self._loop.stop()
+            if self._loop.is_running():
+                self._loop.stop()
         if self.dead:
             raise Crash(name)
+
+    def _is_last(self) -> bool:
+        """Whether the process dies at this point."""
+        return self._world.chance(self._crash_rate)
 
 
 class MortalLedger(Ledger):
@@ -90,7 +95,7 @@ class MortalLedger(Ledger):
             return
         self.process.point("transaction.begins")
         with super().transaction() as connection:
-            connection.execution_options(compiled_cache=_COMPILED)
+            connection.execution_options(compiled_cache=COMPILED)
             yield connection
             if self.world.chance(self.world.climate.ledger_faults):
                 self.world.tell("disk full")
@@ -137,7 +142,7 @@ class Program:
             if not process.dead:
                 world.now = loop.time()
             process.dead = True
-            _bury(loop)
+            bury(loop)
             loop.close()
 
     async def _run(
@@ -165,7 +170,7 @@ class Program:
                 progress=execution.progress,
                 transport=Line(world, self.purchases, process, loop, self.reader),
             )
-            pipeline.work.stop = _TimedStop(process, loop)
+            pipeline.work.stop = TimedStop(process, loop)
             if world.chance(world.climate.stops):
                 after_s = self.rng.choice((0.5, 3.0, 20.0)) * self.rng.random()
                 loop.call_later(after_s, pipeline.work.stop.stop_everything, Interrupted("told to stop"))
@@ -206,7 +211,7 @@ class Program:
             self.world.violated(f"exit code {exit_code} with {open_} open chunks and {bad}")
 
 
-class _TimedStop(Stop):
+class TimedStop(Stop):
     """Remembers when the run was told to end, and the calls that were out had DRAIN_S left."""
 
     def __init__(self, process: Process, loop: VirtualLoop) -> None:
@@ -220,16 +225,16 @@ class _TimedStop(Stop):
         super().stop_everything(why)
 
 
-def _bury(loop: VirtualLoop) -> None:
+def bury(loop: VirtualLoop) -> None:
     """End what is left of a dead process's tasks; whatever their finalizers try, every way out raises Crash."""
 
-    async def bury() -> None:
+    async def end() -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    loop.run_until_complete(bury())
+    loop.run_until_complete(end())
 
 
 @contextmanager

@@ -67,6 +67,12 @@ class Purchases:
                 self._wanted_again.add((file_id, rules))
                 self._wanted_surer.add((file_id, rules))
 
+    def retry_named(self, file_ids: Iterable[str], rules: str) -> None:
+        """A person chose just these files to be sent again, whatever was bought for them."""
+        chosen = {(file_id, rules) for file_id in file_ids}
+        self._wanted_again |= chosen
+        self._wanted_surer |= chosen
+
     def write_off(self, chunk_ids: Iterable[int]) -> None:
         """A person has the chunks sent again, whatever their earlier calls came to."""
         gone = set(chunk_ids)

@@ -155,6 +155,7 @@ class World:
     calm: bool = False  #: from now on nothing goes wrong any more
     jobs: list[SimJob] = field(default_factory=list)
     by_key: dict[str, SimJob] = field(default_factory=dict)
+    cancelled: list[SimJob] = field(default_factory=list)  #: those that were stopped because somebody asked for it
     unknown_files: set[str] = field(default_factory=set)
     sinking_files: set[str] = field(default_factory=set)
     violations: list[str] = field(default_factory=list)
@@ -239,6 +240,14 @@ class World:
             job = self.commit(files, self.rng.choice((request, other)), self.rng.uniform(-900, 20))
             job.rows = [(files[0], None)]
             job.word = GOOD_WORDS[self.api][0]
+
+    def cancel(self, job: SimJob) -> bool:
+        """Stop *job*; whether it had not ended before."""
+        if self.now >= job.ends_at:
+            return False
+        job.ends_at, job.word, job.rows = self.now, "CANCELLED", []
+        self.cancelled.append(job)
+        return True
 
     def find(self, job_id: str) -> SimJob | None:
         return next((job for job in self.jobs if job.id == job_id and job.commit_at <= self.now), None)
