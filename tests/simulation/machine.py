@@ -621,10 +621,20 @@ class Machine(RuleBasedStateMachine):
                 sent[row.file_id, row.config_id] -= 1
         assert all(count <= self.granted[key] for key, count in sent.items()), f"sent again unasked: {sent}"
         by_submission = {row.submission: row for row in rows}
+        halved = set[int]()
         for row in rows:
             if row.depth:
                 parent = by_submission[row.file_id, row.config_id, row.generation - 1]
                 assert parent.outcome == "failed", f"halved without need: {row} of {parent}"
+                halved.add(parent.chunk_id)
+        left = [
+            row
+            for row in rows
+            if row.chunk_id in halved
+            and row.outcome == "failed"
+            and (row.file_id, row.config_id, row.generation + 1) not in by_submission
+        ]
+        assert not left, f"halved, and these are in neither half: {left}"
 
     def judge_export(self) -> None:
         """Export and status show what counts, and nothing else."""
