@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """The command line; a program that can't even be loaded ends in 70, not in Python's 1: "some files failed"."""
+    gc.set_threshold(50_000, 20, 20)  # the modules of a start are many objects and no garbage
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
             signal.signal(number, _interrupted)
@@ -20,7 +22,10 @@ def main() -> NoReturn:
 
         traceback.print_exc()
         sys.exit(70)
-    command_line()
+    try:
+        command_line()
+    finally:
+        gc.freeze()  # the last collection would look through all that the end of the process frees anyway
 
 
 def _interrupted(*_: object) -> NoReturn:
