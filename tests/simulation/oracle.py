@@ -24,8 +24,9 @@ class Judge:
         self._config_id = read("SELECT config_id FROM manifests").scalar_one()
         self._held = read("SELECT id, resends, accepted FROM jobs WHERE held = 1 AND finished_at IS NULL").all()
         self._known = set(read("SELECT job_id FROM jobs WHERE job_id IS NOT NULL").scalars())
+        # The program looks at all runs together whose failed jobs it is about to halve.
         self._outage = read(
-            "SELECT count(*) FROM (SELECT run_id FROM jobs WHERE status = 'failed' GROUP BY run_id, depth > 0 "
+            "SELECT count(*) FROM (SELECT depth > 0 FROM jobs WHERE status = 'failed' GROUP BY depth > 0 "
             "HAVING count(*) > CASE WHEN depth > 0 THEN 4 ELSE 2 END)"
         ).scalar_one()
         self._rows: dict[tuple[str, int], list[Row[tuple[object, ...]]]] = defaultdict(list)
