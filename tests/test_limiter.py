@@ -13,7 +13,8 @@ from conftest import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.api.limiter import SLACK_S, AdaptiveLimiter, Pacer
+from orchestrator.api.limiter import AdaptiveLimiter
+from orchestrator.api.pacer import SLACK_S, Pacer
 
 
 def load_bench(name: str) -> ModuleType:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Protocol
 
-from orchestrator.api.limiter import Pacer
+from orchestrator.api.pacer import Pacer
 
 #: Most calls under way at once.
 CONNECTIONS = 1000
