@@ -24,7 +24,7 @@ from simulation.purchases import Purchases
 from simulation.world import TYPES, Climate, World, rules_of
 
 #: After at most so many runs the weather clears; then the work must be at its end after so many.
-HOSTILE_RUNS, MOST_CALM_RUNS = 7, 10
+HOSTILE_RUNS, MOST_CALM_RUNS = 7, 25
 
 RUN = Options()
 RETRY = Options(command="retry", new=False, again=Selection())
