@@ -15,7 +15,9 @@ MAX_EMPTY_PAGES = 10
 
 
 async def complete_listing(api: Api, *, since: datetime | None = None) -> list[RemoteJob]:
-    """Every job of the project, at least back to *since*. Raises ApiError rather than return part of them.
+    """Every job of the project once, at least back to *since*. Raises ApiError rather than return part of them.
+
+    A job that comes on two pages, as those that follow a new one do, is what the later page says of it.
 
     The order of a listing is documented nowhere: it ends early only where all it has shown so far ran from new to old.
     """
@@ -33,12 +35,16 @@ async def complete_listing(api: Api, *, since: datetime | None = None) -> list[R
                 newest_first = False
             listed.append(job)
         if page.next_token is None:
-            return listed
+            return _once_each(listed)
         oldest = listed[-1].created_at if listed else None
         if since and newest_first and oldest and oldest < since:
-            return listed
+            return _once_each(listed)
         token = page.next_token
         refuse_circle(token, seen, "the list of jobs", endless=empty >= MAX_EMPTY_PAGES)
+
+
+def _once_each(jobs: list[RemoteJob]) -> list[RemoteJob]:
+    return list({job.id: job for job in jobs}.values())
 
 
 class SharedListing:

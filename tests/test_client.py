@@ -265,3 +265,12 @@ def test_creates_never_reuse_a_connection(serve: Serve, chunk: Chunk) -> None:
 
     with_api(server.url, twice)
     assert len(set(peers)) == 2
+
+
+def test_a_job_on_two_pages_is_one_job(serve: Serve) -> None:
+    """Counted twice, one failed job without results was taken for those of two unanswered calls."""
+    pages = in_turn(
+        always(200, {"items": [JOB], "next_page_token": "2"}), always(200, {"items": [{**JOB, "status": "ERROR"}]})
+    )
+    (job,) = with_api(serve(pages).url, complete_listing)
+    assert job.status is JobStatus.FAILED
