@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from functools import partial
 
 import structlog
 from sqlalchemy import Connection
@@ -168,8 +168,8 @@ class Poller:
         try:
             await _all_of(
                 [
-                    *(self._told(key, job) for key, job in told),
-                    *(self._ask_one(key, job_id) for job_id, key in by_name.items()),
+                    *(partial(self._told, key, job) for key, job in told),
+                    *(partial(self._ask_one, key, job_id) for job_id, key in by_name.items()),
                 ]
             )
             if check in self._watched:
@@ -325,9 +325,15 @@ class Poller:
             self._work.stop.changed.set()
 
 
-async def _all_of(parts: list[Coroutine[Any, Any, None]]) -> None:
-    """Carry all of them to their end, whatever becomes of one. Raises the first failure."""
-    for failure in await asyncio.gather(*parts, return_exceptions=True):
+async def _all_of(parts: list[Callable[[], Awaitable[None]]]) -> None:
+    """Carry all of them to their end, some at a time, whatever becomes of one. Raises the first failure."""
+    turns = asyncio.Semaphore(READERS)  # the results of a hundred jobs at once would be much to hold in memory
+
+    async def carry(part: Callable[[], Awaitable[None]]) -> None:
+        async with turns:
+            await part()
+
+    for failure in await asyncio.gather(*map(carry, parts), return_exceptions=True):
         if failure is not None:
             raise failure
 
