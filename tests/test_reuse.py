@@ -66,7 +66,8 @@ def test_changed_rules_are_applied_to_the_parses_that_are_there(cli: Cli, api: O
     planned = json.loads(cli("plan", "m.yaml", "--json").stdout)
     assert (planned["new"], planned["free"], planned["credits_ceiling"]) == (3, 3, 0)
     assert cli("run", "m.yaml").returncode == 0
-    assert api.documents == [*FILES, *ON_PARSES]
+    assert sorted(api.documents[:3]) == list(FILES)
+    assert sorted(api.documents[3:]) == list(ON_PARSES)  # they leave a moment apart
     assert outcomes(cli) == dict.fromkeys(FILES, "classified")
 
 
@@ -88,7 +89,7 @@ def test_a_kill_between_the_two_calls_buys_nothing_twice(cli: Cli, api: OneByOne
     api.fate = in_turn(404, fate)
     assert cli("run", "m.yaml").returncode == -9
     assert cli("run", "m.yaml").returncode == 0
-    assert api.documents == [*FILES, "a"]
+    assert (sorted(api.documents[:3]), api.documents[3:]) == (list(FILES), ["a"])
 
 
 @pytest.mark.usefixtures("changed")
@@ -99,7 +100,7 @@ def test_a_stop_between_the_two_calls_is_gone_on_from(cli: Cli, api: OneByOne) -
     assert cli("run", "m.yaml").returncode == 6
     api.fate = on_a_parse(500)
     assert cli("run", "m.yaml").returncode == 0
-    assert api.documents == [*FILES, "a"]
+    assert (sorted(api.documents[:3]), api.documents[3:]) == (list(FILES), ["a"])
 
 
 @pytest.mark.usefixtures("changed")
@@ -108,7 +109,7 @@ def test_a_job_that_was_made_before_its_parse_went_is_not_bought_again(cli: Cli,
     manifest(cli, "a", description=OTHER_RULES)
     api.fate = in_turn("lose answer", 404)
     assert cli("run", "m.yaml").returncode == 0
-    assert api.documents == [*FILES, "pjb-of-a"]
+    assert (sorted(api.documents[:3]), api.documents[3:]) == (list(FILES), ["pjb-of-a"])
     assert noted(cli, "parse_job_gone") == 1
 
 
@@ -130,7 +131,7 @@ def test_the_guard_counts_what_a_parse_that_goes_would_cost(cli: Cli, api: OneBy
     path.write_text(path.read_text() + "limits: {max_credits: 14}\n")
     assert cli("run", "m.yaml").returncode == 6
     assert json.loads(cli("plan", "m.yaml", "--json").stdout)["over_limits"] is not None
-    assert api.documents == list(FILES)
+    assert sorted(api.documents) == list(FILES)
 
 
 def test_a_parse_job_may_stand_for_a_file(cli: Cli, api: OneByOne) -> None:
@@ -147,7 +148,8 @@ def test_a_retry_uses_the_parse_of_a_good_answer(cli: Cli, api: OneByOne) -> Non
     unsure = ("retry", "m.yaml", "--below-confidence", "0.5")
     assert json.loads(cli(*unsure, "--dry-run", "--json").stdout)["credits_ceiling"] == 0
     assert cli(*unsure).returncode == 0
-    assert api.documents == [*FILES, *ON_PARSES]
+    assert sorted(api.documents[:3]) == list(FILES)
+    assert sorted(api.documents[3:]) == list(ON_PARSES)  # they leave a moment apart
 
 
 def test_an_override_that_becomes_the_rule_is_asked_for_anew(cli: Cli, api: OneByOne) -> None:
