@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
     """Raises OrchestratorError; what was recorded until then stays recorded."""
     clock = SystemClock()
     base, key = access(manifest, settings, base_url)
-    run_id = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    run_id = runs.new_id(clock.now())
     at = clock.now().isoformat(timespec="milliseconds")
     holder = {"command": f"orchestrator adopt (run {run_id})", "since": at}
     with (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
@@ -80,7 +79,7 @@ def run(
     if not options.new:
         place.require(path)
     anew = may_begin_anew(manifest, rehearsal=options.sandbox)
-    run_id = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    run_id = runs.new_id(clock.now())
     holder = {
         "command": f"orchestrator {options.command} (run {run_id})",
         "since": clock.now().isoformat("T", "seconds"),

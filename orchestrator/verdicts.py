@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def accept(
         raise InputError(f"--type {label}: no rule of {manifest.path} names it; rules: {', '.join(types)}")
     clock = SystemClock()
     at = clock.now().isoformat(timespec="milliseconds")
-    run_id = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    run_id = runs.new_id(clock.now())
     accepted: dict[str, str | None] = {}
     holder = {"command": "orchestrator accept", "since": at}
     with (

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
 from orchestrator.models import Json
+
+
+def new_id(now: datetime) -> str:
+    """A run's ID: sorts by its start, and is unique on its own."""
+    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
 def begin(connection: Connection, run_id: str, manifest_id: int, *, command: str, api: str, at: str) -> None:
