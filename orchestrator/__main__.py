@@ -11,7 +11,8 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """The command line; a program that can't even be loaded ends in 70, not in Python's 1: "some files failed"."""
-    gc.set_threshold(50_000, 20, 20)  # the modules of a start are many objects and no garbage
+    gc.set_threshold(1_000_000, 20, 20)  # the modules of a start are many objects and no garbage
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # to look for any takes as long as a create call
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
             signal.signal(number, _interrupted)

@@ -8,9 +8,6 @@ from sqlalchemy import Connection
 
 from orchestrator.engine import Work
 
-#: How soon it is noticed that the others have nothing left to do.
-LOOK_S = 0.05
-
 
 class FollowUp:
     """Looks, each time the other stages have nothing left to do, for more to send; idle when there is none."""
@@ -44,4 +41,5 @@ class FollowUp:
                     self._send_again()
                 self._looked_at = taken_up  # not before: while it looks it is not idle, or the run would end
                 work.stop.changed.set()
-            await work.clock.sleep(LOOK_S)
+            await work.stop.changed.wait()
+            await work.clock.sleep(0)  # the news is set until whoever waits for the run's end has read it

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
+from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -14,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator import screens
 from orchestrator.engine import Work
 from orchestrator.models import GOOD
 from orchestrator.outset import Plan
@@ -25,9 +27,10 @@ REFRESH_S = 0.25
 PACE_S = 30.0
 
 
-def watcher(out: Console) -> Watcher:
-    """Shows a run under way on *out*."""
-    return partial(_watch, out)
+def watcher(stream: TextIO) -> Watcher | None:
+    """Shows a run under way on *stream*; None where that is a terminal that can't go back over a line."""
+    out = screens.console(stream)
+    return partial(_watch, out) if out.is_terminal and not out.is_dumb_terminal else None
 
 
 async def _watch(out: Console, work: Work, plan: Plan) -> AsyncIterator[None]:

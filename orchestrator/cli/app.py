@@ -6,8 +6,9 @@ import json
 import os
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -17,6 +18,7 @@ from orchestrator.plaintext import safe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import ModuleType
 
     from sqlalchemy import Connection
 
@@ -82,6 +84,7 @@ def run_options(
     fault: list[str] | None,
 ) -> Options:
     """What `run` and `retry` have in common. Raises InputError, also where the run would find nothing to do."""
+    _load_without_rich("structlog", "httpx")
     from orchestrator.outset import Options
 
     faults: Mapping[str, float | str] = {}
@@ -92,6 +95,18 @@ def run_options(
 
         faults = parse_faults(fault)
     return Options(ledger, base_url, chunk_size, deadline, not no_wait, sandbox, faults)
+
+
+def _load_without_rich(*modules: str) -> None:
+    """Each of *modules* would load rich for a screen of its own that we never show: a tenth of a run's start."""
+    if "rich" in sys.modules:
+        return
+    sys.modules["rich"] = cast("ModuleType", None)  # "not installed", to an import
+    try:
+        for module in modules:
+            import_module(module)
+    finally:
+        del sys.modules["rich"]
 
 
 def load_settings() -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import sys
@@ -197,20 +198,27 @@ def _announce(base_url: str) -> None:
 
 def _execute(path: str, api: str | None, options: Options, *, as_json: bool, quiet: bool) -> NoReturn:
     """Run, show how it went, and exit with its code."""
-    from orchestrator import live, logs, runner, screens
+    from orchestrator import logs, runner
 
     settings = load_settings()
-    screen = screens.console(sys.stderr)
-    on_terminal = screen.is_terminal and not screen.is_dumb_terminal
+    watch = None
+    if sys.stderr.isatty():
+        from orchestrator import live
+
+        watch = live.watcher(sys.stderr)
+    on_terminal = watch is not None
     logs.configure("ERROR" if on_terminal or quiet else settings.log_level)
     loaded = load_manifest(path, api)
     if on_terminal and options.new and not quiet:
         tell_of_new_ledger(runner.ledger_path(path, settings, options.ledger))
-    watcher = live.watcher(screen) if on_terminal and not quiet else None
-    summary = runner.run(loaded, settings, options, watcher=watcher)
+    gc.freeze()  # what is loaded by now stays
+    gc.set_threshold(50_000, 20, 20)  # to look through more at once would hold calls up
+    summary = runner.run(loaded, settings, options, watcher=None if quiet else watch)
     if as_json:
         print_json(summary.as_json())
     elif not quiet:
+        from orchestrator import screens
+
         screens.show(screens.summary_view(summary, _again(path, options.ledger)))
     if summary.exit_code > ExitCode.SOME_FAILED and (as_json or quiet):
         say(summary.reason)

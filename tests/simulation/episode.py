@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from unittest.mock import patch
 
-from orchestrator import follow_up, poller
+from orchestrator import poller
 from orchestrator.ledger import Ledger
 from orchestrator.ledger.resubmit import Selection
 from orchestrator.manifest import Manifest
@@ -61,7 +61,7 @@ def play(seed: int, api: str) -> Episode:
     try:
         # In every third episode pages of the listing stand in for calls by name, as with many jobs they would.
         pages = patch.multiple(poller, PAGES_FROM=2, WORTH_CALLS=1) if seed % 3 == 0 else nullcontext()
-        with unencrypted(), quiet(), pages, patch.object(follow_up, "LOOK_S", 0.5):
+        with unencrypted(), quiet(), pages:
             return _Play(seed, api, folder / "ledger.db").play()
     finally:
         shutil.rmtree(folder)

@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from sqlalchemy import Connection
 
-from orchestrator import cancelling, follow_up, manifest, outset, reprocess, runner, status, verdicts
+from orchestrator import cancelling, manifest, outset, reprocess, runner, status, verdicts
 from orchestrator.api.client import Api
 from orchestrator.errors import ApiError, ExitCode, LedgerError, OrchestratorError
 from orchestrator.ledger import Ledger, reading
@@ -253,7 +253,7 @@ class Machine(RuleBasedStateMachine):
         self.granted: Counter[tuple[str, int]] = Counter()
         self.stack = ExitStack()
         self.plans: list[Planned] = []
-        for context in (unencrypted(), quiet(), patch.object(follow_up, "LOOK_S", 0.5)):
+        for context in (unencrypted(), quiet()):
             self.stack.enter_context(context)
 
     def teardown(self) -> None:
