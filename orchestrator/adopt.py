@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -25,7 +26,7 @@ from orchestrator.manifest import Manifest
 from orchestrator.models import TERMINAL, JobResults, Json, RemoteJob
 from orchestrator.pipeline import access, connect
 from orchestrator.plaintext import counted
-from orchestrator.poller import record
+from orchestrator.poller import of_the_file, record
 from orchestrator.settings import Settings
 
 log = structlog.get_logger()
@@ -94,18 +95,27 @@ async def _adopt(api: Api, manifest: Manifest, ledger: Ledger, scope: planning.S
         known = jobs.known_job_ids(connection, [job.id for job in listed if job.config == manifest.config])
     alike = [job for job in listed if job.config == manifest.config and job.id not in known]
     alike.sort(key=lambda job: (job.created_at is None, job.created_at, job.id))
-    jobs_adopted = files_adopted = running = 0
+    file_of = {job.parse_job_id: job.file_id for job in listed if job.parse_job_id != job.file_id}
+    jobs_adopted = running = 0
+    file_ids: set[str] = set()
     for job in alike:
         if job.status not in TERMINAL and job.file_id is None:
             running += 1
             continue
         answer = await _results(api, job)
         with ledger.transaction() as connection:
-            files = _take_in(connection, manifest, scope, job, answer, run_id, at)
-        jobs_adopted += files > 0
-        files_adopted += files
-        log.info("job.adopted", job_id=job.id, files=files)
-    return Adopted(manifest.name, len(listed), len(alike), jobs_adopted, files_adopted, running)
+            taken = _take_in(connection, manifest, scope, _of_a_file(job, file_of), answer, run_id, at)
+        jobs_adopted += bool(taken)
+        file_ids.update(taken)
+        log.info("job.adopted", job_id=job.id, files=len(taken))
+    return Adopted(manifest.name, len(listed), len(alike), jobs_adopted, len(file_ids), running)
+
+
+def _of_a_file(job: RemoteJob, file_of: Mapping[str | None, str | None]) -> RemoteJob:
+    """*job*; of one that was made on a file's parse the file is named, if some job on the file itself tells which."""
+    if job.file_id is None or job.file_id != job.parse_job_id:
+        return job
+    return replace(job, file_id=file_of.get(job.file_id) or job.file_id)
 
 
 async def _results(api: Api, job: RemoteJob) -> JobResults:
@@ -127,18 +137,19 @@ def _take_in(
     answer: JobResults,
     run_id: str,
     at: str,
-) -> int:
-    """Record what *job* says of the manifest's files that the ledger has nothing of; how many."""
+) -> list[str]:
+    """Record what *job* says of the manifest's files, where the ledger has nothing good of them; which these are."""
     told = [row.file_id for row in answer.rows] + ([job.file_id] if job.file_id else [])
-    file_ids = adopting.unrecorded(connection, scope, told)
+    file_ids = adopting.to_take_in(connection, scope, told, run_id=run_id)
     if not file_ids:
-        return 0
+        return []
     chunk_id = adopting.take_in(connection, scope, file_ids, api=manifest.api, run_id=run_id, job_id=job.id, at=at)
     jobs.note(connection, chunk_id, "adopted", "found in the API's list of jobs", at=at)
     if job.status in TERMINAL:
         chunk = jobs.chunk(connection, chunk_id)
+        answer = of_the_file(chunk, job, answer)
         ours = JobResults(tuple(row for row in answer.rows if row.file_id in set(file_ids)), answer.oddities)
         record(
             connection, chunk, job, collect(file_ids, [rule.type for rule in manifest.config.rules], job, ours), at=at
         )
-    return len(file_ids)
+    return file_ids

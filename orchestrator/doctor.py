@@ -101,11 +101,11 @@ def _ledger(manifest: str | None, settings: Settings, option: str | None) -> Ite
 
 
 def _room(path: Path, words: str) -> Finding:
-    folder = path.absolute().parent
+    folder = next(folder for folder in path.absolute().parents if folder.exists())  # a run makes those that lack
     if not folder.is_dir():
-        return Finding("ledger", f"{path}: the folder does not exist; create it", ExitCode.LEDGER)
+        return Finding("ledger", f"{path}: {folder} is no folder", ExitCode.LEDGER)
     if not os.access(folder, os.W_OK):
-        return Finding("ledger", f"{path}: the folder can't be written to", ExitCode.LEDGER)
+        return Finding("ledger", f"{path}: {folder} can't be written to", ExitCode.LEDGER)
     free = shutil.disk_usage(folder).free
     if free < FREE_BYTES:
         return Finding("ledger", f"{path}: only {free / 1e6:,.0f} MB free on its disk", ExitCode.LEDGER)
@@ -136,7 +136,7 @@ def _reach(settings: Settings, base_url: str | None, api: str) -> Iterator[Findi
         yield Finding("clock", "the API tells no time to compare with")
         return
     skew = (clock.now() - told).total_seconds()
-    words = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the API's"
+    words = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the API's; set this machine's"
     yield Finding("clock", words if abs(skew) > SKEW_S else "agrees with the API's", ExitCode.OK)
 
 

@@ -16,9 +16,9 @@ from orchestrator import outset
 from orchestrator import settings as settings_
 from orchestrator.cancelling import Canceller, free_stuck
 from orchestrator.clock import Clock, SystemClock
-from orchestrator.engine import Progress, Work
+from orchestrator.engine import Interrupted, Progress, Work
 from orchestrator.errors import OrchestratorError
-from orchestrator.ledger import Ledger, database, place, reading, resubmit, runs, usage
+from orchestrator.ledger import Ledger, database, halves, place, reading, resubmit, runs, usage
 from orchestrator.ledger.jobs import Shard, open_apis, tally
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest import Manifest
@@ -242,7 +242,9 @@ class _Execution:
             failed_files = reading.failed_files(connection, plan.scope, MOST_NAMED)
             leftover = sum(files for _, files in tally(connection, plan.scope.manifest_id).values())
             unfinished = max(totals.unfinished, leftover)
-            code, reason = verdict(totals, unfinished, error, left)
+            suspects = self._to_be_halved(connection, plan, error)
+            left += [f"{suspects} files failed together: the next run looks for those at fault"] * (suspects > 0)
+            code, reason = verdict(totals, unfinished or suspects, error, left)
             outcomes = totals.outcomes
             summary = Summary(
                 manifest=manifest.name,
@@ -279,6 +281,13 @@ class _Execution:
             runs.finish(connection, self.run_id, exit_code=int(code), summary=summary.as_json(), at=at)
         log.info("run.finished", exit_code=int(code), reason=reason, files=summary.files, unfinished=unfinished)
         return summary
+
+    def _to_be_halved(self, connection: Connection, plan: Plan, error: OrchestratorError | None) -> int:
+        """Files of failed jobs among which a run that ended before its time has not looked for the one at fault."""
+        if self.options.wait and not isinstance(error, Interrupted):
+            return 0
+        failed = halves.to_isolate(connection, Shard(plan.scope.manifest_id, self.manifest.api))
+        return sum(len(chunk.file_ids) for chunk in failed if len(chunk.file_ids) > 1)
 
 
 @asynccontextmanager

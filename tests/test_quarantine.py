@@ -156,3 +156,14 @@ def test_halving_keeps_to_the_credits_of_one_run(cli: Cli, api: Moody) -> None:
         assert (api.bought.total() - before) * 5 <= 60
         assert quarantined(cli) == found, night
     assert {r["file_id"] for r in cli.exported() if r["outcome"] == "failed"} == {"c"}
+
+
+def test_a_run_that_does_not_wait_has_not_told_the_bad_from_the_good(cli: Cli, api: Moody) -> None:
+    """A refused chunk is no failure of all its files yet: the next run looks for the one at fault."""
+    cli.manifest(*"abcd", size=4)
+    api.refused = "^c$"
+    done = cli("run", "m.yaml", "--no-wait", "--json")
+    words = "4 files failed together: the next run looks for those at fault"
+    assert (done.returncode, json.loads(done.stdout)["reason"]) == (3, words)
+    assert cli("run", "m.yaml").returncode == 1
+    assert {r["file_id"] for r in cli.exported() if r["outcome"] == "failed"} == {"c"}

@@ -353,3 +353,45 @@ def test_a_retry_does_not_call_files_done_that_were_never_sent(cli: Cli, serve: 
     assert (done.returncode, summary["unfinished"], api.bought["new"]) == (3, 1, 0)
     assert "1 files were not sent" in summary["reason"]
     assert cli("run", "m.yaml").returncode == 0
+
+
+def lose_the_ledger(cli: Cli) -> None:
+    for path in cli.folder.glob("ledger.db*"):
+        path.unlink()
+
+
+def test_what_a_retry_mended_is_still_mended_in_a_rebuilt_ledger(cli: Cli, api: Moody) -> None:
+    """All jobs of a file are its history: a good result is not bought again because an older job failed."""
+    cli.manifest("a", "b")
+    api.bad = "^b$"
+    cli("run", "m.yaml")
+    api.bad = "^$"
+    assert cli("retry", "m.yaml").returncode == 0
+    lose_the_ledger(cli)
+    adopted = json.loads(cli("adopt", "m.yaml", "--json").stdout)
+    assert (adopted["jobs_adopted"], adopted["files_adopted"]) == (2, 2)
+    assert (cli("run", "m.yaml").returncode, cli("retry", "m.yaml").returncode) == (0, 0)
+    assert api.bought == {"a": 1, "b": 2}
+
+
+def test_adopting_does_not_touch_what_is_known_to_be_good(cli: Cli, api: Moody) -> None:
+    """A job of somebody's script, whatever it said of the file, is no news."""
+    cli.manifest("a")
+    cli("run", "m.yaml")
+    api.jobs["job-x"] = {**api.jobs["job-0"]}
+    api.bad = "^a$"
+    before = cli("export", "--history").stdout
+    assert json.loads(cli("adopt", "m.yaml", "--json").stdout)["jobs_adopted"] == 0
+    assert cli("export", "--history").stdout == before
+
+
+def test_adopting_mends_what_is_known_to_be_bad(cli: Cli, api: Moody) -> None:
+    """Somebody's script has a good result of a file that failed here: it need not be bought."""
+    cli.manifest("a")
+    api.bad = "^a$"
+    assert cli("run", "m.yaml").returncode == 1
+    api.bad = "^$"
+    api.jobs["job-x"] = {**api.jobs["job-0"]}
+    assert json.loads(cli("adopt", "m.yaml", "--json").stdout)["files_adopted"] == 1
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought["a"] == 2

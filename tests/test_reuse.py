@@ -218,3 +218,16 @@ def test_what_can_not_be_settled_stays_open(cli: Cli, api: OneByOne) -> None:
     api.fate = in_turn()
     assert cli("run", "m.yaml").returncode == 0
     assert api.documents == ["a"]
+
+
+@pytest.mark.usefixtures("changed")
+def test_a_rebuilt_ledger_knows_whose_parse_a_job_was_made_on(cli: Cli, api: OneByOne) -> None:
+    """Jobs on the files themselves tell, under whichever rules; the outcomes are then the files' again."""
+    assert cli("run", "m.yaml").returncode == 0
+    for path in cli.folder.glob("ledger.db*"):
+        path.unlink()
+    adopted = json.loads(cli("adopt", "m.yaml", "--json").stdout)
+    assert (adopted["jobs_alike"], adopted["jobs_adopted"], adopted["files_adopted"]) == (3, 3, 3)
+    assert outcomes(cli) == dict.fromkeys(FILES, "classified")
+    assert cli("run", "m.yaml").returncode == 0
+    assert len(api.jobs) == 6

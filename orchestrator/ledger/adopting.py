@@ -7,22 +7,26 @@ from collections.abc import Collection
 from sqlalchemy import Connection, text
 
 from orchestrator.ledger.database import scalar_int
-from orchestrator.ledger.planning import Scope
+from orchestrator.ledger.planning import GOOD_SQL, Scope
+from orchestrator.ledger.resubmit import name_files
 
 
-def unrecorded(connection: Connection, scope: Scope, file_ids: Collection[str]) -> list[str]:
-    """Those of *file_ids* that the manifest wants and the ledger has nothing of, in the manifest's order."""
-    connection.exec_driver_sql("CREATE TEMP TABLE IF NOT EXISTS named (file_id TEXT PRIMARY KEY)")
-    connection.exec_driver_sql("DELETE FROM temp.named")
-    if file_ids:
-        connection.exec_driver_sql("INSERT OR IGNORE INTO temp.named VALUES (?)", [(file_id,) for file_id in file_ids])
+def to_take_in(connection: Connection, scope: Scope, file_ids: Collection[str], *, run_id: str) -> list[str]:
+    """Those of *file_ids* of which a job may tell more than the ledger has, in the manifest's order.
+
+    Not those under way, nor those with a good result, unless the run *run_id* has just adopted it of an older job.
+    """
+    name_files(connection, file_ids)
     rows = connection.execute(
-        text(
-            "SELECT w.file_id FROM temp.named n JOIN temp.wanted w ON w.file_id = n.file_id "
-            "WHERE NOT EXISTS (SELECT 1 FROM files f WHERE f.manifest_id = :manifest_id AND f.file_id = w.file_id "
-            "AND f.config_id = :config_id) ORDER BY w.position"
-        ),
-        {"manifest_id": scope.manifest_id, "config_id": scope.config_id},
+        text(f"""
+        SELECT w.file_id FROM temp.named n JOIN temp.wanted w ON w.file_id = n.file_id
+        WHERE NOT EXISTS (
+          SELECT 1 FROM files f JOIN jobs j ON j.id = f.chunk_id LEFT JOIN results r ON r.file_row = f.id
+          WHERE f.manifest_id = :manifest_id AND f.file_id = w.file_id AND f.config_id = :config_id
+            AND (r.outcome IS NULL OR (f.standing = 1 AND r.outcome IN {GOOD_SQL} AND j.run_id <> :run_id)))
+        ORDER BY w.position
+        """),
+        {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "run_id": run_id},
     )
     return list(rows.scalars())
 
@@ -30,7 +34,7 @@ def unrecorded(connection: Connection, scope: Scope, file_ids: Collection[str]) 
 def take_in(
     connection: Connection, scope: Scope, file_ids: Collection[str], *, api: str, run_id: str, job_id: str, at: str
 ) -> int:
-    """A chunk for a job that the API has, as if it had been submitted *at*; its id."""
+    """A chunk for a job that the API has, as if it had been submitted *at*, its files one generation on; its id."""
     chunk_id = scalar_int(connection, "SELECT max(id) FROM jobs") + 1
     parameters = {
         "id": chunk_id,
@@ -51,10 +55,11 @@ def take_in(
         parameters,
     )
     connection.execute(
-        text(
-            "INSERT INTO files (chunk_id, manifest_id, config_id, file_id, generation, standing) "
-            "VALUES (:id, :manifest_id, :config_id, :file_id, 0, 1)"
-        ),
+        text("""
+        INSERT INTO files (chunk_id, manifest_id, config_id, file_id, generation, standing)
+        SELECT :id, :manifest_id, :config_id, :file_id, coalesce(max(generation) + 1, 0), count(*) = 0
+        FROM files WHERE manifest_id = :manifest_id AND config_id = :config_id AND file_id = :file_id
+        """),
         [{**parameters, "file_id": file_id} for file_id in file_ids],
     )
     return chunk_id
