@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -107,6 +108,12 @@ def _load_without_rich(*modules: str) -> None:
             import_module(module)
     finally:
         del sys.modules["rich"]
+
+
+def collect_as_usual() -> None:
+    """All modules are loaded, so garbage can come up from now on; ``__main__`` has put collections off until here."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)  # to look through more at once would hold calls up
 
 
 def load_settings() -> Settings:

@@ -15,6 +15,7 @@ from orchestrator.cli.app import (
     ManifestArgument,
     RehearsalOption,
     app,
+    collect_as_usual,
     find_ledger,
     load_manifest,
     load_settings,
@@ -87,6 +88,7 @@ def adopt(
     logs.configure(settings.log_level if not sys.stderr.isatty() else "WARNING")
     path = find_ledger(manifest, ledger)
     tell_of_new_ledger(path)
+    collect_as_usual()
     found = adopts.adopt(load_manifest(manifest, api), settings, path, base_url=base_url)
     if as_json:
         print_json(found.as_json())

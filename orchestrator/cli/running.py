@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shlex
 import sys
@@ -27,6 +26,7 @@ from orchestrator.cli.app import (
     SandboxOption,
     app,
     checked_api,
+    collect_as_usual,
     find_ledger,
     load_manifest,
     load_settings,
@@ -211,8 +211,7 @@ def _execute(path: str, api: str | None, options: Options, *, as_json: bool, qui
     loaded = load_manifest(path, api)
     if on_terminal and options.new and not quiet:
         tell_of_new_ledger(runner.ledger_path(path, settings, options.ledger))
-    gc.freeze()  # what is loaded by now stays
-    gc.set_threshold(50_000, 20, 20)  # to look through more at once would hold calls up
+    collect_as_usual()
     summary = runner.run(loaded, settings, options, watcher=None if quiet else watch)
     if as_json:
         print_json(summary.as_json())
