@@ -91,10 +91,14 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
 
 async def _adopt(api: Api, manifest: Manifest, ledger: Ledger, scope: planning.Scope, run_id: str, at: str) -> Adopted:
     listed = await complete_listing(api)
+    asked_for = [manifest.config]
+    if manifest.escalate is not None:
+        asked_for.append(replace(manifest.config, mode=manifest.escalate.mode))
+    alike = [job for job in listed if job.config in asked_for]
     with ledger.transaction() as connection:
-        known = jobs.known_job_ids(connection, [job.id for job in listed if job.config == manifest.config])
-    alike = [job for job in listed if job.config == manifest.config and job.id not in known]
-    alike.sort(key=lambda job: (job.created_at is None, job.created_at, job.id))
+        known = jobs.known_job_ids(connection, [job.id for job in alike])
+    alike = [job for job in alike if job.id not in known]
+    alike.sort(key=lambda job: (job.config != manifest.config, job.created_at is None, job.created_at, job.id))
     file_of = {job.parse_job_id: job.file_id for job in listed if job.parse_job_id != job.file_id}
     jobs_adopted = running = 0
     file_ids: set[str] = set()
@@ -140,10 +144,21 @@ def _take_in(
 ) -> list[str]:
     """Record what *job* says of the manifest's files, where the ledger has nothing good of them; which these are."""
     told = [row.file_id for row in answer.rows] + ([job.file_id] if job.file_id else [])
-    file_ids = adopting.to_take_in(connection, scope, told, run_id=run_id)
+    escalation = job.config != manifest.config
+    file_ids = adopting.to_take_in(connection, scope, told, run_id=run_id, escalation=escalation)
     if not file_ids:
         return []
-    chunk_id = adopting.take_in(connection, scope, file_ids, api=manifest.api, run_id=run_id, job_id=job.id, at=at)
+    chunk_id = adopting.take_in(
+        connection,
+        scope,
+        file_ids,
+        job_config_id=planning.config_row(connection, job.config or manifest.config),
+        escalation=escalation,
+        api=manifest.api,
+        run_id=run_id,
+        job_id=job.id,
+        at=at,
+    )
     jobs.note(connection, chunk_id, "adopted", "found in the API's list of jobs", at=at)
     if job.status in TERMINAL:
         chunk = jobs.chunk(connection, chunk_id)

@@ -395,3 +395,18 @@ def test_adopting_mends_what_is_known_to_be_bad(cli: Cli, api: Moody) -> None:
     assert json.loads(cli("adopt", "m.yaml", "--json").stdout)["files_adopted"] == 1
     assert cli("run", "m.yaml").returncode == 0
     assert api.bought["a"] == 2
+
+
+def test_a_second_opinion_is_in_a_rebuilt_ledger_too(cli: Cli, api: Moody) -> None:
+    """It was made under another mode, and counts for the file as it did."""
+    cli.manifest("a", "b")
+    with (cli.folder / "m.yaml").open("a") as manifest:
+        manifest.write("escalate: {below_confidence: 0.6, mode: MULTIMODAL}\n")
+    api.unsure = "^b$"
+    assert cli("run", "m.yaml").returncode == 0
+    before = cli.exported()
+    lose_the_ledger(cli)
+    assert json.loads(cli("adopt", "m.yaml", "--json").stdout)["jobs_adopted"] == 2
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 2}
+    assert [(row["file_id"], row["type"]) for row in cli.exported()] == [(r["file_id"], r["type"]) for r in before]

@@ -11,20 +11,27 @@ from orchestrator.ledger.planning import GOOD_SQL, Scope
 from orchestrator.ledger.resubmit import name_files
 
 
-def to_take_in(connection: Connection, scope: Scope, file_ids: Collection[str], *, run_id: str) -> list[str]:
+def to_take_in(
+    connection: Connection, scope: Scope, file_ids: Collection[str], *, run_id: str, escalation: bool
+) -> list[str]:
     """Those of *file_ids* of which a job may tell more than the ledger has, in the manifest's order.
 
-    Not those under way, nor those with a good result, unless the run *run_id* has just adopted it of an older job.
+    Not those under way, nor those with a good result, unless the run *run_id* has just adopted it of an older job. A
+    second opinion (*escalation*) is for those that have a good result and no other such opinion.
     """
     name_files(connection, file_ids)
+    known = f"(f.standing = 1 AND r.outcome IN {GOOD_SQL})"
+    kept_back = "j.escalation = 1" if escalation else f"({known} AND j.run_id <> :run_id)"
     rows = connection.execute(
         text(f"""
+        WITH known AS (
+          SELECT f.file_id, max(r.outcome IS NULL OR {kept_back}) AS kept_back, max({known}) AS good
+          FROM temp.named n JOIN files f ON f.file_id = n.file_id
+          JOIN jobs j ON j.id = f.chunk_id LEFT JOIN results r ON r.file_row = f.id
+          WHERE f.manifest_id = :manifest_id AND f.config_id = :config_id GROUP BY f.file_id)
         SELECT w.file_id FROM temp.named n JOIN temp.wanted w ON w.file_id = n.file_id
-        WHERE NOT EXISTS (
-          SELECT 1 FROM files f JOIN jobs j ON j.id = f.chunk_id LEFT JOIN results r ON r.file_row = f.id
-          WHERE f.manifest_id = :manifest_id AND f.file_id = w.file_id AND f.config_id = :config_id
-            AND (r.outcome IS NULL OR (f.standing = 1 AND r.outcome IN {GOOD_SQL} AND j.run_id <> :run_id)))
-        ORDER BY w.position
+        LEFT JOIN known k ON k.file_id = w.file_id
+        WHERE {"k.good AND NOT k.kept_back" if escalation else "NOT coalesce(k.kept_back, 0)"} ORDER BY w.position
         """),
         {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "run_id": run_id},
     )
@@ -32,14 +39,28 @@ def to_take_in(connection: Connection, scope: Scope, file_ids: Collection[str], 
 
 
 def take_in(
-    connection: Connection, scope: Scope, file_ids: Collection[str], *, api: str, run_id: str, job_id: str, at: str
+    connection: Connection,
+    scope: Scope,
+    file_ids: Collection[str],
+    *,
+    job_config_id: int,
+    escalation: bool,
+    api: str,
+    run_id: str,
+    job_id: str,
+    at: str,
 ) -> int:
-    """A chunk for a job that the API has, as if it had been submitted *at*, its files one generation on; its id."""
+    """A chunk for a job that the API has, as if it had been submitted *at*, its files one generation on; its id.
+
+    *job_config_id* is what the job was created with; of a second opinion (*escalation*) it is not the scope's.
+    """
     chunk_id = scalar_int(connection, "SELECT max(id) FROM jobs") + 1
     parameters = {
         "id": chunk_id,
         "manifest_id": scope.manifest_id,
         "config_id": scope.config_id,
+        "job_config_id": job_config_id,
+        "escalation": escalation,
         "run_id": run_id,
         "api": api,
         "size": len(file_ids),
@@ -47,11 +68,12 @@ def take_in(
         "at": at,
     }
     connection.execute(
-        text(
-            "INSERT INTO jobs "
-            "(id, manifest_id, config_id, run_id, api, size, status, job_id, sent_at, submitted_at, changed_at) VALUES "
-            "(:id, :manifest_id, :config_id, :run_id, :api, :size, 'submitted', :job_id, :at, :at, :at)"
-        ),
+        text("""
+        INSERT INTO jobs (id, manifest_id, config_id, run_id, api, escalation, size, status, job_id,
+                          sent_at, submitted_at, changed_at)
+        VALUES (:id, :manifest_id, :job_config_id, :run_id, :api, :escalation, :size, 'submitted', :job_id,
+                :at, :at, :at)
+        """),
         parameters,
     )
     connection.execute(
