@@ -98,7 +98,16 @@ async def _adopt(api: Api, manifest: Manifest, ledger: Ledger, scope: planning.S
     with ledger.transaction() as connection:
         known = jobs.known_job_ids(connection, [job.id for job in alike])
     alike = [job for job in alike if job.id not in known]
-    alike.sort(key=lambda job: (job.config != manifest.config, job.created_at is None, job.created_at, job.id))
+    # What has ended first: a file whose older job is stuck is under way, and its good result would be passed over.
+    alike.sort(
+        key=lambda job: (
+            job.config != manifest.config,
+            job.status not in TERMINAL,
+            job.created_at is None,
+            job.created_at,
+            job.id,
+        )
+    )
     file_of = {job.parse_job_id: job.file_id for job in listed if job.parse_job_id != job.file_id}
     jobs_adopted = running = 0
     file_ids: set[str] = set()
@@ -145,7 +154,9 @@ def _take_in(
     """Record what *job* says of the manifest's files, where the ledger has nothing good of them; which these are."""
     told = [row.file_id for row in answer.rows] + ([job.file_id] if job.file_id else [])
     escalation = job.config != manifest.config
-    file_ids = adopting.to_take_in(connection, scope, told, run_id=run_id, escalation=escalation)
+    ended = job.status in TERMINAL
+    mended_by = run_id if ended else None
+    file_ids = adopting.to_take_in(connection, scope, told, mended_by=mended_by, escalation=escalation)
     if not file_ids:
         return []
     chunk_id = adopting.take_in(
@@ -160,7 +171,7 @@ def _take_in(
         at=at,
     )
     jobs.note(connection, chunk_id, "adopted", "found in the API's list of jobs", at=at)
-    if job.status in TERMINAL:
+    if ended:
         chunk = jobs.chunk(connection, chunk_id)
         answer = of_the_file(chunk, job, answer)
         ours = JobResults(tuple(row for row in answer.rows if row.file_id in set(file_ids)), answer.oddities)

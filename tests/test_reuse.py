@@ -231,3 +231,18 @@ def test_a_rebuilt_ledger_knows_whose_parse_a_job_was_made_on(cli: Cli, api: One
     assert outcomes(cli) == dict.fromkeys(FILES, "classified")
     assert cli("run", "m.yaml").returncode == 0
     assert len(api.jobs) == 6
+
+
+def test_a_job_that_does_not_end_does_not_hide_a_later_good_one(cli: Cli, api: OneByOne) -> None:
+    """A rebuilt ledger has the good result at once, and waits for nothing that it need not have."""
+    manifest(cli, "a")
+    assert cli("run", "m.yaml").returncode == 0
+    for path in cli.folder.glob("ledger.db*"):
+        path.unlink()
+    api.jobs["clj-1"] = {**api.jobs["clj-0"], "file_input": "pjb-of-a"}
+    api.stuck = {"a"}
+    assert json.loads(cli("adopt", "m.yaml", "--json").stdout)["files_adopted"] == 1
+    assert outcomes(cli) == {"a": "classified"}
+    assert json.loads(cli("adopt", "m.yaml", "--json").stdout)["files_adopted"] == 0
+    assert cli("run", "m.yaml", "--deadline", "1s").returncode == 0
+    assert (len(api.jobs), outcomes(cli)) == (2, {"a": "classified"})

@@ -12,16 +12,16 @@ from orchestrator.ledger.resubmit import name_files
 
 
 def to_take_in(
-    connection: Connection, scope: Scope, file_ids: Collection[str], *, run_id: str, escalation: bool
+    connection: Connection, scope: Scope, file_ids: Collection[str], *, mended_by: str | None, escalation: bool
 ) -> list[str]:
     """Those of *file_ids* of which a job may tell more than the ledger has, in the manifest's order.
 
-    Not those under way, nor those with a good result, unless the run *run_id* has just adopted it of an older job. A
-    second opinion (*escalation*) is for those that have a good result and no other such opinion.
+    Not those under way, nor those with a good result, unless the run *mended_by* has just adopted it of an older job.
+    A second opinion (*escalation*) is for those that have a good result and no other such opinion.
     """
     name_files(connection, file_ids)
     known = f"(f.standing = 1 AND r.outcome IN {GOOD_SQL})"
-    kept_back = "j.escalation = 1" if escalation else f"({known} AND j.run_id <> :run_id)"
+    kept_back = "j.escalation = 1" if escalation else f"({known} AND (:mended_by IS NULL OR j.run_id <> :mended_by))"
     rows = connection.execute(
         text(f"""
         WITH known AS (
@@ -33,7 +33,7 @@ def to_take_in(
         LEFT JOIN known k ON k.file_id = w.file_id
         WHERE {"k.good AND NOT k.kept_back" if escalation else "NOT coalesce(k.kept_back, 0)"} ORDER BY w.position
         """),
-        {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "run_id": run_id},
+        {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "mended_by": mended_by},
     )
     return list(rows.scalars())
 
