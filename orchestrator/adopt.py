@@ -72,6 +72,7 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
                 path=str(Path(manifest.path).absolute()),
                 sha256=manifest.sha256,
             )
+            planning.forget_unsent(connection, scope, api=manifest.api)  # the next run plans what is then missing
             runs.begin(connection, run_id, scope.manifest_id, command="adopt", api=manifest.api, at=at)
 
         async def go() -> Adopted:

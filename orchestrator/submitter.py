@@ -267,7 +267,7 @@ class _Sending:
             raise
         except (NotCreated, RunStopped):
             if not self._unsure:
-                await self._move(JobStatus.PENDING)
+                await self._not_created()
             raise
 
     async def _intend(self) -> None:
@@ -280,9 +280,9 @@ class _Sending:
         chunk_id, mark = self._chunk.id, work.mark
         await work.writer.write(lambda connection: jobs.intend(connection, [chunk_id], mark=mark, at=work.at()))
 
-    async def _move(self, to: JobStatus) -> None:
+    async def _not_created(self) -> None:
         work, chunk_id = self._work, self._chunk.id
-        await work.writer.write(lambda connection: jobs.move(connection, [chunk_id], to, at=work.at()))
+        await work.writer.write(lambda connection: jobs.not_created(connection, chunk_id, at=work.at()))
 
     async def _write_unanswered(self, error: Ambiguous) -> None:
         work, chunk_id = self._work, self._chunk.id

@@ -152,3 +152,16 @@ def test_the_key_of_another_project_stops_the_run(cli: Cli, serve: Serve) -> Non
     assert (done.returncode, creates(server)) == (5, 2)
     assert "the key is of project q, and the jobs of this manifest are in p" in done.stdout.replace("\n", " ")
     assert cli.state()["classified"] == 2
+
+
+def test_what_was_refused_in_an_outage_is_not_sent_under_rules_that_have_changed_since(cli: Cli, serve: Serve) -> None:
+    """It once was: the files were paid for under the old rules and under the new ones."""
+    api = Classify()
+    api.refuse_after = 0
+    cli.use(serve(api))
+    assert cli("run", "m.yaml").returncode == 6
+    manifest = cli.folder / "m.yaml"
+    manifest.write_text(manifest.read_text().replace("line items", "what was sold"))
+    api.refuse_after = None
+    assert cli("run", "m.yaml").returncode == 0
+    assert sorted(file_id for file_ids in api.jobs.values() for file_id in file_ids) == ["a", "b", "c"]

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from commands import Cli, Serve, command_line
+from conftest import Answer
 from hypothesis import given
 from hypothesis import strategies as st
 from moody import Moody
@@ -410,3 +412,26 @@ def test_a_second_opinion_is_in_a_rebuilt_ledger_too(cli: Cli, api: Moody) -> No
     assert cli("run", "m.yaml").returncode == 0
     assert api.bought == {"a": 1, "b": 2}
     assert [(row["file_id"], row["type"]) for row in cli.exported()] == [(r["file_id"], r["type"]) for r in before]
+
+
+def test_what_is_only_planned_is_adopted_and_not_bought(cli: Cli, api: Moody, serve: Serve) -> None:
+    """The first run with an empty ledger could send nothing; then somebody thinks of ``adopt``."""
+    cli.manifest("a")
+    cli("run", "m.yaml")
+    lose_the_ledger(cli)
+    cli.manifest("a", "b")
+    cli.use(serve(out_of_credits(api)))
+    assert cli("run", "m.yaml").returncode == 6
+    cli.use(serve(api))
+    assert json.loads(cli("adopt", "m.yaml", "--json").stdout)["files_adopted"] == 1
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 1}
+
+
+def out_of_credits(api: Moody) -> Answer:
+    """*api*, with nothing to pay a create call."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"detail": "no"}, status=402) if request.method == "POST" else await api(request)
+
+    return answer

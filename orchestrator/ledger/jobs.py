@@ -82,6 +82,12 @@ def intend(connection: Connection, chunk_ids: Collection[int], *, mark: str | No
     connection.execute(statement, {"ids": list(chunk_ids)})
 
 
+def not_created(connection: Connection, chunk_id: int, *, at: str) -> None:
+    """The create call surely had no effect: of it nothing is in doubt, and the chunk may be planned anew."""
+    move(connection, [chunk_id], JobStatus.PENDING, at=at)
+    connection.execute(text("UPDATE jobs SET sends = sends - 1 WHERE id = :id"), {"id": chunk_id})
+
+
 def submitted(connection: Connection, chunk_id: int, job_id: str, *, at: str) -> None:
     """The API has answered with a job."""
     move(connection, [chunk_id], JobStatus.SUBMITTED, at=at, job_id=job_id, submitted_at=at, error=None, held=0)

@@ -62,6 +62,7 @@ def stage(connection: Connection, file_ids: Iterable[str]) -> int:
 def forget_unsent(connection: Connection, scope: Scope, *, api: str) -> None:
     """Remove chunks that were planned and never sent, so that what is planned now is what is wanted now.
 
+    Nor is a chunk sent whose calls were all refused: what was planned before an outage is not what is wanted after it.
     Chunks of a retry stay, as nothing else remembers that they were asked for, unless config or API have changed.
     Nor is what failed under another config halved any more.
     """
@@ -73,7 +74,7 @@ def forget_unsent(connection: Connection, scope: Scope, *, api: str) -> None:
     parameters = {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "api": api}
     connection.exec_driver_sql("DROP TABLE IF EXISTS temp.unsent")
     connection.execute(text(f"CREATE TEMP TABLE unsent AS {unsent}"), parameters)
-    for table, column in (("files", "chunk_id"), ("jobs", "id")):
+    for table, column in (("events", "chunk_id"), ("files", "chunk_id"), ("jobs", "id")):
         connection.execute(text(f"DELETE FROM {table} WHERE {column} IN (SELECT id FROM temp.unsent)"))
     connection.execute(
         text(

@@ -68,7 +68,7 @@ def _refusal_proves_absence() -> AbstractContextManager[object]:
             return await honest(self)
         except (NotSent, Throttled, RunStopped):
             if self._unsure:
-                await self._move(JobStatus.PENDING)
+                await self._not_created()
             raise
 
     return patch.object(_Sending, "_send", forgetful)
