@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """How much of a create limit that nobody told it about a run uses, end to end: 700 jobs through v2.
 
-Usage: python scripts/bench/limit.py
+Usage: .venv/bin/python scripts/bench/limit.py
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-#!/usr/bin/env python3
 """How well the limiter finds and uses limits that it does not know, in virtual time.
 
 One line per limit and window, one group of columns per latency: how much of the limit was used, which part of the
 requests was refused, and after how many seconds the pace was within a tenth of the limit. The API decides when a call
 arrives, 10 to 30 ms after it left; refusals come back as late as other answers, so that many more calls are under way
-by then. Usage: python scripts/bench/limiter_sim.py
+by then. Usage: .venv/bin/python scripts/bench/limiter_sim.py
 """
 
 from __future__ import annotations

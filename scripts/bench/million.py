@@ -1,7 +1,7 @@
-#!/usr/bin/env python3
 """What files cost as they grow ten times and ten times again: plan, run, run once more, status.
 
-Against a fast server: 400 creates/s, v1 jobs of 500 files. Usage: python scripts/bench/million.py [--files 1000000]
+Against a fast server: 400 creates/s, v1 jobs of 500 files.
+Usage: .venv/bin/python scripts/bench/million.py [--files 1000000]
 """
 
 from __future__ import annotations

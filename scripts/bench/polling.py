@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """How many status calls a run makes and how late it notices a job's end: 800 v2 jobs of 12-20 s, created at 40/s.
 
-Usage: python scripts/bench/polling.py
+Usage: .venv/bin/python scripts/bench/polling.py
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """How many status calls a run makes and how late it notices that a job ended, in virtual time and against the SDK.
 
 Prints one line per kind of job and way of asking. The official SDK's poller runs one loop per job: it first asks after
-1 s, and the gaps grow by a second each to 5 s. Usage: python scripts/bench/polling_sim.py
+1 s, and the gaps grow by a second each to 5 s. Usage: .venv/bin/python scripts/bench/polling_sim.py
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """The baseline: what one writes by hand with the official SDK. A task per job, so many at once; no ledger.
 
-Usage: python scripts/bench/sdk_script.py URL v1|v2 FILES [--at-once N] [--per-s R] [--chunk-size N]
+Usage: .venv/bin/python scripts/bench/sdk_script.py URL v1|v2 FILES [--at-once N] [--per-s R] [--chunk-size N]
 Prints one JSON object: when each job was known to have ended, and how many tasks raised.
 """
 

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """How long the program takes to say anything, beside the time to import httpx.
 
-Usage: python scripts/bench/startup.py
+Usage: .venv/bin/python scripts/bench/startup.py
 """
 
 from __future__ import annotations

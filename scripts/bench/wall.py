@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """How long a run takes beside the least it could: 3,000 files in 30 v1 jobs of 1.5-2.5 s.
 
-The least is the longest job and the creates at the limit. Usage: python scripts/bench/wall.py
+The least is the longest job and the creates at the limit. Usage: .venv/bin/python scripts/bench/wall.py
 """
 
 from __future__ import annotations
