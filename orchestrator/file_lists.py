@@ -147,9 +147,9 @@ def _read_csv(reader: _Reader) -> Iterator[str]:
     try:
         header = [name.strip() for name in next(rows, [])]
         if header.count("file_id") != 1:
-            hint = (
-                "separate columns with commas" if any(";" in name or "\t" in name for name in header) else "name it so"
-            )
+            hint = "name it so" if "file_id" not in header else "name the other one otherwise"
+            if any(";" in name or "\t" in name for name in header):
+                hint = "separate columns with commas"
             raise _BadList(1, f"the header must have one column `file_id`; {hint}")
         column = header.index("file_id")
         for row in rows:

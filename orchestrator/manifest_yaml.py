@@ -104,7 +104,7 @@ def open_regular(path: str) -> BinaryIO:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
-    raise OSError(0, "not a regular file")
+    raise OSError(0, "not a regular file; save it in one")
 
 
 def parse(data: bytes, file: str, loader: Loader = LOADER) -> tuple[Node | None, list[Problem]]:

@@ -37,8 +37,11 @@ class _Console(Console):
 
 
 def console(stream: TextIO) -> Console:
-    """A console that fits *stream*: no colour without a terminal or with NO_COLOR."""
-    width = None if stream.isatty() else shutil.get_terminal_size((100, 24)).columns
+    """A console that fits *stream*: no colour without a terminal or with NO_COLOR.
+
+    Without a terminal no line is broken, unless COLUMNS says where: the API's words are to be found by a search.
+    """
+    width = None if stream.isatty() else shutil.get_terminal_size((10_000, 24)).columns
     return _Console(file=stream, width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
 
 

@@ -102,7 +102,7 @@ def test_names_are_relative_to_the_manifest(tmp_path: Path, monkeypatch: pytest.
         ("l.txt", b"a\n" + b"x" * 3_000_000, (2, 1), "a line is longer than 1 MB"),
         ("l.csv", b"", (1, 1), "the header must have one column `file_id`; name it so"),
         ("l.csv", b"id,x\na,1\n", (1, 1), "the header must have one column `file_id`"),
-        ("l.csv", b"file_id,file_id\na,1\n", (1, 1), "the header must have one column `file_id`"),
+        ("l.csv", b"file_id,file_id\na,1\n", (1, 1), "the header must have one column `file_id`; name the other one"),
         ("l.csv", b"file_id;x\na;1\n", (1, 1), "separate columns with commas"),
         ("l.csv", b"x,file_id\n1,a\n2\n", (3, 1), "no file ID here"),
         ("l.csv", b"x,file_id\n1,a\n2,\n", (3, 1), "no file ID here"),

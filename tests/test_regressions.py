@@ -165,3 +165,15 @@ def test_what_was_refused_in_an_outage_is_not_sent_under_rules_that_have_changed
     api.refuse_after = None
     assert cli("run", "m.yaml").returncode == 0
     assert sorted(file_id for file_ids in api.jobs.values() for file_id in file_ids) == ["a", "b", "c"]
+
+
+def test_the_words_of_the_api_are_not_broken_in_a_mail_or_a_file(cli: Cli, serve: Serve) -> None:
+    """They once were, at 100 columns: no search found them."""
+    words = "a file is protected by a password " * 4 + "and can't be read"
+    api = Classify()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"detail": words}, status=422) if request.method == "POST" else await api(request)
+
+    cli.use(serve(answer))
+    assert f"failed: 422 {words}" in cli("run", "m.yaml").stdout
