@@ -23,13 +23,14 @@ def to_take_in(
     known = f"(f.standing = 1 AND r.outcome IN {GOOD_SQL})"
     kept_back = "j.escalation = 1" if escalation else f"({known} AND (:mended_by IS NULL OR j.run_id <> :mended_by))"
     rows = connection.execute(
+        # CROSS: from the few files of one job, not from all that the manifest has.
         text(f"""
         WITH known AS (
           SELECT f.file_id, max(r.outcome IS NULL OR {kept_back}) AS kept_back, max({known}) AS good
-          FROM temp.named n JOIN files f ON f.file_id = n.file_id
+          FROM temp.named n CROSS JOIN files f ON f.file_id = n.file_id
           JOIN jobs j ON j.id = f.chunk_id LEFT JOIN results r ON r.file_row = f.id
           WHERE f.manifest_id = :manifest_id AND f.config_id = :config_id GROUP BY f.file_id)
-        SELECT w.file_id FROM temp.named n JOIN temp.wanted w ON w.file_id = n.file_id
+        SELECT w.file_id FROM temp.named n CROSS JOIN temp.wanted w ON w.file_id = n.file_id
         LEFT JOIN known k ON k.file_id = w.file_id
         WHERE {"k.good AND NOT k.kept_back" if escalation else "NOT coalesce(k.kept_back, 0)"} ORDER BY w.position
         """),
