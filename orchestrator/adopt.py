@@ -92,10 +92,8 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
 
 async def _adopt(api: Api, manifest: Manifest, ledger: Ledger, scope: planning.Scope, run_id: str, at: str) -> Adopted:
     listed = await complete_listing(api)
-    asked_for = [manifest.config]
-    if manifest.escalate is not None:
-        asked_for.append(replace(manifest.config, mode=manifest.escalate.mode))
-    alike = [job for job in listed if job.config in asked_for]
+    asked_for = (manifest.config, manifest.stronger_config)
+    alike = [job for job in listed if job.config is not None and job.config in asked_for]
     with ledger.transaction() as connection:
         known = jobs.known_job_ids(connection, [job.id for job in alike])
     alike = [job for job in alike if job.id not in known]

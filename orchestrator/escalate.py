@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import structlog
 from sqlalchemy import Connection
 
@@ -18,10 +16,9 @@ log = structlog.get_logger()
 
 def plan_escalation(connection: Connection, work: Work, manifest: Manifest) -> int:
     """Pending chunks for the wanted files that are less sure than ``escalate`` asks; how many. Each file once."""
-    escalate = manifest.escalate
-    if escalate is None or work.shard.api != manifest.api:
+    escalate, config = manifest.escalate, manifest.stronger_config
+    if escalate is None or config is None or work.shard.api != manifest.api:
         return 0
-    config = replace(manifest.config, mode=escalate.mode)
     scope = planning.Scope(work.shard.manifest_id, planning.config_row(connection, manifest.config))
     selection = resubmit.Selection(
         outcomes=tuple(GOOD),

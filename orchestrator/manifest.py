@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.errors import ManifestError, Problem
 from orchestrator.file_lists import FileList
@@ -48,6 +48,11 @@ class Manifest:
     ids: tuple[str, ...] = field(default=(), repr=False)  #: those in the manifest itself
     lists: tuple[FileList, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)  #: never to be shown: see Redactor
+
+    @property
+    def stronger_config(self) -> Config | None:
+        """What second opinions are asked for with; None without ``escalate``."""
+        return None if self.escalate is None else replace(self.config, mode=self.escalate.mode)
 
     def file_ids(self) -> Iterator[str]:
         """Every file ID, first those in the manifest, then each list's, duplicates included.
