@@ -33,7 +33,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from api_server import verdict
 from procs import PATIENCE_S, ApiServer, LedgerState, Stats, environment, read_ledger, write_manifest
 
-from orchestrator import cli, export, logs, pipeline, runner, screens, settings  # noqa: F401 - for the children
+from orchestrator import cli
+from orchestrator.cli import screens  # noqa: F401 - for the children
 
 #: A run recovers for two settle times before it sends a lost call again. Short, so that kills fall on all of its work.
 HURRY = {"ORCHESTRATOR_SETTLE_S": "0.15", "ORCHESTRATOR_CREATES_PER_S": "200", "ORCHESTRATOR_LISTS_PER_S": "50"}

@@ -16,7 +16,13 @@ from pathlib import Path
 #: A clean process, without threads or sockets, that has the program loaded and forks.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["orchestrator.cli", "orchestrator.runner", "orchestrator.screens", "orchestrator.settings", "orchestrator.status"]
+    [
+        "orchestrator.cli",
+        "orchestrator.commands.run",
+        "orchestrator.cli.screens",
+        "orchestrator.settings",
+        "orchestrator.reports.status",
+    ]
 )
 
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger import jobs, planning, resubmit
-from orchestrator.ledger.planning import Scope
+from orchestrator.ledger import jobs, retry
+from orchestrator.ledger import plan as planning
+from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.scope import Scope
 from orchestrator.models import Config, FileResult, JobStatus, Outcome, Review, Rule
 
 AT = "2026-11-25T02:00:00.000+00:00"
@@ -16,7 +18,7 @@ AT = "2026-11-25T02:00:00.000+00:00"
 def register(
     connection: Connection, config: Config, *, name: str = "m", origin: str = "api", project: str | None = None
 ) -> Scope:
-    return planning.register(
+    return ledger_scope.register(
         connection,
         name,
         rehearsal=False,
@@ -86,5 +88,5 @@ def end(connection: Connection, chunk_id: int, **outcomes: Outcome) -> None:
 def again(connection: Connection, scope: Scope, *file_ids: str, **selection: object) -> list[str]:
     """The files that a retry would choose."""
     planning.stage(connection, file_ids)
-    resubmit.select_again(connection, scope, resubmit.Selection(**selection))  # type: ignore[arg-type]  # by name
+    retry.select_again(connection, scope, retry.Selection(**selection))  # type: ignore[arg-type]  # by name
     return planning.chosen(connection, 99)

@@ -335,7 +335,7 @@ def test_a_refused_chunk_fails_with_the_apis_words(cli: Cli, serve: Serve, api: 
 
 def test_a_second_run_beside_the_first_exits_4(cli: Cli, serve: Serve) -> None:
     """It asks the API nothing, and says who holds the manifest."""
-    from orchestrator.ledger import database
+    from orchestrator.ledger.sqlite import database
 
     server = serve(Classify())
     cli.use(server)

@@ -11,6 +11,7 @@ from conftest import CANARY, Answer, FakeClock
 
 from orchestrator.api.client import Api
 from orchestrator.api.dialect import Target
+from orchestrator.api.listing import complete_listing
 from orchestrator.api.v1 import V1
 from orchestrator.api.v2 import V2
 from orchestrator.errors import (
@@ -24,7 +25,6 @@ from orchestrator.errors import (
     Unauthorized,
     Unreachable,
 )
-from orchestrator.listing import complete_listing
 from orchestrator.models import Chunk, JobStatus, Json, Outcome
 
 

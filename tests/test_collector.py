@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.collector import WITHOUT_ROW, collect
 from orchestrator.errors import ContractBroken
 from orchestrator.models import TERMINAL, FileResult, JobResults, JobStatus, Outcome, RemoteJob
+from orchestrator.stages.collector import WITHOUT_ROW, collect
 
 TYPES = ("invoice", "receipt")
 WORDS = {

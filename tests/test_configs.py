@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator import manifest
+from orchestrator.manifest import loading
 from orchestrator.models import Json, Mode, ParsingConfiguration
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -27,8 +27,8 @@ KINDS: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def load(name: str) -> manifest.Manifest:
-    return manifest.load(str(CONFIGS / name), environ=ENVIRON)
+def load(name: str) -> loading.Manifest:
+    return loading.load(str(CONFIGS / name), environ=ENVIRON)
 
 
 def fits(value: Json, schema: dict[str, Json]) -> bool:
@@ -70,7 +70,7 @@ def is_a(value: Json, kind: str) -> bool:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_examples_have_no_problem(name: str) -> None:
     """Each example and its lists are valid, with at least one file."""
-    found, problems = manifest.check(str(CONFIGS / name), environ=ENVIRON)
+    found, problems = loading.check(str(CONFIGS / name), environ=ENVIRON)
     assert problems == []
     assert found is not None
     assert sum(1 for _ in found.file_ids()) >= 1
@@ -80,7 +80,7 @@ def test_the_examples_have_no_problem(name: str) -> None:
 def test_the_schema_accepts_the_examples(name: str) -> None:
     """What `run` takes, an editor takes."""
     value = yaml.safe_load((CONFIGS / name).read_text())
-    assert fits(value, manifest.json_schema())
+    assert fits(value, loading.json_schema())
 
 
 def test_the_examples_have_names_of_their_own() -> None:
@@ -153,14 +153,14 @@ def test_the_schema_refuses_what_run_refuses(tmp_path: Path, change: dict[str, J
     value = {**GOOD, **change}
     path = tmp_path / "m.yaml"
     path.write_text(json.dumps(value))
-    assert manifest.check(str(path), environ={})[1] != []
-    assert not fits(value, manifest.json_schema())
+    assert loading.check(str(path), environ={})[1] != []
+    assert not fits(value, loading.json_schema())
 
 
 def test_the_schema_accepts_a_good_manifest_and_is_json() -> None:
     """The refusals above are the changes' own; and the schema can be written to a file."""
-    assert fits(GOOD, manifest.json_schema())
-    assert json.loads(json.dumps(manifest.json_schema()))["$schema"].endswith("2020-12/schema")
+    assert fits(GOOD, loading.json_schema())
+    assert json.loads(json.dumps(loading.json_schema()))["$schema"].endswith("2020-12/schema")
 
 
 def test_every_field_of_the_schema_is_described() -> None:
@@ -171,4 +171,4 @@ def test_every_field_of_the_schema_is_described() -> None:
         nested = [*schema.get("properties", {}).items(), *([("[]", schema["items"])] if "items" in schema else [])]
         return found + [miss for name, item in nested for miss in undescribed(item, f"{path}.{name}")]
 
-    assert undescribed(manifest.json_schema(), "") == []
+    assert undescribed(loading.json_schema(), "") == []

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import export
 from orchestrator.errors import InputError, LedgerError
 from orchestrator.models import Json
+from orchestrator.reports import export
 
 COLUMNS = ("file_id", "confidence", "reasoning")
 

@@ -9,11 +9,11 @@ from conftest import FakeClock
 from sqlalchemy import Connection
 
 from orchestrator.api.client import Api
-from orchestrator.engine import Progress, Work
-from orchestrator.follow_up import FollowUp
 from orchestrator.ledger import Ledger
-from orchestrator.ledger.jobs import Shard
+from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
+from orchestrator.stages.follow_up import FollowUp
+from orchestrator.stages.work import Progress, Work
 
 
 def test_it_is_not_idle_while_what_it_finds_is_being_written() -> None:

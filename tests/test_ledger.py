@@ -17,8 +17,9 @@ from ledgers import AT, plan, register
 from sqlalchemy import Connection
 
 from orchestrator.errors import InputError, LedgerError, LockHeld, SettingsError
-from orchestrator.ledger import Ledger, database, jobs, reading, schema
+from orchestrator.ledger import Ledger, jobs, reading, sql
 from orchestrator.ledger.jobs import ForbiddenMove
+from orchestrator.ledger.sqlite import database, schema
 from orchestrator.ledger.writer import Writer
 from orchestrator.models import Config, JobStatus
 
@@ -50,7 +51,7 @@ def test_a_transaction_that_fails_leaves_nothing(ledger: Ledger, config: Config)
         plan(connection, config, ["a"])
         raise RuntimeError("half way")
     with ledger.transaction() as connection:
-        assert database.scalar_int(connection, "SELECT count(*) FROM jobs") == 0
+        assert sql.scalar_int(connection, "SELECT count(*) FROM jobs") == 0
 
 
 def modes(folder: Path) -> dict[str, int]:
@@ -270,7 +271,7 @@ def test_writes_that_wait_together_are_one_commit(ledger: Ledger, config: Config
     transactions = 0
 
     def count(connection: Connection) -> int:
-        return database.scalar_int(connection, "SELECT count(*) FROM events")
+        return sql.scalar_int(connection, "SELECT count(*) FROM events")
 
     def note(connection: Connection) -> int:
         nonlocal transactions

@@ -12,8 +12,11 @@ from ledgers import AT, SMALL, again, bring, cut, end, events, plan, register
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from orchestrator.ledger import Ledger, halves, jobs, planning, reading, runs, verdicts
-from orchestrator.ledger.jobs import ForbiddenMove, Shard
+from orchestrator.ledger import Ledger, accept, export, halving, jobs, queue, reading, runs
+from orchestrator.ledger import plan as planning
+from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.jobs import ForbiddenMove
+from orchestrator.ledger.queue import Shard
 from orchestrator.models import MOVES, TERMINAL, Config, FileResult, JobStatus, Outcome
 
 
@@ -53,7 +56,7 @@ def test_a_move_of_many_is_all_or_nothing(ledger: Ledger, config: Config) -> Non
     with pytest.raises(ForbiddenMove), ledger.transaction() as connection:
         jobs.intend(connection, [1, 2, 3], mark=None, at=AT)
     with ledger.transaction() as connection:
-        assert [chunk.id for chunk in jobs.pending(connection, Shard(1, "v1"), after=0, most=9)] == [1, 3]
+        assert [chunk.id for chunk in queue.pending(connection, Shard(1, "v1"), after=0, most=9)] == [1, 3]
 
 
 def test_every_change_leaves_an_event_with_its_words(ledger: Ledger, config: Config) -> None:
@@ -118,7 +121,7 @@ def test_every_file_lands_in_exactly_one_chunk(file_ids: list[str], size: int) -
         scope = register(connection, SMALL)
         assert planning.select_new(connection, scope) == len(wanted)
         made = cut(connection, scope, size=size)
-        chunks = jobs.pending(connection, Shard(scope.manifest_id, "v1"), after=0, most=1000)
+        chunks = queue.pending(connection, Shard(scope.manifest_id, "v1"), after=0, most=1000)
     ledger.close()
     assert [file_id for chunk in chunks for file_id in chunk.file_ids] == wanted
     assert len(chunks) == made == -(-len(wanted) // size)
@@ -138,7 +141,7 @@ def test_later_plans_never_touch_earlier_chunks(nights: list[list[str]], size: i
     with ledger.transaction() as connection:
         for file_ids in nights:
             plan(connection, SMALL, file_ids, size=size)
-            chunks = jobs.pending(connection, Shard(1, "v1"), after=0, most=1000)
+            chunks = queue.pending(connection, Shard(1, "v1"), after=0, most=1000)
             found = [(file_id, chunk.id) for chunk in chunks for file_id in chunk.file_ids]
             assert len(found) == len(dict(found))
             assert chunk_of.items() <= dict(found).items()
@@ -220,7 +223,7 @@ def test_generations_count_up_to_the_limit(ledger: Ledger, config: Config) -> No
         again(connection, scope, "a")
         cut(connection, scope)
         end(connection, 2, a=Outcome.FAILED)
-        assert jobs.chunk(connection, 2).generation == 1
+        assert queue.chunk(connection, 2).generation == 1
         assert again(connection, scope, "a", max_generations=2) == []
         assert again(connection, scope, "a", max_generations=3) == ["a"]
 
@@ -238,8 +241,8 @@ def test_a_later_result_stands_unless_it_is_worse(
         again(connection, scope, "a", outcomes=tuple(Outcome))
         cut(connection, scope)
         end(connection, 2, a=second)
-        rows = [row[2] for row in reading.export_rows(connection, [scope.manifest_id])]
-        history = [row[2] for row in reading.export_rows(connection, [scope.manifest_id], history=True)]
+        rows = [row[2] for row in export.export_rows(connection, [scope.manifest_id])]
+        history = [row[2] for row in export.export_rows(connection, [scope.manifest_id], history=True)]
     assert rows == [first.value if first in good and second not in good else second.value]
     assert history == [first.value, second.value]
 
@@ -251,9 +254,9 @@ def test_a_verdict_outlives_what_was_in_flight(ledger: Ledger, config: Config) -
         end(connection, 1, a=Outcome.UNMATCHED)
         again(connection, scope, "a", outcomes=tuple(Outcome))
         cut(connection, scope)
-        verdicts.accept(connection, scope, "a", "receipt", run_id="r", at=AT)
+        accept.accept(connection, scope, "a", "receipt", run_id="r", at=AT)
         end(connection, 2, a=Outcome.CLASSIFIED)
-        assert [row[3] for row in reading.export_rows(connection, [scope.manifest_id])] == ["receipt"]
+        assert [row[3] for row in export.export_rows(connection, [scope.manifest_id])] == ["receipt"]
         assert again(connection, scope, "a", outcomes=tuple(Outcome)) == []
         assert again(connection, scope, "a", outcomes=tuple(Outcome), file_ids=("a",)) == ["a"]
 
@@ -275,12 +278,12 @@ def test_halves_of_a_failed_chunk_hold_its_files_once(ledger: Ledger, config: Co
     with ledger.transaction() as connection:
         plan(connection, config, ["a", "b", "c"], size=3)
         end(connection, 1, a=Outcome.FAILED, b=Outcome.FAILED, c=Outcome.FAILED)
-        made = halves.split(connection, 1, [["a", "b"], ["c"]], run_id="r", at=AT)
-        chunks = [jobs.chunk(connection, chunk_id) for chunk_id in made]
+        made = halving.split(connection, 1, [["a", "b"], ["c"]], run_id="r", at=AT)
+        chunks = [queue.chunk(connection, chunk_id) for chunk_id in made]
     assert [(chunk.file_ids, chunk.generation) for chunk in chunks] == [(("a", "b"), 1), (("c",), 1)]
 
 
-def failed_whole(connection: Connection, config: Config, *, escalation: bool = False) -> planning.Scope:
+def failed_whole(connection: Connection, config: Config, *, escalation: bool = False) -> ledger_scope.Scope:
     """A chunk of two files that both failed, and that is yet to be halved."""
     scope = plan(connection, config, ["a", "b"])
     end(connection, 1, a=Outcome.FAILED, b=Outcome.FAILED)
@@ -293,18 +296,18 @@ def test_halving_that_was_cut_off_is_work_for_the_next_run(ledger: Ledger, confi
     with ledger.transaction() as connection:
         scope = failed_whole(connection, config)
         shard = Shard(scope.manifest_id, "v1")
-        assert jobs.open_apis(connection, scope.manifest_id) == ["v1"]
-        assert [failed.file_ids for failed in halves.to_isolate(connection, shard)] == [["a", "b"]]
+        assert queue.open_apis(connection, scope.manifest_id) == ["v1"]
+        assert [failed.file_ids for failed in halving.to_isolate(connection, shard)] == [["a", "b"]]
         register(connection, SMALL)
-        assert jobs.open_apis(connection, scope.manifest_id) == []
-        assert halves.to_isolate(connection, shard) == []
+        assert queue.open_apis(connection, scope.manifest_id) == []
+        assert halving.to_isolate(connection, shard) == []
 
 
 def test_halves_of_a_second_opinion_are_second_opinions(ledger: Ledger, config: Config) -> None:
     """They too must be surer than what stands."""
     with ledger.transaction() as connection:
         failed_whole(connection, config, escalation=True)
-        halves.split(connection, 1, [["a"], ["b"]], run_id="r", at=AT)
+        halving.split(connection, 1, [["a"], ["b"]], run_id="r", at=AT)
         assert connection.execute(text("SELECT escalation FROM jobs")).scalars().all() == [1, 1, 1]
 
 

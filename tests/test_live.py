@@ -11,13 +11,13 @@ from conftest import FakeClock
 from rich.console import Console
 
 from orchestrator.api.client import Api
-from orchestrator.engine import Interrupted, Progress, Work
+from orchestrator.cli.live import Display, span
 from orchestrator.errors import Unauthorized
 from orchestrator.ledger import Ledger
-from orchestrator.ledger.jobs import Shard
+from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
-from orchestrator.live import Display, span
 from orchestrator.models import Outcome
+from orchestrator.stages.work import Interrupted, Progress, Work
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator import manifest
 from orchestrator.errors import ManifestError
+from orchestrator.manifest import loading
 from orchestrator.models import Config, Escalate, Limits, Mode, ParsingConfiguration, Review, Rule, Webhook
 
 HEAD = """\
@@ -29,16 +29,16 @@ def write(tmp_path: Path) -> Path:
     return tmp_path / "m.yaml"
 
 
-def load(path: Path, text: str, **environ: str) -> manifest.Manifest:
+def load(path: Path, text: str, **environ: str) -> loading.Manifest:
     path.write_text(text, "utf-8")
-    return manifest.load(str(path), environ=environ)
+    return loading.load(str(path), environ=environ)
 
 
 def test_the_least_manifest_has_the_defaults(write: Path) -> None:
     """What is left out is v1, FAST, English, five pages, a hundred files a chunk, and no limits."""
     loaded = load(write, HEAD + "file_ids: [a]\n")
     rules = (Rule("invoice", "contains line items and a total"),)
-    assert loaded == manifest.Manifest(
+    assert loaded == loading.Manifest(
         path=str(write),
         name="letters",
         api="v1",
@@ -128,9 +128,9 @@ def test_null_is_the_same_as_leaving_out(write: Path, null: str) -> None:
 def test_the_options_api_wins(write: Path) -> None:
     """What the call says about the API's version wins over the manifest, also in what is allowed."""
     write.write_text(HEAD + "api: v1\nparsing_configuration: {lang: zh}\nfile_ids: [a]\n")
-    assert manifest.load(str(write), environ={}, api="v2").api == "v2"
+    assert loading.load(str(write), environ={}, api="v2").api == "v2"
     with pytest.raises(ManifestError, match="lang 'zh' is not among the 86 codes of v1"):
-        manifest.load(str(write), environ={})
+        loading.load(str(write), environ={})
 
 
 def test_a_saved_configuration_stands_for_the_rules(write: Path) -> None:
@@ -175,16 +175,16 @@ webhook_configurations:
 def test_a_plan_needs_no_secrets(write: Path) -> None:
     """Without resolve_secrets an unset variable is no problem and stays as written."""
     write.write_text(HEAD + "webhook_configurations: [{webhook_url: '${URL}'}]\nfile_ids: [a]\n")
-    loaded = manifest.load(str(write), environ={}, resolve_secrets=False)
+    loaded = loading.load(str(write), environ={}, resolve_secrets=False)
     assert loaded.webhook_configurations == (Webhook("${URL}"),)
 
 
 def test_check_gives_the_manifest_and_no_problems(write: Path) -> None:
     """A good manifest is checked without complaint."""
     write.write_text(HEAD + "file_ids: [a]\n")
-    found, problems = manifest.check(str(write), environ={})
+    found, problems = loading.check(str(write), environ={})
     assert problems == []
-    assert found == manifest.load(str(write), environ={})
+    assert found == loading.load(str(write), environ={})
 
 
 def test_a_5_mb_manifest_loads_fast(write: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import manifest
 from orchestrator.errors import ManifestError, Problem
+from orchestrator.manifest import loading
 
 GOOD = """\
 version: 1
@@ -134,7 +134,7 @@ ONE_MISTAKE = [
 def problems_of(path: Path, text: str, **environ: str) -> tuple[Problem, ...]:
     path.write_text(text, "utf-8")
     with pytest.raises(ManifestError) as caught:
-        manifest.load(str(path), environ=environ)
+        loading.load(str(path), environ=environ)
     return caught.value.problems
 
 
@@ -154,7 +154,7 @@ def test_the_table_starts_from_a_good_manifest(tmp_path: Path) -> None:
     """Each problem in the table is the replacement's, not the template's."""
     path = tmp_path / "m.yaml"
     path.write_text(GOOD)
-    assert manifest.check(str(path), environ={})[1] == []
+    assert loading.check(str(path), environ={})[1] == []
 
 
 NO_FILES = "version: 1\nname: n\nrules: [{type: a, description: long enough it is}]\n"
@@ -223,7 +223,7 @@ def test_a_manifest_that_is_not_there(tmp_path: Path, place: str) -> None:
     """A folder or a wrong path is a problem of line 1, under the name that the user gave."""
     path = place or str(tmp_path)
     with pytest.raises(ManifestError, match="can't be read") as caught:
-        manifest.load(path, environ={})
+        loading.load(path, environ={})
     assert [(problem.file, problem.line) for problem in caught.value.problems] == [(path, 1)]
 
 

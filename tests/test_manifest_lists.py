@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator import manifest
 from orchestrator.errors import ManifestError, Problem
-from orchestrator.manifest import Manifest
+from orchestrator.manifest import loading
+from orchestrator.manifest.loading import Manifest
 
 HEAD = "version: 1\nname: n\nrules: [{type: a, description: long enough it is}]\n"
 
@@ -25,7 +25,7 @@ HEAD = "version: 1\nname: n\nrules: [{type: a, description: long enough it is}]\
 def load(folder: Path, *lists: str, ids: str = "[]") -> Manifest:
     path = folder / "m.yaml"
     path.write_text(HEAD + f"file_ids: {ids}\nfile_ids_from: {json.dumps(lists)}\n")
-    return manifest.load(str(path), environ={})
+    return loading.load(str(path), environ={})
 
 
 def read(folder: Path, name: str, data: bytes) -> list[str]:
@@ -139,7 +139,7 @@ def test_check_reads_the_lists_even_of_a_bad_manifest(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("a\nb b\n")
     path = tmp_path / "m.yaml"
     path.write_text(HEAD + "chunk_size: 0\nfile_ids_from: [gone.txt, l.txt]\n")
-    found, problems = manifest.check(str(path), environ={})
+    found, problems = loading.check(str(path), environ={})
     assert found is None
     assert [(Path(problem.file).name, problem.line) for problem in problems] == [
         ("m.yaml", 4),
@@ -172,7 +172,7 @@ def test_a_manifest_that_is_a_pipe_is_refused_without_waiting(tmp_path: Path) ->
     """So would the manifest itself."""
     os.mkfifo(tmp_path / "m.yaml")
     with pytest.raises(ManifestError, match="not a regular file"):
-        manifest.load(str(tmp_path / "m.yaml"), environ={})
+        loading.load(str(tmp_path / "m.yaml"), environ={})
 
 
 def test_a_list_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.manifest_yaml import LOADER, MAX_BYTES, Entries, Items, Loader, Node, Scalar, parse
+from orchestrator.manifest.nodes import LOADER, MAX_BYTES, Entries, Items, Loader, Node, Scalar, parse
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
 MERGES = "a0: &a0 {x: y}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 10))
@@ -48,13 +48,13 @@ BOMBS: dict[str, Callable[[], str]] = {
 
 CHILD = """
 import resource, sys, time
-from orchestrator import manifest
+from orchestrator.manifest import loading
 from orchestrator.errors import ManifestError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 resource.setrlimit(resource.RLIMIT_AS, (700_000_000, 700_000_000))
 started = time.process_time()
 try:
-    manifest.load(sys.argv[1], environ={})
+    loading.load(sys.argv[1], environ={})
 except ManifestError as error:
     used = time.process_time() - started
     print(len(error.problems), used, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)

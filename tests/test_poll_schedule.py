@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.poll_schedule import PollSchedule
+from orchestrator.stages.poll_schedule import PollSchedule
 
 
 def load_bench(name: str) -> ModuleType:

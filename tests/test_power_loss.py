@@ -23,9 +23,9 @@ from procs import write_manifest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from orchestrator import manifest as manifests
-from orchestrator import runner
-from orchestrator.outset import Options
+from orchestrator.commands import run
+from orchestrator.manifest import loading as manifests
+from orchestrator.planning.options import Options
 from orchestrator.settings import Settings
 
 JOBS = "/api/v1/classifier/jobs"
@@ -118,7 +118,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Sql | Seen
     path = write_manifest(tmp_path_factory.mktemp("recorded"), [f"f{i}" for i in range(90)], chunk_size=3)
     settings = Settings.model_validate({"LLAMA_CLOUD_API_KEY": "key", "LLAMA_CLOUD_BASE_URL": server.url})
     with recorded_sql(script):
-        summary = runner.run(manifests.load(str(path), environ={}), settings, Options())
+        summary = run.run(manifests.load(str(path), environ={}), settings, Options())
     assert (summary.exit_code, summary.jobs_created) == (0, 30)
     yield script
     server.stop()

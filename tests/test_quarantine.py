@@ -12,8 +12,8 @@ import pytest
 from commands import Cli, Serve, command_line
 from moody import Moody
 
-from orchestrator.isolate import is_at_fault
 from orchestrator.models import Json
+from orchestrator.stages.halving import is_at_fault
 
 
 @pytest.fixture

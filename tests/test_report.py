@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from orchestrator import report
 from orchestrator.models import Json, Outcome
+from orchestrator.reports import page as report
 
 PAYLOADS = [
     "<script>alert(1)</script>",

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moody import Moody
 
-from orchestrator.isolate import halve, is_outage
+from orchestrator.stages.halving import halve, is_outage
 
 
 @pytest.fixture

@@ -21,8 +21,9 @@ import pytest
 from aiohttp import web
 from conftest import CANARY, Answer, Server
 
-from orchestrator import manifest, settings
+from orchestrator import settings
 from orchestrator.errors import ExitCode
+from orchestrator.manifest import loading
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -387,7 +388,7 @@ class TestExamples:
 
     def test_each_type_of_the_demo_has_documents_and_one_document_has_no_type(self) -> None:
         """A file's name begins with the type that a reader would give it."""
-        rules = manifest.load(str(CONFIGS / "demo.yaml"), environ={}).config.rules
+        rules = loading.load(str(CONFIGS / "demo.yaml"), environ={}).config.rules
         kinds = [path.name.partition("-")[0] for path in DOCUMENTS]
         assert {rule.type for rule in rules} == set(kinds) - {"soup.txt"}
 

@@ -15,13 +15,14 @@ from ledgers import SMALL, plan
 from simulation.loop import EPOCH, VirtualClock, VirtualLoop
 from simulation.process import SETTINGS, quiet, unencrypted
 
+from orchestrator.commands.access import connect
 from orchestrator.ledger import Ledger
-from orchestrator.ledger.database import scalar_int
-from orchestrator.ledger.jobs import Shard
+from orchestrator.ledger.queue import Shard
+from orchestrator.ledger.sql import scalar_int
 from orchestrator.ledger.writer import Writer
-from orchestrator.manifest import Manifest
+from orchestrator.manifest.loading import Manifest
 from orchestrator.models import Json, Limits, Review
-from orchestrator.pipeline import Pipeline
+from orchestrator.stages.pipeline import Pipeline
 
 #: What a list call answers: (status, body) for all jobs, the newest first, and the token of the page.
 Listing = Callable[[list[Json], str | None], tuple[int, Json]]
@@ -109,17 +110,26 @@ def _run(folder: Path, jobs: int, size: int, listing: Listing) -> tuple[Counter[
     with Ledger(folder / "ledger.db") as ledger:
         with ledger.transaction() as connection:
             scope = plan(connection, SMALL, [f"file-{number}" for number in range(jobs * size)], size=size)
+        rng = random.Random(1)
         pipeline = Pipeline(
             manifest,
-            SETTINGS,
-            base_url="https://api.example",
-            key="key",
+            connect(
+                manifest,
+                "v1",
+                SETTINGS,
+                base_url="https://api.example",
+                key="key",
+                clock=clock,
+                rng=rng,
+                transport=api,
+            ),
             shard=Shard(scope.manifest_id, "v1"),
             run_id="r",
             writer=Writer(ledger, clock),
             clock=clock,
-            rng=random.Random(1),
-            transport=api,
+            rng=rng,
+            settle_s=SETTINGS.settle_s,
+            stale_s=SETTINGS.stale_s,
         )
 
         async def go() -> None:

@@ -19,7 +19,7 @@ from typing import TypeVar
 import httpx
 import structlog
 
-from orchestrator.api import verdict
+from orchestrator.api import decipher
 from orchestrator.api.dialect import Call, Dialect, Page, merged
 from orchestrator.api.limiter import Limiter, Ticket
 from orchestrator.api.retry import retrying
@@ -117,9 +117,9 @@ class Wire:
         except ApiError:
             raise
         except Exception as error:
-            raise verdict.of_transport(error) from error
-        self.server_time = verdict.http_date(response.headers.get("date", "")) or self.server_time
-        return verdict.of_response(
+            raise decipher.of_transport(error) from error
+        self.server_time = decipher.http_date(response.headers.get("date", "")) or self.server_time
+        return decipher.of_response(
             response.status_code, response.headers, body, creating=creating, cancelling=kind == "cancel"
         )
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from orchestrator.ledger import Ledger
     from orchestrator.ledger.reading import ManifestRow
-    from orchestrator.manifest import Manifest
+    from orchestrator.manifest.loading import Manifest
     from orchestrator.models import Json
-    from orchestrator.outset import Options
+    from orchestrator.planning.options import Options
     from orchestrator.settings import Settings
 
 app = typer.Typer(
@@ -86,7 +86,7 @@ def run_options(
 ) -> Options:
     """What `run` and `retry` have in common. Raises InputError, also where the run would find nothing to do."""
     _load_without_rich("structlog", "httpx")
-    from orchestrator.outset import Options
+    from orchestrator.planning.options import Options
 
     faults: Mapping[str, float | str] = {}
     if fault:
@@ -123,9 +123,9 @@ def load_settings() -> Settings:
 
 
 def load_manifest(path: str, api: str | None, *, resolve_secrets: bool = True) -> Manifest:
-    from orchestrator import manifest
+    from orchestrator.manifest import loading
 
-    return manifest.load(path, environ=os.environ, api=checked_api(api), resolve_secrets=resolve_secrets)
+    return loading.load(path, environ=os.environ, api=checked_api(api), resolve_secrets=resolve_secrets)
 
 
 def checked_api(value: str | None) -> str | None:
@@ -135,7 +135,7 @@ def checked_api(value: str | None) -> str | None:
 
 
 def find_ledger(manifest: str | None, option: str | None) -> Path:
-    from orchestrator.runner import ledger_path
+    from orchestrator.commands.access import ledger_path
 
     return ledger_path(manifest, load_settings(), option)
 

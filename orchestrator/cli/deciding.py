@@ -38,7 +38,7 @@ def accept(
     sandbox: RehearsalOption = False,
 ) -> None:
     """Record a person's verdict on files; later runs respect it."""
-    from orchestrator import verdicts
+    from orchestrator.commands import accept as verdicts
 
     if label is not None and unmatched:
         raise InputError("--type and --unmatched exclude each other")
@@ -54,8 +54,8 @@ def cancel(
     manifest: ManifestArgument, ledger: LedgerOption = None, base_url: BaseUrlOption = None, as_json: JsonOption = False
 ) -> None:
     """Cancel what is in flight, where the API can (v2). Nothing is marked failed."""
-    from orchestrator import cancel as cancels
     from orchestrator import logs
+    from orchestrator.commands import cancel as cancels
 
     settings = load_settings()
     logs.configure(settings.log_level if not sys.stderr.isatty() else "WARNING")
@@ -81,8 +81,8 @@ def adopt(
     as_json: JsonOption = False,
 ) -> None:
     """Record jobs that only the API knows of. After a lost ledger, or an earlier script."""
-    from orchestrator import adopt as adopts
     from orchestrator import logs
+    from orchestrator.commands import adopt as adopts
 
     settings = load_settings()
     logs.configure(settings.log_level if not sys.stderr.isatty() else "WARNING")

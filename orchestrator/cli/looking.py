@@ -33,8 +33,8 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Where everything is."""
-    from orchestrator import screens
-    from orchestrator.status import status as state_of
+    from orchestrator.cli import screens
+    from orchestrator.reports.status import status as state_of
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
@@ -58,8 +58,8 @@ def export(
     history: Annotated[bool, typer.Option("--history", help="Every generation, not only the one that counts.")] = False,
 ) -> None:
     """Write one row per file with an outcome."""
-    from orchestrator import export as exports
-    from orchestrator.ledger import reading
+    from orchestrator.ledger import export as ledger_export
+    from orchestrator.reports import export as exports
 
     if form not in exports.FORMATS:
         raise InputError(f"--format {form}: must be one of {', '.join(exports.FORMATS)}")
@@ -67,8 +67,8 @@ def export(
         if output is not None:
             exports.refuse_sources(output, *opened.files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=sandbox)
-        results = reading.export_rows(connection, [row.id for row in rows], history=history)
-        columns: tuple[str, ...] = reading.COLUMNS
+        results = ledger_export.export_rows(connection, [row.id for row in rows], history=history)
+        columns: tuple[str, ...] = ledger_export.COLUMNS
         if review:
             results = (row for row in results if row[columns.index("review")])
         if any(row.rehearsal for row in rows):
@@ -89,19 +89,19 @@ def report(
     sandbox: RehearsalOption = False,
 ) -> None:
     """Write one self-contained page. Totals, failed files, what to review, latest runs."""
-    from orchestrator import export as exports
-    from orchestrator import report as reports
     from orchestrator.clock import SystemClock
-    from orchestrator.ledger import reading
-    from orchestrator.status import status as state_of
+    from orchestrator.ledger import export as ledger_export
+    from orchestrator.reports import export as exports
+    from orchestrator.reports import page as reports
+    from orchestrator.reports.status import status as state_of
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         if output is not None:
             exports.refuse_sources(output, *opened.files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
         states = [state_of(connection, row, most_failed=reports.MOST_ROWS, most_runs=20) for row in rows]
-        columns = [reading.COLUMNS.index(name) for name in ("file_id", "type", "confidence", "review")]
-        results = reading.export_rows(connection, [row.id for row in rows])
+        columns = [ledger_export.COLUMNS.index(name) for name in ("file_id", "type", "confidence", "review")]
+        results = ledger_export.export_rows(connection, [row.id for row in rows])
         flagged = (tuple(row[at] for at in columns) for row in results if row[columns[-1]])
         at = SystemClock().now().isoformat(timespec="seconds")
         page = reports.page(states, list(islice(flagged, reports.MOST_ROWS)), ledger=str(opened.path), at=at)
@@ -121,7 +121,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """See whether all is ready for a run. Settings, ledger, key, clock, reachability: each good, or what to do."""
-    from orchestrator import doctor as doctors
+    from orchestrator.commands import doctor as doctors
 
     findings = []
     for finding in doctors.examine(manifest, ledger, base_url):
@@ -145,8 +145,8 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Show what changed from one run to another. Types, flipped files, new failures, confidence."""
-    from orchestrator import diff as diffs
-    from orchestrator import screens
+    from orchestrator.cli import screens
+    from orchestrator.reports import diff as diffs
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         rows = known_manifests(connection, manifest, rehearsal=sandbox)

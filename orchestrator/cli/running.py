@@ -39,15 +39,15 @@ from orchestrator.errors import ExitCode, ManifestError
 from orchestrator.plaintext import safe
 
 if TYPE_CHECKING:
-    from orchestrator.outset import Options
+    from orchestrator.planning.options import Options
 
 
 @app.command()
 def validate(manifest: ManifestArgument, api: ApiOption = None) -> None:
     """Check a manifest offline. Every mistake is named as FILE:LINE:COL: message."""
-    from orchestrator import manifest as manifests
+    from orchestrator.manifest import loading
 
-    found, problems = manifests.check(manifest, environ=os.environ, api=checked_api(api))
+    found, problems = loading.check(manifest, environ=os.environ, api=checked_api(api))
     if problems or found is None:
         raise ManifestError(problems)
     print(f"{safe(manifest)}: good")
@@ -63,7 +63,8 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what `run` would do and cost; no network, no key."""
-    from orchestrator import planner, screens
+    from orchestrator.cli import screens
+    from orchestrator.planning import preview as planner
 
     loaded = load_manifest(manifest, api, resolve_secrets=False)
     if chunk_size is not None:
@@ -95,7 +96,7 @@ def run(
     """Make the ledger agree with the manifest. Submits what is new, collects what is in flight."""
     options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
     if retry_failed:
-        from orchestrator.ledger.resubmit import Selection
+        from orchestrator.ledger.retry import Selection
 
         options = replace(options, again=Selection())
     _execute(manifest, api, options, as_json=as_json, quiet=quiet)
@@ -132,8 +133,10 @@ def retry(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent and its ceiling.")] = False,
 ) -> None:
     """Send again what failed, is missing or was cancelled."""
-    from orchestrator import cancelling, reprocess, screens
+    from orchestrator.cli import screens
     from orchestrator.clock import SystemClock
+    from orchestrator.commands import cancel
+    from orchestrator.planning import retry as reprocess
 
     options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
     file_ids = None
@@ -152,7 +155,7 @@ def retry(
         loaded = replace(loaded, chunk_size=chunk_size)
     config = reprocess.overridden(loaded, mode=mode, lang=lang, max_pages=max_pages)
     if dry_run:
-        since = cancelling.stale_since(SystemClock(), load_settings())
+        since = cancel.stale_since(SystemClock(), load_settings())
         found = reprocess.preview(
             loaded, find_ledger(manifest, ledger), again, config, rehearsal=sandbox, stale_since=since
         )
@@ -184,9 +187,9 @@ def sandbox(
 @app.command()
 def schema() -> None:
     """Print the manifest's JSON Schema, for editors."""
-    from orchestrator import manifest
+    from orchestrator.manifest import loading
 
-    print_json(manifest.json_schema())
+    print_json(loading.json_schema())
 
 
 def _announce(base_url: str) -> None:
@@ -198,25 +201,27 @@ def _announce(base_url: str) -> None:
 
 def _execute(path: str, api: str | None, options: Options, *, as_json: bool, quiet: bool) -> NoReturn:
     """Run, show how it went, and exit with its code."""
-    from orchestrator import logs, runner
+    from orchestrator import logs
+    from orchestrator.commands import access
+    from orchestrator.commands import run as runner
 
     settings = load_settings()
     watch = None
     if sys.stderr.isatty():
-        from orchestrator import live
+        from orchestrator.cli import live
 
         watch = live.watcher(sys.stderr)
     on_terminal = watch is not None
     logs.configure("ERROR" if on_terminal or quiet else settings.log_level)
     loaded = load_manifest(path, api)
     if on_terminal and options.new and not quiet:
-        tell_of_new_ledger(runner.ledger_path(path, settings, options.ledger))
+        tell_of_new_ledger(access.ledger_path(path, settings, options.ledger))
     collect_as_usual()
     summary = runner.run(loaded, settings, options, watcher=None if quiet else watch)
     if as_json:
         print_json(summary.as_json())
     elif not quiet:
-        from orchestrator import screens
+        from orchestrator.cli import screens
 
         screens.show(screens.summary_view(summary, _again(path, options.ledger)))
     if summary.exit_code > ExitCode.SOME_FAILED and (as_json or quiet):

@@ -14,14 +14,20 @@ from unittest.mock import patch
 
 from sqlalchemy import Connection, text
 
-from orchestrator import collector, engine, evidence, isolate, outset, reconcile, runner
-from orchestrator.api import v1, v2, verdict
+from orchestrator.api import decipher, v1, v2
 from orchestrator.api.client import Api
+from orchestrator.commands import run as runner
 from orchestrator.errors import Ambiguous, NotSent, RunStopped, Throttled
-from orchestrator.ledger import halves, jobs, planning, resubmit
-from orchestrator.manifest import Manifest
+from orchestrator.ledger import halving as halves
+from orchestrator.ledger import jobs, queue, retry
+from orchestrator.ledger import plan as planning
+from orchestrator.ledger import scope as ledger_scope
+from orchestrator.manifest.loading import Manifest
 from orchestrator.models import IN_FLIGHT, Chunk, FileResult, JobResults, JobStatus, Json, Outcome, RemoteJob
-from orchestrator.submitter import _Sending
+from orchestrator.planning import options as planning_options
+from orchestrator.planning import run
+from orchestrator.stages import collector, evidence, halving, reconciler, work
+from orchestrator.stages.sending import Sending
 from simulation import process
 
 
@@ -43,10 +49,10 @@ def _resend_at_once() -> AbstractContextManager[object]:
 def _no_intent() -> AbstractContextManager[object]:
     """The create call leaves before the ledger knows of it."""
 
-    async def nothing(self: _Sending) -> None:
+    async def nothing(self: Sending) -> None:
         pass
 
-    return patch.object(_Sending, "_intend", nothing)
+    return patch.object(Sending, "_intend", nothing)
 
 
 def _wrong_id() -> AbstractContextManager[object]:
@@ -61,9 +67,9 @@ def _wrong_id() -> AbstractContextManager[object]:
 
 def _refusal_proves_absence() -> AbstractContextManager[object]:
     """A refusal of a later send is taken as proof that no earlier one had an effect."""
-    honest = _Sending._send
+    honest = Sending._send
 
-    async def forgetful(self: _Sending) -> RemoteJob:
+    async def forgetful(self: Sending) -> RemoteJob:
         try:
             return await honest(self)
         except (NotSent, Throttled, RunStopped):
@@ -71,17 +77,17 @@ def _refusal_proves_absence() -> AbstractContextManager[object]:
                 await self._not_created()
             raise
 
-    return patch.object(_Sending, "_send", forgetful)
+    return patch.object(Sending, "_send", forgetful)
 
 
 def _refused_later_has_failed() -> AbstractContextManager[object]:
     """A 4xx after an unanswered send is the end of its file."""
-    return patch.object(_Sending, "_look_for_job", _Sending._refused)
+    return patch.object(Sending, "_look_for_job", Sending._refused)
 
 
 def _unavailable_is_refused() -> AbstractContextManager[object]:
     """A 503 is taken as "surely not created"."""
-    honest = verdict.of_response
+    honest = decipher.of_response
 
     def trusting(
         status: int, headers: Mapping[str, str], body: bytes, *, creating: bool, cancelling: bool = False
@@ -90,7 +96,7 @@ def _unavailable_is_refused() -> AbstractContextManager[object]:
             raise Throttled("503")
         return honest(status, headers, body, creating=creating, cancelling=cancelling)
 
-    return patch.object(verdict, "of_response", trusting)
+    return patch.object(decipher, "of_response", trusting)
 
 
 def _adopt_unproved() -> AbstractContextManager[object]:
@@ -108,7 +114,7 @@ def _ignore_hints() -> AbstractContextManager[object]:
         def hints(self, job: RemoteJob, chunk: Chunk) -> bool:
             return False
 
-    return patch.object(reconcile, "Evidence", Strict)
+    return patch.object(reconciler, "Evidence", Strict)
 
 
 def _no_settling() -> AbstractContextManager[object]:
@@ -119,7 +125,7 @@ def _no_settling() -> AbstractContextManager[object]:
 def _one_listing() -> AbstractContextManager[object]:
     """One listing without the job proves its absence."""
 
-    class Hasty(reconcile._Open):
+    class Hasty(reconciler._Open):
         @property  # as if an earlier listing had been clean, always
         def clean_at(self) -> float:
             return -math.inf
@@ -128,7 +134,7 @@ def _one_listing() -> AbstractContextManager[object]:
         def clean_at(self, _: float | None) -> None:
             pass
 
-    return patch.object(reconcile, "_Open", Hasty)
+    return patch.object(reconciler, "_Open", Hasty)
 
 
 def _first_page_of_jobs() -> AbstractContextManager[object]:
@@ -137,7 +143,7 @@ def _first_page_of_jobs() -> AbstractContextManager[object]:
     async def partial(api: Api, *, since: datetime | None = None) -> list[RemoteJob]:
         return list((await api.page(None)).jobs)
 
-    return patch.object(reconcile, "complete_listing", partial)
+    return patch.object(reconciler, "complete_listing", partial)
 
 
 def _first_page_of_results() -> AbstractContextManager[object]:
@@ -199,27 +205,27 @@ def _new_key_each_time() -> AbstractContextManager[object]:
 
 def _no_drain() -> AbstractContextManager[object]:
     """Create calls that are out are cancelled when the run is told to stop."""
-    return patch.object(engine, "DRAIN_S", 0.01)
+    return patch.object(work, "DRAIN_S", 0.01)
 
 
 def _any_config() -> AbstractContextManager[object]:
     """A job of other rules, or of a time before the call, may be the chunk's."""
-    return patch.object(reconcile._Open, "may_have_made", lambda self, candidates: list(candidates))
+    return patch.object(reconciler._Open, "may_have_made", lambda self, candidates: list(candidates))
 
 
 def _pairs_at_random() -> AbstractContextManager[object]:
     """A failed job without results is taken for any chunk's whose call it may have been."""
-    return patch.object(reconcile.Reconciler, "_none_is_left_out", lambda self, open_, empty: True)
+    return patch.object(reconciler.Reconciler, "_none_is_left_out", lambda self, open_, empty: True)
 
 
 def _choosing(instead_of: str, condition: str) -> AbstractContextManager[object]:
     """The files to send again are chosen by another *condition*."""
     honest = planning.choose
 
-    def choose(connection: Connection, query: str, scope: planning.Scope, **parameters: object) -> int:
+    def choose(connection: Connection, query: str, scope: ledger_scope.Scope, **parameters: object) -> int:
         return honest(connection, query.replace(instead_of, condition), scope, **parameters)
 
-    return patch.object(resubmit, "choose", choose)
+    return patch.object(retry, "choose", choose)
 
 
 def _retry_open() -> AbstractContextManager[object]:
@@ -229,12 +235,12 @@ def _retry_open() -> AbstractContextManager[object]:
 
 def _selecting(**changes: object) -> AbstractContextManager[object]:
     """What is to be sent again is chosen with *changes*."""
-    honest = resubmit.select_again
+    honest = retry.select_again
 
-    def select(connection: Connection, scope: planning.Scope, selection: resubmit.Selection) -> int:
+    def select(connection: Connection, scope: ledger_scope.Scope, selection: retry.Selection) -> int:
         return honest(connection, scope, replace(selection, **changes))  # type: ignore[arg-type]  # by name
 
-    return patch.object(resubmit, "select_again", select)
+    return patch.object(retry, "select_again", select)
 
 
 def _retry_everything() -> AbstractContextManager[object]:
@@ -273,15 +279,15 @@ def _forgetful_halves() -> AbstractContextManager[object]:
 
 def _lost_half() -> AbstractContextManager[object]:
     """Of a failed chunk only the first half is sent again."""
-    honest = isolate.halve
-    return patch.object(isolate, "halve", lambda file_ids: honest(file_ids)[:1])
+    honest = halving.halve
+    return patch.object(halving, "halve", lambda file_ids: honest(file_ids)[:1])
 
 
 def _halves_of_all() -> AbstractContextManager[object]:
     """A failed chunk's files that have a good answer are halved and sent again with the others."""
     honest = halves.to_isolate
 
-    def greedy(connection: Connection, shard: jobs.Shard) -> list[halves.Failed]:
+    def greedy(connection: Connection, shard: queue.Shard) -> list[halves.Failed]:
         return [
             replace(failed, file_ids=sorted(jobs.file_rows(connection, failed.chunk_id)))
             for failed in honest(connection, shard)
@@ -293,8 +299,8 @@ def _halves_of_all() -> AbstractContextManager[object]:
 def _nothing_open_nothing_to_do() -> AbstractContextManager[object]:
     """A run with no open job ends at once, although a failed one is yet to be halved, or a second opinion to be had."""
 
-    def apis(self: runner._Execution, connection: Connection, plan: outset.Plan) -> list[str]:
-        open_ = {JobStatus.PENDING, JobStatus.SUBMITTING, *IN_FLIGHT} & jobs.tally(
+    def apis(self: runner._Execution, connection: Connection, plan: run.Plan) -> list[str]:
+        open_ = {JobStatus.PENDING, JobStatus.SUBMITTING, *IN_FLIGHT} & queue.tally(
             connection, plan.scope.manifest_id
         ).keys()
         return [self.manifest.api] if open_ else []
@@ -304,14 +310,14 @@ def _nothing_open_nothing_to_do() -> AbstractContextManager[object]:
 
 def _released_blindly() -> AbstractContextManager[object]:
     """A retry sends again every unanswered chunk, and not only those that a person decided about."""
-    honest = outset.plan
+    honest = run.plan
 
-    def plan(connection: Connection, manifest: Manifest, options: outset.Options, **rest: Any) -> outset.Plan:
+    def plan(connection: Connection, manifest: Manifest, options: planning_options.Options, **rest: Any) -> run.Plan:
         if options.command == "retry":
             connection.execute(text("UPDATE jobs SET status = 'pending' WHERE status = 'submitting'"))
         return honest(connection, manifest, options, **rest)
 
-    return patch.object(outset, "plan", plan)
+    return patch.object(run, "plan", plan)
 
 
 BUGS = (

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from unittest.mock import patch
 
-from orchestrator import poller
+from orchestrator.commands.access import dialect_of
 from orchestrator.ledger import Ledger
-from orchestrator.ledger.resubmit import Selection
-from orchestrator.manifest import Manifest
+from orchestrator.ledger.retry import Selection
+from orchestrator.manifest.loading import Manifest
 from orchestrator.models import Chunk, Config, Escalate, Limits, Outcome, Review, Rule
-from orchestrator.outset import Options
-from orchestrator.pipeline import dialect_of
+from orchestrator.planning.options import Options
+from orchestrator.stages import poller
 from simulation.oracle import Judge
 from simulation.process import MortalLedger, Program, quiet, unencrypted
 from simulation.purchases import Purchases

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import httpx
 
-from orchestrator.engine import DRAIN_S
 from orchestrator.models import Json
+from orchestrator.stages.work import DRAIN_S
 from simulation.loop import VirtualLoop
 from simulation.purchases import Intent, Purchases
 from simulation.world import LOST, MOST_LATE_S, REFUSED, SAID_YES, TIMEOUT_S, SimJob, World, rules_of

@@ -32,17 +32,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from sqlalchemy import Connection
 
-from orchestrator import cancelling, manifest, outset, reprocess, runner, status, verdicts
 from orchestrator.api.client import Api
+from orchestrator.commands import accept as verdicts
+from orchestrator.commands import cancel
+from orchestrator.commands import run as runner
+from orchestrator.commands.access import connect
+from orchestrator.commands.summary import Summary
 from orchestrator.errors import ApiError, ExitCode, LedgerError, OrchestratorError
-from orchestrator.ledger import Ledger, reading
-from orchestrator.ledger.resubmit import QUARANTINED, Selection
-from orchestrator.ledger.verdicts import PERSON
-from orchestrator.manifest import Manifest
+from orchestrator.ledger import Ledger, export, reading
+from orchestrator.ledger.accept import PERSON
+from orchestrator.ledger.retry import QUARANTINED, Selection
+from orchestrator.manifest import loading
+from orchestrator.manifest.loading import Manifest
 from orchestrator.models import GOOD, Json, Outcome
-from orchestrator.outset import Options, Plan
-from orchestrator.pipeline import Pipeline, connect
-from orchestrator.summary import Summary
+from orchestrator.planning import retry as reprocess
+from orchestrator.planning import run as outset
+from orchestrator.planning.options import Options
+from orchestrator.planning.run import Plan
+from orchestrator.reports import status
+from orchestrator.stages.pipeline import Pipeline
 from simulation import process as processes
 from simulation.line import Line
 from simulation.loop import VirtualClock, VirtualLoop
@@ -281,7 +289,7 @@ class Machine(RuleBasedStateMachine):
         path = self.folder / "night.yaml"
         path.write_text(json.dumps(text))
         self.asked = json.dumps(rules)
-        self.manifest = manifest.load(str(path), environ={})
+        self.manifest = loading.load(str(path), environ={})
 
     def write(self) -> None:
         self.load()
@@ -444,14 +452,15 @@ class Machine(RuleBasedStateMachine):
             return ledger
 
         line = Line(self.world, self.purchases, process, loop, self.reader)
+        rng = random.Random(seed)
 
         def pipeline(*arguments: Any, **options: Any) -> Pipeline:
-            made = Pipeline(*arguments, **{**options, "rng": random.Random(seed), "transport": line})
+            made = Pipeline(*arguments, **{**options, "rng": rng})
             made.work.stop = TimedStop(process, loop)
             return made
 
         def connected(*arguments: Any, **options: Any) -> Api:
-            return connect(*arguments, **{**options, "rng": random.Random(seed), "transport": line})
+            return connect(*arguments, **{**options, "rng": rng, "transport": line})
 
         def run(main: Coroutine[Any, Any, Any]) -> Any:
             try:
@@ -466,7 +475,8 @@ class Machine(RuleBasedStateMachine):
         with (
             patch.object(runner, "Ledger", open_ledger),
             patch.object(runner, "Pipeline", pipeline),
-            patch.object(cancelling, "connect", connected),
+            patch.object(runner, "connect", connected),
+            patch.object(cancel, "connect", connected),
             patch.object(outset, "plan", partial(self.planning, outset.plan)),
             patch.object(asyncio, "run", run),
         ):
@@ -642,8 +652,8 @@ class Machine(RuleBasedStateMachine):
             connection.execution_options(compiled_cache=COMPILED)
             rows = reading.manifests(connection)
             exported = [
-                dict(zip(reading.COLUMNS, row, strict=True))
-                for row in reading.export_rows(connection, [row.id for row in rows])
+                dict(zip(export.COLUMNS, row, strict=True))
+                for row in export.export_rows(connection, [row.id for row in rows])
             ]
             states = [status.status(connection, row) for row in rows]
         now = rows[0].config_id if rows else 0

@@ -15,17 +15,18 @@ import httpx
 import structlog
 from sqlalchemy import Connection
 
-from orchestrator import outset
-from orchestrator.engine import Interrupted, Stop
+from orchestrator.commands.access import connect
+from orchestrator.commands.run import _Execution
 from orchestrator.errors import LedgerError, OrchestratorError
 from orchestrator.ledger import Ledger
-from orchestrator.ledger.jobs import Shard
+from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
-from orchestrator.manifest import Manifest
-from orchestrator.outset import Options
-from orchestrator.pipeline import Pipeline
-from orchestrator.runner import _Execution
+from orchestrator.manifest.loading import Manifest
+from orchestrator.planning import run as outset
+from orchestrator.planning.options import Options
 from orchestrator.settings import Settings
+from orchestrator.stages.pipeline import Pipeline
+from orchestrator.stages.work import Interrupted, Stop
 from simulation.line import Line
 from simulation.loop import VirtualClock, VirtualLoop
 from simulation.purchases import Purchases
@@ -157,18 +158,22 @@ class Program:
             apis = execution._apis_with_work(connection, plan)
         error = None
         if apis:
+            rng = random.Random(self.rng.random())
+            line = Line(world, self.purchases, process, loop, self.reader)
+            api = connect(
+                manifest, world.api, SETTINGS, base_url=ORIGIN, key="simulation", clock=clock, rng=rng, transport=line
+            )
             pipeline = Pipeline(
                 manifest,
-                SETTINGS,
-                base_url=ORIGIN,
-                key="simulation",
+                api,
                 shard=Shard(plan.scope.manifest_id, world.api),
                 run_id=run_id,
                 writer=Writer(self.ledger, clock),
                 clock=clock,
-                rng=random.Random(self.rng.random()),
+                rng=rng,
+                settle_s=SETTINGS.settle_s,
+                stale_s=SETTINGS.stale_s,
                 progress=execution.progress,
-                transport=Line(world, self.purchases, process, loop, self.reader),
             )
             pipeline.work.stop = TimedStop(process, loop)
             if world.chance(world.climate.stops):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.manifest import Manifest
+from orchestrator.manifest.loading import Manifest
 from simulation.world import BAD_WORDS, SimJob, World
 
 GOOD = ("classified", "unmatched")

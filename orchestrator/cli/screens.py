@@ -1,0 +1,281 @@
+"""What a person sees of what stands still: tables for plan, status, summary and diff."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.commands.summary import Summary
+from orchestrator.errors import ExitCode
+from orchestrator.ledger.retry import Changes
+from orchestrator.models import Json
+from orchestrator.plaintext import counted, safe
+from orchestrator.planning.preview import Preview
+
+REHEARSAL = "REHEARSAL: answered by the embedded sandbox; these are not real results and nothing was billed"
+
+UNKNOWN_CREDITS = "mode and pages are those of the configuration_id, which the server keeps"
+
+#: How many failed and how many quarantined files a screen names; all failed ones are in an export.
+MOST_FAILED = 5
+
+_STYLES = {"classified": "green", "unmatched": "cyan", "failed": "red", "missing": "red", "cancelled": "yellow"}
+
+
+class _Console(Console):
+    """Rich's, without its way of making exit 1 of a reader that has gone."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def console(stream: TextIO) -> Console:
+    """A console that fits *stream*: no colour without a terminal or with NO_COLOR.
+
+    Without a terminal no line is broken, unless COLUMNS says where: the API's words are to be found by a search.
+    """
+    width = None if stream.isatty() else shutil.get_terminal_size((10_000, 24)).columns
+    return _Console(file=stream, width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
+
+
+def show(view: RenderableType) -> None:
+    """Print *view*; a command to be pasted stays whole, however narrow the terminal."""
+    console(sys.stdout).print(view, crop=False)
+
+
+def plan_view(preview: Preview, again: str) -> RenderableType:
+    """What ``run`` would do. *again*: see ``summary_view``."""
+    title = Text(f"plan for {preview.manifest}" + (" (rehearsal)" if preview.rehearsal else ""), style="bold")
+    table = _pairs()
+    failed = preview.failed - preview.quarantined["files"]
+    rows: list[tuple[str, int, str]] = [
+        ("files", preview.files, ""),
+        ("new", preview.new, "to be sent"),
+        ("done", preview.done, "have an outcome under these rules"),
+        ("in flight", preview.in_flight, "planned or sent by an earlier run"),
+        ("failed", preview.failed, f"`orchestrator retry` sends {failed:,} of them again" if failed else ""),
+        ("duplicate", preview.duplicates, "listed more than once, sent once" if preview.duplicates else ""),
+        ("changed", preview.changed, "of the new: have an outcome under other rules" if preview.changed else ""),
+        ("free", preview.free, "of the new: classified on a parse that is there already" if preview.free else ""),
+        ("create calls", preview.create_calls, f"of at most {preview.chunk_size} files"),
+    ]
+    for label, value, note in rows:
+        table.add_row(label, f"{value:,}", note)
+    if preview.credits_ceiling is None:
+        table.add_row("credits", "unknown", UNKNOWN_CREDITS)
+    else:
+        table.add_row("credits", f"<= {preview.credits_ceiling:,}", "if every file has as many pages as may be read")
+    parts: list[RenderableType] = [title, table, *_quarantine(preview.quarantined, again, preview.rehearsal)]
+    if preview.over_limits is not None:
+        parts.append(Text(f"over the limits: {safe(preview.over_limits)}", style="bold red"))
+    return Group(*parts)
+
+
+def retry_view(found: dict[str, Json], again: str) -> RenderableType:
+    """What ``retry`` would send. *again*: see ``summary_view``."""
+    parts: list[RenderableType] = [
+        Text(f"{counted(found['files'], 'file')} in {counted(found['chunks'], 'create call')}")
+    ]
+    ceiling = found["credits_ceiling"]
+    parts.append(Text(f"credits unknown: {UNKNOWN_CREDITS}" if ceiling is None else f"up to {ceiling:,} credits"))
+    if found["free"]:
+        parts.append(Text(f"{counted(found['free'], 'file')} on parses that are there, for nothing"))
+    if found["cancelled_first"]:
+        parts.append(
+            Text(f"{found['cancelled_first']:,} of them are in jobs that do not end: these are cancelled first")
+        )
+    if found["cannot_cancel"]:
+        parts.append(
+            Text(f"without {counted(found['cannot_cancel'], 'file')} in jobs that do not end: v1 has no call to cancel")
+        )
+    if words := Changes(**found["changes"]).words:
+        parts.append(Text(words, style="yellow"))
+    parts += [Text(f"  {safe(file_id)}") for file_id in found["file_ids"]]
+    if more := found["files"] - len(found["file_ids"]):
+        parts.append(Text(f"  and {more:,} more"))
+    parts += _quarantine(found["quarantined"], again, found["rehearsal"])
+    if found["over_limits"]:
+        parts.append(Text(f"over the limits: {safe(found['over_limits'])}", style="bold red"))
+    return Group(*parts)
+
+
+def summary_view(summary: Summary, again: str) -> RenderableType:
+    """The end of a run: counts, types, the first failed files, and what to do next.
+
+    *again*: the arguments with which other commands find the same work, that is the manifest and the ledger named.
+    """
+    parts: list[RenderableType] = []
+    if summary.rehearsal:
+        parts.append(Text(REHEARSAL, style="bold yellow"))
+    parts.append(Text(f"run {summary.run_id} of {summary.manifest}", style="bold"))
+    counts = _pairs()
+    for name in ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished"):
+        value = int(getattr(summary, name))
+        if value or name in ("files", "classified"):
+            counts.add_row(Text(name, style=_STYLES.get(name, "")), f"{value:,}", "")
+    for label, files in list(summary.types.items())[:20]:
+        counts.add_row(Text(f"  {safe(label, 50)}", style="dim"), f"{files:,}", "")
+    if summary.review:
+        counts.add_row("to review", f"{summary.review:,}", "")
+    parts.append(counts)
+    if words := Changes(**summary.changes).words:
+        parts.append(Text(words, style="yellow"))
+    parts.append(
+        Text(
+            f"{counted(summary.jobs_created, 'job')} created, "
+            f"{counted(summary.skipped, 'file')} had an outcome before, "
+            f"{counted(summary.requests, 'request')}, {summary.seconds:,.1f} s"
+        )
+    )
+    if (asked := summary.second_opinions) and asked["answered"]:
+        before, after = asked["confidence_before"], asked["confidence_after"]
+        opinions = counted(asked["answered"], "second opinion")
+        parts.append(Text(f"{opinions}: mean confidence {before:.3f} -> {after:.3f}, the surer answer counts"))
+    if summary.credits is not None:
+        most = "" if summary.credits_ceiling is None else f", of at most {summary.credits_ceiling:,}"
+        parts.append(Text(f"{summary.credits:,g} credits billed so far{most}"))
+    parts += failed_files(summary.failed_files, summary.quarantined)
+    parts += _quarantine(summary.quarantined, again, summary.rehearsal)
+    parts.append(Text(f"exit {summary.exit_code}: {safe(summary.reason)}", style="bold"))
+    if hint := _next_step(summary, again):
+        parts.append(Text(hint, no_wrap=True, overflow="ignore"))  # one line each, to be copied
+    return Group(*parts)
+
+
+def failed_files(failed: Sequence[dict[str, str]], quarantined: dict[str, Json]) -> list[Text]:
+    """File ID, outcome and the API's words of each that is not quarantined; the ID unbroken, to be copied."""
+    apart = {file["file_id"] for file in quarantined["first"]}
+    shown = [file for file in failed if file["file_id"] not in apart]
+    title = f"the first {len(shown)} failed files" if len(failed) >= MOST_FAILED else "failed files"
+    lines = [f"  {safe(file['file_id'])}  {file['outcome']}: {safe(file['error'], 200)}" for file in shown]
+    return [Text(title, style="bold"), *map(Text, lines)] if shown else []
+
+
+def _next_step(summary: Summary, again: str) -> str:
+    again += " --sandbox" if summary.rehearsal else ""
+    if summary.exit_code == ExitCode.UNFINISHED:
+        return f"go on:     orchestrator run {again}"
+    if summary.exit_code == ExitCode.SOME_FAILED:
+        rows = f"all rows:  orchestrator export {again} --format csv"
+        bad = summary.failed + summary.missing + summary.cancelled
+        return f"{rows}\ntry again: orchestrator retry {again}" if bad > summary.quarantined["files"] else rows
+    if summary.exit_code == ExitCode.OK:
+        return f"all rows:  orchestrator export {again} --format csv"
+    return ""
+
+
+def _quarantine(found: dict[str, Json], again: str, rehearsal: bool) -> list[Text]:
+    """The first quarantined files, and the command that sends them all the same; nothing without any."""
+    first = found["first"][:MOST_FAILED]
+    if not first:
+        return []
+    more = f", the first {len(first)}" if found["files"] > len(first) else ""
+    lines = [f"  {safe(file['file_id'])}  {file['why']}: {safe(file['error'], 200)}" for file in first]
+    names = "".join(f" --file {shlex.quote(safe(file['file_id']))}" for file in first)
+    return [
+        Text(f"{found['files']:,} quarantined: sent again only by name{more}", style="bold"),
+        *map(Text, lines),
+        Text(
+            f"send:      orchestrator retry {again}{' --sandbox' if rehearsal else ''}{names}",
+            no_wrap=True,
+            overflow="ignore",
+        ),
+    ]
+
+
+def status_view(states: Sequence[dict[str, Json]], ledger: str | None) -> RenderableType:
+    """Every manifest of a ledger; *ledger* as it was named on the command line, if it was."""
+    parts: list[RenderableType] = []
+    for state in states:
+        if parts:
+            parts.append(Text())
+        if state["rehearsal"]:
+            parts.append(Text(REHEARSAL, style="bold yellow"))
+        parts.append(Text(f"{safe(state['manifest'])} at {safe(state['api'])}", style="bold"))
+        table = _pairs()
+        for name in ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished"):
+            if state[name] or name == "files":
+                table.add_row(Text(name, style=_STYLES.get(name, "")), f"{state[name]:,}", "")
+        for label, files in list(state["types"].items())[:20]:
+            table.add_row(Text(f"  {safe(label, 50)}", style="dim"), f"{files:,}", "")
+        if state["other_rules"]:
+            remark = "more files, with an outcome under other rules only; `orchestrator run` classifies them again"
+            table.add_row("other rules", f"{state['other_rules']:,}", remark)
+        if state["review"]:
+            table.add_row("to review", f"{state['review']:,}", "`orchestrator export --review` lists them")
+        for name, job in state["open"].items():
+            oldest = f", the oldest since {job['oldest'][:19].replace('T', ' ')} UTC" if job["oldest"] else ""
+            table.add_row(f"jobs {name}", f"{job['jobs']:,}", f"{counted(job['files'], 'file')}{oldest}")
+        if state["spent"]["jobs_billed"]:
+            untold = (
+                f"{counted(state['spent']['jobs_untold'], 'job')} not yet billed"
+                if state["spent"]["jobs_untold"]
+                else ""
+            )
+            table.add_row("credits", f"{state['spent']['credits']:,g}", untold)
+        parts.append(table)
+        parts += [
+            Text(f"needs you: chunk {found['chunk_id']} {found['event']}: {safe(found['note'])}")
+            for found in state["needs_decision"]
+        ]
+        if any(found["event"] == "held" for found in state["needs_decision"]):
+            parts.append(
+                Text("held: look for the job at the API; if there is none, `orchestrator retry --held` sends it")
+            )
+        parts += failed_files(state["failed_files"], state["quarantined"])
+        again = shlex.join([state["path"], *(["--ledger", ledger] if ledger else [])])
+        parts += _quarantine(state["quarantined"], safe(again), state["rehearsal"])
+        if state["runs"]:
+            parts.append(_runs_table(state["runs"]))
+    return Group(*parts)
+
+
+def _runs_table(runs: Sequence[dict[str, Json]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("latest runs", "command", "exit"):
+        table.add_column(column, overflow="fold", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    for run in runs:
+        exit_code = "-" if run["exit_code"] is None else str(run["exit_code"])
+        reason = (run["summary"] or {"reason": "under way, or killed"}).get("reason", "")
+        table.add_row(run["id"], run["command"], exit_code, safe(reason, 120))  # when it began is in its id
+    return table
+
+
+def diff_view(found: dict[str, Json]) -> RenderableType:
+    """Totals side by side, then what moved."""
+    totals = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("outcome", found["run_a"], found["run_b"], "change"):
+        totals.add_column(column, justify="left" if column == "outcome" else "right", overflow="fold")
+    for row in found["totals"]:
+        change = row["after"] - row["before"]
+        totals.add_row(
+            safe(row["label"], 60), f"{row['before']:,}", f"{row['after']:,}", f"{change:+,}" if change else ""
+        )
+    lines = [f"{counted(found['new_files'], 'new file')}, {counted(found['new_failures'], 'new failure')}"]
+    lines += [
+        f"{flow['files']:,} flipped: {safe(flow['before'], 60)} -> {safe(flow['after'], 60)}, "
+        f"such as {safe(flow['example'])}"
+        for flow in found["flipped"][:20]
+    ]
+    lines += [
+        f"{safe(flow['before'], 60)}: mean confidence {flow['confidence_before']:.3f} -> {flow['confidence_after']:.3f}"
+        for flow in found["drift"][:20]
+    ]
+    return Group(totals, *map(Text, lines))
+
+
+def _pairs() -> Table:
+    """Name, number, remark."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(overflow="fold", style="dim")
+    return table

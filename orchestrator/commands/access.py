@@ -1,0 +1,84 @@
+"""How a command reaches the API and finds the ledger."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from pathlib import Path
+
+import httpx
+
+from orchestrator import settings as settings_
+from orchestrator.api.client import Api, Limiters, Wire
+from orchestrator.api.dialect import Dialect, Target
+from orchestrator.api.limiter import AdaptiveLimiter
+from orchestrator.api.v1 import V1
+from orchestrator.api.v2 import V2
+from orchestrator.clock import Clock
+from orchestrator.ledger.sqlite import database
+from orchestrator.logs import redactor
+from orchestrator.manifest.loading import Manifest
+from orchestrator.settings import Settings
+
+#: The key that a rehearsal uses; the embedded sandbox takes any.
+REHEARSAL_KEY = "a-rehearsal-needs-no-key"
+
+
+def access(manifest: Manifest, settings: Settings, base_url: str | None, *, rehearsal: bool = False) -> tuple[str, str]:
+    """The base URL to call, *base_url* if given, and the key; no log line shows a secret from now on.
+
+    Raises SettingsError.
+    """
+    base = settings_.checked_base_url(base_url or settings.base_url)
+    key = REHEARSAL_KEY if rehearsal else settings_.key_of(settings)
+    redactor.add([key, *manifest.secrets])
+    return base, key
+
+
+def dialect_of(manifest: Manifest, api: str) -> Dialect:
+    """The API version *api*, speaking for the manifest's project and webhooks."""
+    target = Target(
+        project_id=manifest.project_id,
+        organization_id=manifest.organization_id,
+        webhooks=manifest.webhook_configurations,
+        webhook_configuration_ids=manifest.webhook_configuration_ids,
+    )
+    return V2(target) if api == "v2" else V1(target)
+
+
+def connect(
+    manifest: Manifest,
+    api: str,
+    settings: Settings,
+    *,
+    base_url: str,
+    key: str,
+    clock: Clock,
+    rng: random.Random,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Api:
+    """The API at *base_url*, paced by the settings' ceilings."""
+    dialect = dialect_of(manifest, api)
+    wire = Wire(
+        base_url,
+        key,
+        timeout_s=settings.timeout_s,
+        fresh_creates=not dialect.traits.idempotent,
+        secrets=manifest.secrets,
+        transport=transport,
+    )
+    limiter = partial(AdaptiveLimiter, clock=clock)
+    limiters = Limiters(limiter(settings.creates_per_s), limiter(settings.reads_per_s), limiter(settings.lists_per_s))
+    return Api(dialect, wire, limiters, clock=clock, rng=rng, retry_budget_s=settings.retry_budget_s)
+
+
+def ledger_path(manifest: str | None, settings: Settings, option: str | None) -> Path:
+    """``--ledger``, else ``ORCHESTRATOR_LEDGER``, else ``ledger.db`` beside *manifest* (or here)."""
+    location = option if option is not None else settings.ledger
+    if location is not None:
+        return database.resolve(location)
+    return (Path(manifest).absolute().parent if manifest else Path.cwd()) / "ledger.db"
+
+
+def lock_name(manifest: Manifest, *, rehearsal: bool) -> str:
+    return f"{manifest.name}~rehearsal" if rehearsal else manifest.name

@@ -1,0 +1,184 @@
+"""``orchestrator adopt``: outcomes of jobs that the API has and the ledger does not, recorded without paying again.
+
+Reconcile with an empty ledger: every job of the project that was created with the manifest's config is looked at, and
+what it says of the manifest's files is recorded, so that the next run buys only what is really missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Connection
+
+from orchestrator import settings as settings_
+from orchestrator.api.client import Api
+from orchestrator.api.listing import complete_listing
+from orchestrator.clock import SystemClock
+from orchestrator.commands.access import access, connect
+from orchestrator.errors import ExitCode, Rejected
+from orchestrator.ledger import Ledger, jobs, plan, queue, runs
+from orchestrator.ledger import adopt as adopting
+from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.sqlite import database
+from orchestrator.manifest.loading import Manifest
+from orchestrator.models import TERMINAL, JobResults, Json, RemoteJob
+from orchestrator.plaintext import counted
+from orchestrator.settings import Settings
+from orchestrator.stages.collector import collect, of_the_file, record
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What was found and what was recorded of it."""
+
+    manifest: str
+    jobs_listed: int  #: all of the project
+    jobs_alike: int  #: unknown to the ledger, and of the manifest's config
+    jobs_adopted: int
+    files_adopted: int
+    jobs_running: int  #: have not ended: adopt again later (v1 tells no files before)
+
+    def as_json(self) -> dict[str, Json]:
+        return asdict(self)
+
+
+def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str | None) -> Adopted:
+    """Raises OrchestratorError; what was recorded until then stays recorded."""
+    clock = SystemClock()
+    base, key = access(manifest, settings, base_url)
+    run_id = runs.new_id(clock.now())
+    at = clock.now().isoformat(timespec="milliseconds")
+    holder = {"command": f"orchestrator adopt (run {run_id})", "since": at}
+    with (
+        database.run_lock(path, manifest.name, holder) as lock,
+        Ledger(path, lock=lock, rebuilding=True) as ledger,
+    ):
+        with ledger.transaction() as connection:
+            plan.stage(connection, manifest.file_ids())
+            scope = ledger_scope.register(
+                connection,
+                manifest.name,
+                rehearsal=False,
+                origin=settings_.origin(base),
+                project_id=manifest.project_id,
+                config=manifest.config,
+                review=manifest.review,
+                max_generations=manifest.limits.max_generations,
+                path=str(Path(manifest.path).absolute()),
+                sha256=manifest.sha256,
+            )
+            plan.forget_unsent(connection, scope, api=manifest.api)  # the next run plans what is then missing
+            runs.begin(connection, run_id, scope.manifest_id, command="adopt", api=manifest.api, at=at)
+
+        async def go() -> Adopted:
+            api = connect(manifest, manifest.api, settings, base_url=base, key=key, clock=clock, rng=random.Random())
+            try:
+                return await _adopt(api, manifest, ledger, scope, run_id, at)
+            finally:
+                await api.close()
+
+        adopted = asyncio.run(go())
+        with ledger.transaction() as connection:
+            reason = f"{counted(adopted.jobs_adopted, 'job')} adopted with {counted(adopted.files_adopted, 'file')}"
+            summary = {**adopted.as_json(), "reason": reason}
+            runs.finish(connection, run_id, exit_code=int(ExitCode.OK), summary=summary, at=at)
+    return adopted
+
+
+async def _adopt(
+    api: Api, manifest: Manifest, ledger: Ledger, scope: ledger_scope.Scope, run_id: str, at: str
+) -> Adopted:
+    listed = await complete_listing(api)
+    asked_for = (manifest.config, manifest.stronger_config)
+    alike = [job for job in listed if job.config is not None and job.config in asked_for]
+    with ledger.transaction() as connection:
+        known = queue.known_job_ids(connection, [job.id for job in alike])
+    alike = [job for job in alike if job.id not in known]
+    # What has ended first: a file whose older job is stuck is under way, and its good result would be passed over.
+    alike.sort(
+        key=lambda job: (
+            job.config != manifest.config,
+            job.status not in TERMINAL,
+            job.created_at is None,
+            job.created_at,
+            job.id,
+        )
+    )
+    file_of = {job.parse_job_id: job.file_id for job in listed if job.parse_job_id != job.file_id}
+    jobs_adopted = running = 0
+    file_ids: set[str] = set()
+    for job in alike:
+        if job.status not in TERMINAL and job.file_id is None:
+            running += 1
+            continue
+        answer = await _results(api, job)
+        with ledger.transaction() as connection:
+            taken = _take_in(connection, manifest, scope, _of_a_file(job, file_of), answer, run_id, at)
+        jobs_adopted += bool(taken)
+        file_ids.update(taken)
+        log.info("job.adopted", job_id=job.id, files=len(taken))
+    return Adopted(manifest.name, len(listed), len(alike), jobs_adopted, len(file_ids), running)
+
+
+def _of_a_file(job: RemoteJob, file_of: Mapping[str | None, str | None]) -> RemoteJob:
+    """*job*; of one that was made on a file's parse the file is named, if some job on the file itself tells which."""
+    if job.file_id is None or job.file_id != job.parse_job_id:
+        return job
+    return replace(job, file_id=file_of.get(job.file_id) or job.file_id)
+
+
+async def _results(api: Api, job: RemoteJob) -> JobResults:
+    if job.status not in TERMINAL:
+        return JobResults(())
+    if job.results is not None:
+        return job.results
+    try:
+        return await api.results(job.id)
+    except Rejected:  # an ended job without results
+        return JobResults(())
+
+
+def _take_in(
+    connection: Connection,
+    manifest: Manifest,
+    scope: ledger_scope.Scope,
+    job: RemoteJob,
+    answer: JobResults,
+    run_id: str,
+    at: str,
+) -> list[str]:
+    """Record what *job* says of the manifest's files, where the ledger has nothing good of them; which these are."""
+    told = [row.file_id for row in answer.rows] + ([job.file_id] if job.file_id else [])
+    escalation = job.config != manifest.config
+    ended = job.status in TERMINAL
+    mended_by = run_id if ended else None
+    file_ids = adopting.to_take_in(connection, scope, told, mended_by=mended_by, escalation=escalation)
+    if not file_ids:
+        return []
+    chunk_id = adopting.take_in(
+        connection,
+        scope,
+        file_ids,
+        job_config_id=ledger_scope.config_row(connection, job.config or manifest.config),
+        escalation=escalation,
+        api=manifest.api,
+        run_id=run_id,
+        job_id=job.id,
+        at=at,
+    )
+    jobs.note(connection, chunk_id, "adopted", "found in the API's list of jobs", at=at)
+    if ended:
+        chunk = queue.chunk(connection, chunk_id)
+        answer = of_the_file(chunk, job, answer)
+        ours = JobResults(tuple(row for row in answer.rows if row.file_id in set(file_ids)), answer.oddities)
+        record(
+            connection, chunk, job, collect(file_ids, [rule.type for rule in manifest.config.rules], job, ours), at=at
+        )
+    return file_ids

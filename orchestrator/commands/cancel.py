@@ -1,0 +1,203 @@
+"""Asking the API to stop jobs, and recording what they came to. Never marks as ended what the API does not call so."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from orchestrator.api.client import Api
+from orchestrator.clock import Clock, SystemClock
+from orchestrator.commands.access import access, connect
+from orchestrator.errors import ContractBroken, InputError, Rejected
+from orchestrator.ledger import Ledger, queue, reading
+from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.cancel import select_stuck
+from orchestrator.ledger.retry import Selection
+from orchestrator.ledger.sqlite import database, place
+from orchestrator.manifest.loading import Manifest
+from orchestrator.models import TERMINAL, JobResults, JobStatus, Json, RemoteJob
+from orchestrator.settings import Settings, origin
+from orchestrator.stages.collector import collect, of_the_file, record
+
+log = structlog.get_logger()
+
+#: Calls under way at once.
+AT_ONCE = 32
+
+#: How often a job that is to be cancelled is looked at until it is.
+LOOK_S = 1.0
+
+V1_CANNOT = "v1 has no call to cancel a job: the files of one that does not end can't be sent again"
+
+
+@dataclass(frozen=True, slots=True)
+class Canceller:
+    """Cancels jobs of one manifest, those of either API version."""
+
+    manifest: Manifest
+    settings: Settings
+    ledger: Ledger
+    clock: Clock
+    base_url: str
+    key: str
+
+    def cancel(self, api: str, open_jobs: Iterable[tuple[int, str]], *, wait_s: float) -> dict[int, JobStatus] | None:
+        """Cancel jobs, given as (chunk id, job id); those that have ended since, and how. None: the API has no cancel.
+
+        Waits up to *wait_s* in all for those that take their time. Raises ApiError; what was recorded until then stays.
+        """
+        return asyncio.run(self._cancel(api, list(open_jobs), wait_s))
+
+    async def _cancel(
+        self, name: str, open_jobs: Sequence[tuple[int, str]], wait_s: float
+    ) -> dict[int, JobStatus] | None:
+        api = connect(
+            self.manifest,
+            name,
+            self.settings,
+            base_url=self.base_url,
+            key=self.key,
+            clock=self.clock,
+            rng=random.Random(),
+        )
+        room = asyncio.Semaphore(AT_ONCE)
+        until = self.clock.monotonic() + wait_s
+        ended: dict[int, JobStatus] = {}
+
+        async def one(chunk_id: int, job_id: str) -> None:
+            async with room:
+                status = await self._end(api, chunk_id, job_id, until)
+            if status is not None:
+                ended[chunk_id] = status
+
+        try:
+            if not api.traits.can_cancel:
+                return None
+            await asyncio.gather(*(one(*job) for job in open_jobs))
+        finally:
+            await api.close()
+        return ended
+
+    async def _end(self, api: Api, chunk_id: int, job_id: str, until: float) -> JobStatus | None:
+        """Cancel one job and record how it ended; None when it has not, as far as the API tells. Raises ApiError."""
+        try:
+            job = await self._stopped(api, job_id, until)
+            if job.id != job_id or job.status not in TERMINAL:
+                log.warning("job.not_cancelled", chunk_id=chunk_id, job_id=job_id, status=ascii(job.api_status)[:80])
+                return None
+            with self.ledger.transaction() as connection:
+                chunk = queue.chunk(connection, chunk_id)
+                types = [rule.type for rule in chunk.config.rules]
+                answer = of_the_file(chunk, job, job.results or JobResults(()))
+                at = self.clock.now().isoformat(timespec="milliseconds")
+                record(connection, chunk, job, collect(chunk.file_ids, types, job, answer), at=at)
+        except (Rejected, ContractBroken) as error:
+            log.warning("job.not_cancelled", chunk_id=chunk_id, job_id=job_id, why=str(error))
+            return None
+        log.info("job.cancelled", chunk_id=chunk_id, job_id=job_id, status=job.api_status)
+        return job.status
+
+    async def _stopped(self, api: Api, job_id: str, until: float) -> RemoteJob:
+        """The job after it was asked to stop. Raises Rejected when the API does not know it."""
+        try:
+            job = await api.cancel(job_id)
+        except Rejected as error:
+            # It has ended, most likely, and then has a result; if not, waiting would not help.
+            log.info("job.cancel_refused", job_id=job_id, why=str(error))
+            return await api.get(job_id)
+        while job.status not in TERMINAL and self.clock.monotonic() < until:
+            await self.clock.sleep(LOOK_S)
+            job = await api.get(job_id)
+        return job
+
+
+def stale_since(clock: Clock, settings: Settings) -> str:
+    """Jobs in flight since before then are stuck."""
+    return (clock.now() - timedelta(seconds=settings.stale_s)).isoformat(timespec="milliseconds")
+
+
+def free_stuck(
+    canceller: Canceller, selection: Selection, *, deadline_s: float | None
+) -> tuple[Selection, dict[int, str]]:
+    """Cancel the stuck jobs of files that *selection* names, so that these may be sent again.
+
+    What is left of *selection*, without those that turn out to have ended well; and, chunk id -> why not, the jobs
+    that go on. Raises ApiError, and then nothing may be sent.
+    """
+    manifest, settings, clock = canceller.manifest, canceller.settings, canceller.clock
+    with canceller.ledger.transaction() as connection:
+        known = reading.manifests(connection, manifest.name, rehearsal=False)
+        if not known or known[0].origin != origin(canceller.base_url):
+            return selection, {}  # nothing was sent, or elsewhere: planning refuses that
+        scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=False, config=manifest.config)
+        since = stale_since(clock, settings)
+        may_send = replace(selection, max_generations=manifest.limits.max_generations)
+        stuck = select_stuck(connection, scope, may_send, manifest.file_ids(), since=since)
+    if not stuck:
+        return selection, {}
+    began = clock.now().isoformat(timespec="milliseconds")
+    wait_s = settings.settle_s if deadline_s is None else min(settings.settle_s, deadline_s)
+    left: dict[int, str] = {}
+    for api in sorted({job.api for job in stuck}):
+        of_api = [job for job in stuck if job.api == api]
+        ended = canceller.cancel(api, [(job.chunk_id, job.job_id) for job in of_api], wait_s=wait_s)
+        for job in of_api:
+            if ended is None:
+                left[job.chunk_id] = V1_CANNOT
+            elif job.chunk_id not in ended:
+                left[job.chunk_id] = f"job {job.job_id} could not be cancelled, so its file was not sent again"
+    if left:
+        log.warning("retry.not_cancelled", jobs=len(left), why=next(iter(left.values())))
+    return replace(selection, good_before=began), left
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What became of the jobs that were in flight."""
+
+    manifest: str
+    in_flight: int
+    cancelled: int
+    ended_before: int  #: had ended; their results are recorded
+    going_on: int  #: have not ended, as far as the API tells
+    cannot: int  #: of an API version without cancel
+
+    def as_json(self) -> dict[str, Json]:
+        return asdict(self)
+
+
+def cancel(manifest: Manifest, settings: Settings, path: Path, *, base_url: str | None) -> Cancelled:
+    """Cancel the manifest's jobs that are in flight and record it. Raises OrchestratorError."""
+    place.require(path)
+    clock = SystemClock()
+    base, key = access(manifest, settings, base_url)
+    holder = {"command": "orchestrator cancel", "since": clock.now().isoformat(timespec="seconds")}
+    with database.run_lock(path, manifest.name, holder) as lock, Ledger(path, lock=lock) as ledger:
+        with ledger.transaction() as connection:
+            rows = reading.manifests(connection, manifest.name, rehearsal=False)
+            if not rows:
+                raise InputError(f"{path}: this ledger has no manifest {manifest.name!r}")
+            by_api = {
+                api: queue.in_flight(connection, queue.Shard(rows[0].id, api))
+                for api in queue.open_apis(connection, rows[0].id)
+            }
+
+        canceller = Canceller(manifest, settings, ledger, clock, base, key)
+        cancelled = ended = going_on = cannot = 0
+        for api, open_jobs in by_api.items():
+            found = canceller.cancel(api, [(job.chunk_id, job.job_id) for job in open_jobs], wait_s=0)
+            if found is None:
+                cannot += len(open_jobs)
+                continue
+            stopped = Counter(found.values())[JobStatus.CANCELLED]
+            cancelled += stopped
+            ended += len(found) - stopped
+            going_on += len(open_jobs) - len(found)
+    return Cancelled(manifest.name, sum(map(len, by_api.values())), cancelled, ended, going_on, cannot)

@@ -1,0 +1,150 @@
+"""``orchestrator doctor``: is everything there for tonight's run? Each line is good, or says what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestrator import __version__
+from orchestrator import settings as settings_
+from orchestrator.api.client import Wire
+from orchestrator.api.dialect import Target
+from orchestrator.api.v1 import V1
+from orchestrator.api.v2 import V2
+from orchestrator.clock import SystemClock
+from orchestrator.commands.access import ledger_path
+from orchestrator.errors import ExitCode, OrchestratorError, Rejected
+from orchestrator.ledger import Ledger, reading
+from orchestrator.manifest import loading as manifests
+from orchestrator.settings import Settings
+
+#: A clock that is off by more makes the times in the ledger misleading.
+SKEW_S = 30.0
+
+#: Less free space than this will not see a large night through.
+FREE_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, how it is, and the exit code that a run would end with because of it."""
+
+    what: str
+    words: str
+    exit_code: ExitCode = ExitCode.OK
+
+    @property
+    def good(self) -> bool:
+        return self.exit_code is ExitCode.OK
+
+
+def examine(manifest: str | None, ledger: str | None, base_url: str | None) -> Iterator[Finding]:
+    """Every finding, as it is made. Sends one list call, which costs nothing; changes nothing."""
+    yield Finding(
+        "program", f"orchestrator {__version__}, Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}"
+    )
+    try:
+        settings = settings_.load()
+    except OrchestratorError as error:
+        yield Finding("settings", str(error), error.exit_code)
+        return
+    strange = settings_.unknown()
+    yield (
+        Finding("settings", f"unknown and ignored: {', '.join(strange)}", ExitCode.USAGE)
+        if strange
+        else Finding(
+            "settings",
+            f"log level {settings.log_level}, settle {settings.settle_s:g} s, deadline {settings.deadline or 'none'}",
+        )
+    )
+    api = "v1"
+    if manifest is not None:
+        found, problems = manifests.check(manifest, environ=os.environ)
+        if found is None:
+            yield Finding(
+                "manifest",
+                f"{problems[0]}" + (f" (and {len(problems) - 1} more)" if problems[1:] else ""),
+                ExitCode.USAGE,
+            )
+        else:
+            api = found.api
+            yield Finding("manifest", f"{manifest}: good; {found.name}, {found.api}, {len(found.config.rules)} rules")
+    yield from _ledger(manifest, settings, ledger)
+    yield from _reach(settings, base_url, api)
+
+
+def _ledger(manifest: str | None, settings: Settings, option: str | None) -> Iterator[Finding]:
+    try:
+        path = ledger_path(manifest, settings, option)
+        if not path.exists():
+            yield _room(path, "none yet; the first run creates it")
+            return
+        with Ledger(path, read_only=True) as opened, opened.transaction() as connection:
+            damage = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+            names = [row.name for row in reading.manifests(connection)]
+    except OrchestratorError as error:
+        yield Finding("ledger", str(error), error.exit_code)
+        return
+    if damage != "ok":
+        yield Finding("ledger", f"{path} is damaged ({damage}): put back a copy, or use `adopt`", ExitCode.LEDGER)
+    elif path.stat().st_mode & 0o077:
+        yield Finding("ledger", f"others can read {path}; run: chmod 600 {path}", ExitCode.LEDGER)
+    else:
+        yield _room(path, f"sound; {path.stat().st_size / 1e6:,.1f} MB; manifests: {', '.join(names) or 'none'}")
+
+
+def _room(path: Path, words: str) -> Finding:
+    folder = next(folder for folder in path.absolute().parents if folder.exists())  # a run makes those that lack
+    if not folder.is_dir():
+        return Finding("ledger", f"{path}: {folder} is no folder", ExitCode.LEDGER)
+    if not os.access(folder, os.W_OK):
+        return Finding("ledger", f"{path}: {folder} can't be written to", ExitCode.LEDGER)
+    free = shutil.disk_usage(folder).free
+    if free < FREE_BYTES:
+        return Finding("ledger", f"{path}: only {free / 1e6:,.0f} MB free on its disk", ExitCode.LEDGER)
+    return Finding("ledger", f"{path}: {words}; {free / 1e9:,.1f} GB free")
+
+
+def _reach(settings: Settings, base_url: str | None, api: str) -> Iterator[Finding]:
+    try:
+        base = settings_.checked_base_url(base_url or settings.base_url)
+        key = settings_.key_of(settings)
+    except OrchestratorError as error:
+        yield Finding("key", str(error), error.exit_code)
+        return
+    yield Finding("key", f"set, {len(key)} characters")
+    clock = SystemClock()
+    try:
+        told = asyncio.run(_server_time(base, key, settings, api))
+    except Rejected as error:
+        yield Finding(
+            "api", f"{base} refuses to list {api} jobs ({error}); is `api: {api}` right?", ExitCode.UNREACHABLE
+        )
+        return
+    except OrchestratorError as error:
+        yield Finding("api", f"{base}: {error}", error.exit_code)
+        return
+    yield Finding("api", f"{base} answers and takes the key ({api})")
+    if told is None:
+        yield Finding("clock", "the API tells no time to compare with")
+        return
+    skew = (clock.now() - told).total_seconds()
+    words = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the API's; set this machine's"
+    yield Finding("clock", words if abs(skew) > SKEW_S else "agrees with the API's", ExitCode.OK)
+
+
+async def _server_time(base: str, key: str, settings: Settings, api: str) -> datetime | None:
+    dialect = V2(Target()) if api == "v2" else V1(Target())
+    wire = Wire(base, key, timeout_s=min(settings.timeout_s, 10.0), fresh_creates=False)
+    try:
+        dialect.read_page(await wire.send(dialect.list(None, 1), kind="list"))
+        return wire.server_time.astimezone(UTC) if wire.server_time else None
+    finally:
+        await wire.close()

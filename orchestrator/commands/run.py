@@ -1,0 +1,291 @@
+"""One run: lock, plan, the stages, signals and deadline, summary. Knows no SQL and no HTTP; prints nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
+
+import structlog
+from sqlalchemy import Connection
+
+from orchestrator import settings as settings_
+from orchestrator.clock import Clock, SystemClock
+from orchestrator.commands.access import access, connect, ledger_path, lock_name
+from orchestrator.commands.cancel import Canceller, free_stuck
+from orchestrator.commands.stopping import deadline, signals
+from orchestrator.commands.summary import Summary, verdict
+from orchestrator.errors import OrchestratorError
+from orchestrator.ledger import Ledger, billing, halving, reading, retry, runs
+from orchestrator.ledger.queue import Shard, open_apis, tally
+from orchestrator.ledger.sqlite import database, place
+from orchestrator.ledger.writer import Writer
+from orchestrator.manifest.loading import Manifest
+from orchestrator.models import Outcome
+from orchestrator.plaintext import safe
+from orchestrator.planning import run as outset
+from orchestrator.planning.limits import may_begin_anew
+from orchestrator.planning.options import Options
+from orchestrator.planning.run import Plan
+from orchestrator.settings import Settings
+from orchestrator.stages.pipeline import Pipeline
+from orchestrator.stages.work import Interrupted, Progress, Work
+
+log = structlog.get_logger()
+
+#: The embedded sandbox shows a job as soon as it is made: no need to wait as long as for the API.
+REHEARSAL_SETTLE_S = 3.0
+
+#: How many failed and how many quarantined files a summary names.
+MOST_NAMED = 5
+
+
+#: Called with the run's work while it goes on: shows it to a person.
+Watcher = Callable[[Work, "Plan"], "AsyncIterator[None]"]
+
+
+def run(
+    manifest: Manifest,
+    settings: Settings,
+    options: Options,
+    *,
+    clock: Clock | None = None,
+    watcher: Watcher | None = None,
+) -> Summary:
+    """Make the ledger agree with *manifest*, as far as this run gets; the summary's ``exit_code`` says how far.
+
+    Raises OrchestratorError when nothing was begun.
+    """
+    clock = clock or SystemClock()
+    base_url, key = access(manifest, settings, options.base_url, rehearsal=options.sandbox)
+    deadline = options.deadline or settings.deadline
+    deadline_s = settings_.seconds(deadline, "--deadline") if deadline else None
+    if options.chunk_size is not None:
+        manifest = replace(manifest, chunk_size=options.chunk_size)
+    path = ledger_path(manifest.path, settings, options.ledger)
+    created = not path.exists()
+    if not options.new:
+        place.require(path)
+    anew = may_begin_anew(manifest, rehearsal=options.sandbox)
+    run_id = runs.new_id(clock.now())
+    holder = {
+        "command": f"orchestrator {options.command} (run {run_id})",
+        "since": clock.now().isoformat("T", "seconds"),
+    }
+    with (
+        structlog.contextvars.bound_contextvars(
+            manifest=manifest.name, run_id=run_id, **({"rehearsal": True} if options.sandbox else {})
+        ),
+        database.run_lock(path, lock_name(manifest, rehearsal=options.sandbox), holder) as lock,
+        Ledger(path, lock=lock, rebuilding=anew) as ledger,
+    ):
+        if created:
+            log.info("ledger.created", path=safe(path.absolute()))
+        execution = _Execution(manifest, settings, options, ledger, clock, run_id, base_url, key, deadline_s, watcher)
+        return execution.run()
+
+
+class _Execution:
+    """One run under its lock, with its ledger open."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        settings: Settings,
+        options: Options,
+        ledger: Ledger,
+        clock: Clock,
+        run_id: str,
+        base_url: str,
+        key: str,
+        deadline_s: float | None,
+        watcher: Watcher | None,
+    ) -> None:
+        self.manifest = manifest
+        self.settings = settings
+        self.options = options
+        self.ledger = ledger
+        self.clock = clock
+        self.run_id = run_id
+        self.base_url = base_url
+        self.key = key
+        self.deadline_s = deadline_s
+        self.watcher = watcher
+        self.began = clock.monotonic()
+        self.requests = 0
+        self.progress = Progress()
+        self.left: dict[int, str] = {}
+        self.not_freed: dict[int, str] = {}
+
+    def run(self) -> Summary:
+        if self.options.again is not None and not self.options.sandbox:
+            canceller = Canceller(self.manifest, self.settings, self.ledger, self.clock, self.base_url, self.key)
+            again, self.not_freed = free_stuck(canceller, self.options.again, deadline_s=self.deadline_s)
+            self.options = replace(self.options, again=again)
+        with self.ledger.transaction() as connection:
+            plan = outset.plan(
+                connection,
+                self.manifest,
+                self.options,
+                run_id=self.run_id,
+                origin="rehearsal" if self.options.sandbox else settings_.origin(self.base_url),
+                now=self.clock.now(),
+            )
+            apis = self._apis_with_work(connection, plan)
+        log.info(
+            "run.planned",
+            files=plan.counts.files,
+            new=plan.counts.new,
+            chunks=plan.chunks,
+            done=plan.counts.done,
+            duplicates=plan.counts.duplicates,
+        )
+        error: BaseException | None = None
+        if apis:
+            try:
+                error = asyncio.run(self._carry_out(plan, apis))
+            except OrchestratorError as failure:
+                error = failure
+        if error is not None and not isinstance(error, OrchestratorError):
+            raise error
+        return self._conclude(plan, error)
+
+    def _ceiling(self, plan: Plan) -> int | None:
+        """What the run can have cost at most: files whose parse was gone had to be paid for."""
+        more = self.manifest.config.credits_ceiling(self.progress.parses_gone)
+        return None if plan.credits_ceiling is None or more is None else plan.credits_ceiling + more
+
+    def _apis_with_work(self, connection: Connection, plan: Plan) -> list[str]:
+        """The API versions that something is to be done with; first those that only an earlier run used."""
+        manifest = self.manifest
+        apis = set(open_apis(connection, plan.scope.manifest_id))
+        if manifest.escalate is not None:
+            apis.add(manifest.api)  # an earlier run may have ended before it asked for second opinions
+        return sorted(apis, key=lambda api: api == manifest.api)
+
+    async def _carry_out(self, plan: Plan, apis: list[str]) -> BaseException | None:
+        """Run the stages for each of *apis*; why they ended early, if so."""
+        writer = Writer(self.ledger, self.clock)
+        async with self._api_origin() as base_url:
+            for api in apis:
+                error = await self._carry_shard(plan, Shard(plan.scope.manifest_id, api), base_url, writer)
+                if error is not None:
+                    return error
+        return None
+
+    async def _carry_shard(self, plan: Plan, shard: Shard, base_url: str, writer: Writer) -> BaseException | None:
+        rng = random.Random()
+        settle_s = self.settings.settle_s
+        pipeline = Pipeline(
+            self.manifest,
+            connect(
+                self.manifest, shard.api, self.settings, base_url=base_url, key=self.key, clock=self.clock, rng=rng
+            ),
+            shard=shard,
+            run_id=self.run_id,
+            writer=writer,
+            clock=self.clock,
+            rng=rng,
+            settle_s=min(settle_s, REHEARSAL_SETTLE_S) if self.options.sandbox else settle_s,
+            stale_s=self.settings.stale_s,
+            progress=self.progress,
+        )
+        work = pipeline.work
+        left_s = None if self.deadline_s is None else self.began + self.deadline_s - self.clock.monotonic()
+        try:
+            with signals(work), deadline(work, left_s):
+                async with _watched(self.watcher, work, plan):
+                    await pipeline.run(wait=self.options.wait)
+        finally:
+            self.requests += pipeline.requests
+            self.left |= pipeline.left
+            await pipeline.close()
+        return work.stop.everything or work.stop.creates
+
+    @asynccontextmanager
+    async def _api_origin(self) -> AsyncIterator[str]:
+        """The base URL to talk to: for a rehearsal, that of a sandbox that lives as long as the block."""
+        if not self.options.sandbox:
+            yield self.base_url
+            return
+        from orchestrator.sandbox import Sandbox, SandboxOptions
+
+        sandbox = Sandbox(SandboxOptions(faults=self.options.faults))
+        base_url = await sandbox.start()
+        log.info(
+            "rehearsal.started", note="an embedded sandbox answers; nothing is sent to the API and nothing is billed"
+        )
+        try:
+            yield base_url
+        finally:
+            await sandbox.stop()
+
+    def _conclude(self, plan: Plan, error: OrchestratorError | None) -> Summary:
+        manifest = self.manifest
+        review = {"below_confidence": manifest.review.below_confidence, "unmatched": manifest.review.unmatched}
+        with self.ledger.transaction() as connection:
+            totals = reading.totals(connection, plan.scope, wanted=True, review=review)
+            left = list((self.left | self.not_freed).values())
+            if not self.options.new:  # a retry leaves alone what was never sent under the rules of now
+                totals, unsent = reading.with_other_rules(connection, plan.scope, totals, review)
+                left += [f"{unsent} files were not sent yet: `orchestrator run` sends them"] * (unsent > 0)
+            failed_files = reading.failed_files(connection, plan.scope, MOST_NAMED)
+            leftover = sum(files for _, files in tally(connection, plan.scope.manifest_id).values())
+            unfinished = max(totals.unfinished, leftover)
+            suspects = self._to_be_halved(connection, plan, error)
+            left += [f"{suspects} files failed together: the next run looks for those at fault"] * (suspects > 0)
+            code, reason = verdict(totals, unfinished or suspects, error, left)
+            outcomes = totals.outcomes
+            summary = Summary(
+                manifest=manifest.name,
+                run_id=self.run_id,
+                rehearsal=self.options.sandbox,
+                files=plan.counts.files,
+                classified=outcomes[Outcome.CLASSIFIED],
+                unmatched=outcomes[Outcome.UNMATCHED],
+                failed=outcomes[Outcome.FAILED],
+                missing=outcomes[Outcome.MISSING],
+                cancelled=outcomes[Outcome.CANCELLED],
+                unfinished=unfinished,
+                skipped=plan.counts.done + plan.counts.failed,
+                duplicates=plan.counts.duplicates,
+                jobs_created=self.progress.created,
+                requests=self.requests,
+                seconds=round(self.clock.monotonic() - self.began, 3),
+                exit_code=int(code),
+                reason=reason,
+                types=totals.types,
+                review=totals.review,
+                adopted=self.progress.adopted,
+                sent_again=self.progress.sent_again,
+                credits_ceiling=self._ceiling(plan),
+                credits=billing.spent_by_run(connection, self.run_id),
+                failed_files=failed_files,
+                quarantined=retry.quarantined(
+                    connection, plan.scope, manifest.limits.max_generations, wanted=True, most=MOST_NAMED
+                ),
+                second_opinions=reading.second_opinions(connection, self.run_id) if manifest.escalate else None,
+                changes=asdict(plan.changes),
+            )
+            at = self.clock.now().isoformat(timespec="milliseconds")
+            runs.finish(connection, self.run_id, exit_code=int(code), summary=summary.as_json(), at=at)
+        log.info("run.finished", exit_code=int(code), reason=reason, files=summary.files, unfinished=unfinished)
+        return summary
+
+    def _to_be_halved(self, connection: Connection, plan: Plan, error: OrchestratorError | None) -> int:
+        """Files of failed jobs among which a run that ended before its time has not looked for the one at fault."""
+        if self.options.wait and not isinstance(error, Interrupted):
+            return 0
+        failed = halving.to_isolate(connection, Shard(plan.scope.manifest_id, self.manifest.api))
+        return sum(len(chunk.file_ids) for chunk in failed if len(chunk.file_ids) > 1)
+
+
+@asynccontextmanager
+async def _watched(watcher: Watcher | None, work: Work, plan: Plan) -> AsyncIterator[None]:
+    if watcher is None:
+        yield
+        return
+    async with asynccontextmanager(watcher)(work, plan):
+        yield

@@ -1,0 +1,66 @@
+"""The rows of an export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+
+from sqlalchemy import Connection, bindparam, text
+
+from orchestrator.models import Json, Outcome
+
+#: ``orchestrator export``'s columns, in order. Part of the command line's contract.
+COLUMNS = (
+    "manifest", "file_id", "outcome", "type", "confidence", "reasoning", "error", "review", "job_id", "chunk_id", "api",
+    "mode", "generation", "fingerprint", "run_id", "submitted_at", "finished_at",
+)  # fmt: skip
+
+
+def export_rows(
+    connection: Connection, manifest_ids: list[int], *, history: bool = False
+) -> Iterator[tuple[Json, ...]]:
+    """One row of COLUMNS for each file with an outcome, streamed, in the order in which files were first planned.
+
+    Under several configs the manifest's own of now comes first, then the latest. *history*: every generation instead.
+    """
+    several = connection.execute(
+        text("SELECT count(DISTINCT config_id) > 1 FROM files WHERE manifest_id IN :ids").bindparams(
+            bindparam("ids", expanding=True)
+        ),
+        {"ids": manifest_ids},
+    ).scalar_one()
+    only = "1 = 1" if history else "f.standing = 1"
+    if several and not history:
+        only += """ AND NOT EXISTS (
+            SELECT 1 FROM files g JOIN results gr ON gr.file_row = g.id
+            WHERE g.manifest_id = f.manifest_id AND g.file_id = f.file_id AND g.standing = 1 AND g.id <> f.id
+              AND (g.config_id = m.config_id, g.config_id) > (f.config_id = m.config_id, f.config_id))"""
+    rows = connection.execution_options(yield_per=2000).execute(
+        text(f"""
+        SELECT m.name, f.file_id, r.outcome, r.type, r.confidence, r.reasoning, r.error, m.review, j.job_id,
+               f.chunk_id, j.api, c.canonical, f.generation, c.fingerprint, j.run_id, j.submitted_at, j.finished_at
+        FROM files f JOIN results r ON r.file_row = f.id JOIN jobs j ON j.id = f.chunk_id
+        JOIN configs c ON c.id = j.config_id JOIN manifests m ON m.id = f.manifest_id
+        WHERE f.manifest_id IN :ids AND {only}
+        ORDER BY f.id
+        """).bindparams(bindparam("ids", expanding=True)),
+        {"ids": manifest_ids},
+    )
+    mode = cache(lambda canonical: json.loads(canonical)["mode"])
+    review = cache(json.loads)
+    for row in rows:
+        values = list(row)
+        values[COLUMNS.index("review")] = why_review(row.outcome, row.confidence, review(row.review))
+        values[COLUMNS.index("mode")] = mode(row.canonical)
+        yield tuple(values)
+
+
+def why_review(outcome: str, confidence: float | None, review: dict[str, Json]) -> str | None:
+    """Why a person should look at a result; None when nobody needs to."""
+    below = review.get("below_confidence")
+    if outcome == Outcome.CLASSIFIED and below is not None and (confidence or 0.0) < below:
+        return "low_confidence"
+    if outcome == Outcome.UNMATCHED and review.get("unmatched"):
+        return "unmatched"
+    return None

@@ -1,0 +1,196 @@
+"""The ledger as a queue: what each stage asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, bindparam, text
+
+from orchestrator.ledger.jobs import move, note
+from orchestrator.models import IN_FLIGHT, TERMINAL, Chunk, Config, JobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The chunks that one pipeline carries: those of one manifest through one API version."""
+
+    manifest_id: int
+    api: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJob:
+    """A job that the API has and that had not ended when it was last asked about."""
+
+    chunk_id: int
+    job_id: str
+    size: int
+    submitted_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A chunk whose create call has no recorded answer."""
+
+    chunk_id: int
+    config_id: int
+    sent_at: str
+    mark: str | None  #: newest ``created_at`` that the API had listed before the call
+    resends: int
+    accepted: bool  #: the API said yes, in words that could not be read
+    cut_off: bool  #: this program was killed before it could record how the call failed
+    held: bool
+
+
+def release_held(connection: Connection, shard: Shard, *, at: str) -> int:
+    """A person has decided that the held chunks are to be sent again; how many there were."""
+    held = [parked.chunk_id for parked in unanswered(connection, shard) if parked.held]
+    for chunk_id in held:
+        move(connection, [chunk_id], JobStatus.PENDING, at=at, held=0, accepted=0)
+        note(connection, chunk_id, "released", "to be sent again, as a person decided", at=at)
+    return len(held)
+
+
+def released(connection: Connection, shard: Shard) -> set[int]:
+    """The chunks that a person once had sent again, unsettled."""
+    rows = connection.execute(
+        text(
+            "SELECT j.id FROM events e JOIN jobs j ON j.id = e.chunk_id "
+            "WHERE e.event = 'released' AND j.manifest_id = :manifest_id AND j.api = :api"
+        ),
+        {"manifest_id": shard.manifest_id, "api": shard.api},
+    )
+    return set(rows.scalars())
+
+
+def pending(connection: Connection, shard: Shard, *, after: int, most: int) -> list[Chunk]:
+    """The next chunks to send, by id."""
+    rows = connection.execute(
+        text(
+            "SELECT id, config_id, parse_from FROM jobs "
+            "WHERE manifest_id = :manifest_id AND api = :api AND status = 'pending' AND id > :after "
+            "ORDER BY id LIMIT :most"
+        ),
+        {"manifest_id": shard.manifest_id, "api": shard.api, "after": after, "most": most},
+    ).all()
+    return chunks(connection, [(row.id, row.config_id, row.parse_from) for row in rows])
+
+
+def unanswered(connection: Connection, shard: Shard) -> list[Parked]:
+    """The chunks in ``submitting``."""
+    rows = connection.execute(
+        text(
+            "SELECT id, config_id, sent_at, mark, resends, accepted, error, held FROM jobs "
+            "WHERE manifest_id = :manifest_id AND api = :api AND status = 'submitting' ORDER BY id"
+        ),
+        {"manifest_id": shard.manifest_id, "api": shard.api},
+    )
+    return [
+        Parked(r.id, r.config_id, r.sent_at, r.mark, r.resends, bool(r.accepted), r.error is None, bool(r.held))
+        for r in rows
+    ]
+
+
+def chunk(connection: Connection, chunk_id: int) -> Chunk:
+    rows = connection.execute(text("SELECT id, config_id, parse_from FROM jobs WHERE id = :id"), {"id": chunk_id}).all()
+    return chunks(connection, [(row.id, row.config_id, row.parse_from) for row in rows])[0]
+
+
+def chunks(connection: Connection, rows: Sequence[tuple[int, int, str | None]]) -> list[Chunk]:
+    """The chunks of ``(id, config_id, parse_from)`` *rows*, with their files in order."""
+    if not rows:
+        return []
+    configs = {
+        row.id: Config.from_canonical(row.canonical)
+        for row in connection.execute(
+            text("SELECT id, canonical FROM configs WHERE id IN :ids").bindparams(bindparam("ids", expanding=True)),
+            {"ids": list({row[1] for row in rows})},
+        )
+    }
+    files: dict[int, list[str]] = {row[0]: [] for row in rows}
+    generations: dict[int, int] = {}
+    kept_under: dict[int, int] = {}
+    found = connection.execute(
+        text(
+            "SELECT chunk_id, file_id, generation, config_id FROM files WHERE chunk_id IN :ids ORDER BY chunk_id, id"
+        ).bindparams(bindparam("ids", expanding=True)),
+        {"ids": list(files)},
+    )
+    for chunk_id, file_id, generation, config_id in found:
+        files[chunk_id].append(file_id)
+        generations[chunk_id] = generation
+        kept_under[chunk_id] = config_id
+    counts_for = {
+        chunk_id: connection.execute(
+            text("SELECT fingerprint FROM configs WHERE id = :id"), {"id": kept_under[chunk_id]}
+        ).scalar_one()
+        for chunk_id, config_id, _ in rows
+        if kept_under[chunk_id] != config_id
+    }
+    return [
+        Chunk(row[0], configs[row[1]], tuple(files[row[0]]), generations[row[0]], row[2], counts_for.get(row[0]))
+        for row in rows
+    ]
+
+
+def in_flight(connection: Connection, shard: Shard) -> list[OpenJob]:
+    """The jobs that the API has and that have not ended."""
+    rows = connection.execute(
+        text(
+            "SELECT id, job_id, size, submitted_at FROM jobs "
+            "WHERE manifest_id = :manifest_id AND api = :api AND status IN :open ORDER BY id"
+        ).bindparams(bindparam("open", expanding=True)),
+        {"manifest_id": shard.manifest_id, "api": shard.api, "open": [status.value for status in IN_FLIGHT]},
+    )
+    return [OpenJob(row.id, row.job_id, row.size, row.submitted_at) for row in rows]
+
+
+def tally(connection: Connection, manifest_id: int) -> dict[JobStatus, tuple[int, int]]:
+    """Status -> (jobs, files), for the jobs that have not ended."""
+    rows = connection.execute(
+        text(
+            "SELECT status, count(*), sum(size) FROM jobs WHERE manifest_id = :manifest_id AND status NOT IN :ended "
+            "GROUP BY status"
+        ).bindparams(bindparam("ended", expanding=True)),
+        {"manifest_id": manifest_id, "ended": [status.value for status in TERMINAL]},
+    )
+    return {JobStatus(status): (jobs, files) for status, jobs, files in rows}
+
+
+def open_apis(connection: Connection, manifest_id: int) -> list[str]:
+    """The API versions with jobs of this manifest that have not ended, or have failed and are yet to be halved."""
+    rows = connection.execute(
+        text(
+            "SELECT api FROM jobs WHERE manifest_id = :manifest_id "
+            "AND status IN ('pending', 'submitting', 'submitted', 'running') "
+            "UNION SELECT j.api FROM jobs j JOIN manifests m ON m.id = j.manifest_id WHERE m.id = :manifest_id "
+            "AND j.isolate = 1 AND EXISTS (SELECT 1 FROM files f WHERE f.chunk_id = j.id AND f.config_id = m.config_id)"
+        ),
+        {"manifest_id": manifest_id},
+    )
+    return sorted(rows.scalars())
+
+
+def known_job_ids(connection: Connection, job_ids: Collection[str]) -> set[str]:
+    """Those of *job_ids* that some manifest of this ledger has."""
+    statement = text("SELECT job_id FROM jobs WHERE job_id IN :ids").bindparams(bindparam("ids", expanding=True))
+    return set(connection.execute(statement, {"ids": list(job_ids)}).scalars())
+
+
+def to_audit(connection: Connection, manifest_id: int) -> list[int]:
+    """Ended chunks that were sent again and whose first call has not yet been looked for twice since."""
+    rows = connection.execute(
+        text(
+            "SELECT id FROM jobs j WHERE manifest_id = :manifest_id AND resends > 0 AND finished_at IS NOT NULL AND "
+            "(SELECT count(*) FROM events e WHERE e.chunk_id = j.id AND e.event = 'audited') < 2"
+        ),
+        {"manifest_id": manifest_id},
+    )
+    return list(rows.scalars())
+
+
+def audited(connection: Connection, chunk_ids: Collection[int], *, at: str) -> None:
+    """A listing was searched for late jobs of *chunk_ids*."""
+    for chunk_id in chunk_ids:
+        note(connection, chunk_id, "audited", "", at=at)

@@ -1,0 +1,213 @@
+"""Files to be submitted again on purpose: which of them, which are quarantined, and what changed since.
+
+A file that ended badly is *quarantined* when halving found that it alone sank its job, or when it was submitted as
+often as the manifest's ``limits.max_generations`` allows. Nothing sends it again unless a person names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from orchestrator.errors import InputError
+from orchestrator.ledger.accept import PERSON
+from orchestrator.ledger.plan import choose
+from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.sql import GOOD_SQL, scalar_int
+from orchestrator.models import BAD, Config, Json, Outcome
+
+#: The event that halving leaves at the chunk of a file at fault; its note is the file.
+QUARANTINED = "quarantined"
+
+_SAME_FILE = "manifest_id = :manifest_id AND {alias}.file_id = f.file_id AND {alias}.config_id = :config_id"
+
+#: How often file ``f`` was deliberately submitted. The halves of a failed job are one submission with it.
+SUBMISSIONS = f"""(SELECT count(*) FROM files g JOIN jobs gj ON gj.id = g.chunk_id
+    WHERE g.{_SAME_FILE.format(alias="g")} AND gj.depth = 0 AND gj.api <> '{PERSON}')"""
+
+#: Whether halving found file ``f`` to be at fault.
+_ISOLATED = f"""EXISTS (SELECT 1 FROM files q JOIN events e ON e.chunk_id = q.chunk_id
+    WHERE q.{_SAME_FILE.format(alias="q")} AND e.event = '{QUARANTINED}' AND e.note = q.file_id)"""
+
+#: Whether a generation of file ``f`` is under way, under whichever rules.
+_UNDER_WAY = """EXISTS (SELECT 1 FROM files n LEFT JOIN results nr ON nr.file_row = n.id
+    WHERE n.manifest_id = :manifest_id AND n.file_id = f.file_id AND nr.file_row IS NULL)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which files with an outcome to submit again; all conditions that are set must hold.
+
+    Files in *file_ids* are named by a person: neither quarantine, *max_generations* nor an earlier verdict of a person
+    keeps them back.
+    """
+
+    outcomes: tuple[Outcome, ...] = BAD
+    types: tuple[str, ...] = ()
+    below_confidence: float | None = None
+    file_ids: tuple[str, ...] | None = None
+    run_id: str | None = None
+    error: str | None = None
+    max_generations: int | None = None  #: files submitted as often as this are left alone
+    other_rules: bool = False  #: also files whose only outcome is under other rules than the scope's
+    never_escalated: bool = False
+    good_before: str | None = None  #: not those with a good result of this time or later
+
+    @property
+    def of_cancelled(self) -> bool:
+        """Whether a file whose job has just been cancelled can be among them."""
+        on_result = self.types or self.below_confidence is not None or self.error is not None
+        return Outcome.CANCELLED in self.outcomes and not on_result
+
+
+def select_again(connection: Connection, scope: Scope, selection: Selection) -> int:
+    """Choose, for the next cut, the wanted files that *selection* names, one generation on; how many.
+
+    A file of which a generation is under way is never chosen.
+    """
+    named = selection.file_ids is not None
+    if selection.file_ids is not None:
+        name_files(connection, selection.file_ids)
+    elsewhere = """(SELECT max(o.id) FROM files o
+        WHERE o.manifest_id = :manifest_id AND o.file_id = w.file_id AND o.standing = 1)"""
+    conditions = {
+        f"NOT {_UNDER_WAY}": True,
+        "NOT (j.isolate = 1 AND r.outcome = 'failed')": True,  # its halves are about to be sent
+        "r.outcome IN :outcomes": True,
+        "r.type IN :types": bool(selection.types),
+        "r.confidence < :below": selection.below_confidence is not None,
+        "w.file_id IN (SELECT file_id FROM temp.named)": named,
+        "j.run_id = :run_id": selection.run_id is not None,
+        "instr(lower(coalesce(r.error, '')), lower(:error)) > 0": selection.error is not None,
+        f"NOT EXISTS (SELECT 1 FROM files g JOIN jobs gj ON gj.id = g.chunk_id WHERE g.{_SAME_FILE.format(alias='g')}"
+        " AND gj.escalation = 1)": selection.never_escalated,
+        f"(r.outcome IN {GOOD_SQL} OR NOT {_ISOLATED})": not named,
+        f"j.api <> '{PERSON}'": not named,
+        f"{SUBMISSIONS} < :max_generations": selection.max_generations is not None and not named,
+        f"(r.outcome NOT IN {GOOD_SQL} OR j.finished_at < :good_before)": selection.good_before is not None,
+    }
+    return choose(
+        connection,
+        f"""
+        SELECT w.file_id, 1 + coalesce((SELECT max(g.generation) FROM files g
+                                        WHERE g.{_SAME_FILE.format(alias="g")}), -1)
+        FROM temp.wanted w
+        JOIN files f ON f.id = coalesce(
+          (SELECT o.id FROM files o WHERE o.manifest_id = :manifest_id AND o.file_id = w.file_id
+             AND o.config_id = :config_id AND o.standing = 1),
+          {elsewhere if selection.other_rules else "NULL"})
+        JOIN results r ON r.file_row = f.id JOIN jobs j ON j.id = f.chunk_id
+        WHERE {" AND ".join(condition for condition, applies in conditions.items() if applies)}
+        ORDER BY w.position
+        """,
+        scope,
+        outcomes=[outcome.value for outcome in selection.outcomes],
+        types=list(selection.types),
+        below=selection.below_confidence,
+        run_id=selection.run_id,
+        error=selection.error,
+        max_generations=selection.max_generations,
+        good_before=selection.good_before,
+    )
+
+
+def check(connection: Connection, scope: Scope, selection: Selection, config: Config) -> None:
+    """Raises InputError when *selection* names a file, a run or a type that manifest and ledger do not know."""
+    if selection.file_ids is not None:
+        name_files(connection, selection.file_ids)
+        strange = connection.execute(
+            text(
+                "SELECT n.file_id FROM temp.named n "
+                "WHERE NOT EXISTS (SELECT 1 FROM temp.wanted w WHERE w.file_id = n.file_id) ORDER BY n.file_id"
+            )
+        ).all()
+        if strange:
+            more = f" (nor {len(strange) - 1:,} more)" if len(strange) > 1 else ""
+            raise InputError(f"file {strange[0].file_id!a}{more} is not in the manifest; name files that it lists")
+    parameters = {"manifest_id": scope.manifest_id, "run_id": selection.run_id}
+    if selection.run_id is not None and not scalar_int(
+        connection, "SELECT count(*) FROM runs WHERE manifest_id = :manifest_id AND id = :run_id", **parameters
+    ):
+        raise InputError(f"--run {selection.run_id!a}: no run of this manifest; `orchestrator status` lists the latest")
+    statement = text("SELECT DISTINCT type FROM tallies WHERE manifest_id = :manifest_id AND type <> ''")
+    known = {rule.type for rule in config.rules}.union(connection.execute(statement, parameters).scalars())
+    if known and (unknown := [label for label in selection.types if label not in known]):
+        raise InputError(
+            f"--type {unknown[0]!a}: no rule names it and no file has it; write {', '.join(sorted(known))}"
+        )
+
+
+def name_files(connection: Connection, file_ids: Collection[str]) -> None:
+    """Put *file_ids* into the connection's table ``named``."""
+    connection.exec_driver_sql("DROP TABLE IF EXISTS temp.named")
+    connection.exec_driver_sql("CREATE TEMP TABLE named (file_id TEXT PRIMARY KEY)")
+    if file_ids:
+        connection.exec_driver_sql("INSERT OR IGNORE INTO temp.named VALUES (?)", [(file_id,) for file_id in file_ids])
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What the manifest says otherwise than when the files of a retry were last sent."""
+
+    files: int = 0  #: of the retry: have an outcome only under what the manifest said before
+    fields: tuple[str, ...] = ()  #: the manifest's fields that changed: rules, mode, ...
+
+    @property
+    def words(self) -> str:
+        """One sentence; empty without changes."""
+        if not self.files:
+            return ""
+        fields = " and ".join(self.fields)
+        return f"changed since {self.files:,} of these files were last sent: {fields}; they are sent under those of now"
+
+
+def changes(connection: Connection, scope: Scope, config: Config) -> Changes:
+    """After ``select_again`` in *scope*, whose config is *config*. Files that were sent under several: the latest."""
+    files = scalar_int(connection, "SELECT count(*) FROM temp.chosen WHERE generation = 0")
+    if not files:
+        return Changes()
+    found = connection.execute(
+        text(
+            "SELECT c.canonical FROM temp.chosen ch JOIN files f ON f.manifest_id = :manifest_id "
+            "AND f.file_id = ch.file_id AND f.standing = 1 JOIN configs c ON c.id = f.config_id "
+            "WHERE ch.generation = 0 ORDER BY f.id DESC LIMIT 1"
+        ),
+        {"manifest_id": scope.manifest_id},
+    )
+    return Changes(files, Config.from_canonical(found.scalar_one()).differences(config))
+
+
+def quarantined(
+    connection: Connection, scope: Scope, max_generations: int | None, *, wanted: bool, most: int
+) -> dict[str, Json]:
+    """``files``: how many are quarantined; ``first``: of at most *most* the file ID, outcome, error and why.
+
+    Of the staged files (*wanted*), or of all that the ledger has.
+    """
+    rows = connection.execute(
+        # CROSS: from the bad results, which have an index of their own, to their files.
+        text(f"""
+        SELECT f.file_id, r.outcome, coalesce(r.error, '') AS error, {_ISOLATED} AS isolated,
+               {SUBMISSIONS} AS submissions
+        FROM results r CROSS JOIN files f
+        WHERE f.id = r.file_row AND r.outcome NOT IN {GOOD_SQL}
+          AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1
+          AND ({_ISOLATED} OR {SUBMISSIONS} >= :max_generations)
+          AND NOT {_UNDER_WAY}
+          {"AND EXISTS (SELECT 1 FROM temp.wanted w WHERE w.file_id = f.file_id)" if wanted else ""}
+        ORDER BY r.file_row
+        """),
+        {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "max_generations": max_generations},
+    ).all()
+    first = [
+        {
+            "file_id": row.file_id,
+            "outcome": row.outcome,
+            "error": row.error,
+            "why": "sank its job alone" if row.isolated else f"submitted {row.submissions} times in vain",
+        }
+        for row in rows[:most]
+    ]
+    return {"files": len(rows), "first": first}

@@ -1,0 +1,96 @@
+"""A manifest and its config as the ledger knows them: the scope of most questions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from orchestrator.errors import InputError
+from orchestrator.ledger.sql import scalar_int
+from orchestrator.models import Config, Review
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One manifest under one config: what most questions to the ledger are about."""
+
+    manifest_id: int
+    config_id: int
+
+
+def find_scope(connection: Connection, name: str, *, rehearsal: bool, config: Config) -> Scope:
+    """The manifest's and the config's rows; ids of 0 where the ledger has none yet."""
+    parameters = {"name": name, "rehearsal": rehearsal, "fingerprint": config.fingerprint}
+    return Scope(
+        scalar_int(
+            connection, "SELECT max(id) FROM manifests WHERE name = :name AND rehearsal = :rehearsal", **parameters
+        ),
+        scalar_int(connection, "SELECT max(id) FROM configs WHERE fingerprint = :fingerprint", **parameters),
+    )
+
+
+def config_row(connection: Connection, config: Config) -> int:
+    """The id of *config*'s row, made if need be."""
+    parameters = {"fingerprint": config.fingerprint, "canonical": config.canonical}
+    connection.execute(
+        text("INSERT INTO configs (fingerprint, canonical) VALUES (:fingerprint, :canonical) ON CONFLICT DO NOTHING"),
+        parameters,
+    )
+    return scalar_int(connection, "SELECT id FROM configs WHERE fingerprint = :fingerprint", **parameters)
+
+
+def register(
+    connection: Connection,
+    name: str,
+    *,
+    rehearsal: bool,
+    origin: str,
+    project_id: str | None,
+    config: Config,
+    review: Review,
+    max_generations: int | None,
+    path: str,
+    sha256: str,
+) -> Scope:
+    """The scope of this manifest as it is now. Raises InputError when the ledger knows it at another API or project."""
+    config_id = config_row(connection, config)
+    row = {
+        "name": name,
+        "rehearsal": rehearsal,
+        "origin": origin,
+        "project_id": project_id,
+        "config_id": config_id,
+        "review": json.dumps({"below_confidence": review.below_confidence, "unmatched": review.unmatched}),
+        "max_generations": max_generations,
+        "path": path,
+        "sha256": sha256,
+    }
+    known = connection.execute(
+        text("SELECT id, origin, project_id FROM manifests WHERE name = :name AND rehearsal = :rehearsal"), row
+    ).first()
+    if known is None:
+        columns = ", ".join(row)
+        values = ", ".join(f":{column}" for column in row)
+        connection.execute(text(f"INSERT INTO manifests ({columns}) VALUES ({values})"), row)
+    else:
+        if known.origin != origin:
+            raise InputError(
+                f"this ledger holds results of manifest {name!r} from {known.origin}, this run would go to {origin}; "
+                "use another --ledger or another name"
+            )
+        if (known.project_id or None) != project_id and known.project_id and project_id:
+            raise InputError(
+                f"this ledger holds results of manifest {name!r} from project {known.project_id}, "
+                f"this run is for {project_id}; use another --ledger or another name"
+            )
+        connection.execute(
+            text(
+                "UPDATE manifests SET config_id = :config_id, review = :review, path = :path, sha256 = :sha256, "
+                "max_generations = :max_generations, project_id = coalesce(:project_id, project_id) "
+                "WHERE name = :name AND rehearsal = :rehearsal"
+            ),
+            row,
+        )
+    return find_scope(connection, name, rehearsal=rehearsal, config=config)

@@ -1,0 +1,226 @@
+"""The lists that ``file_ids_from`` names: text, CSV, JSON Lines or standard input, streamed in bounded memory."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from orchestrator.errors import Problem
+from orchestrator.manifest.nodes import MAX_PROBLEMS, Scalar, open_regular, shown
+from orchestrator.plaintext import safe
+
+STANDARD_INPUT = "-"
+
+#: White space, control characters, half characters, and marks that are invisible or turn the direction of writing.
+_NOT_IN_IDS = r"\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff"
+
+#: A file ID. Opaque: bare UUIDs and ``dfl-<uuid>`` are both seen, so nothing more is asked of it.
+FILE_ID = rf"[^{_NOT_IN_IDS}]{{1,200}}"
+FILE_ID_SAYS = "a file ID is 1 to 200 characters without white space, control or invisible characters"
+
+_BLOCK = 1 << 17
+#: A line that is longer is no list's line; without a limit a file without line ends would fill the memory.
+_MAX_LINE = 1 << 20
+
+_is_file_id = re.compile(FILE_ID).fullmatch
+_is_text_row = re.compile(rf"(?!#){FILE_ID}").fullmatch
+_strange = re.compile(rf"[{_NOT_IN_IDS}]").search
+
+
+@dataclass(slots=True)
+class FileList:
+    """One entry of ``file_ids_from``: *entry* is where and how the *manifest* names it."""
+
+    manifest: str
+    entry: Scalar
+    _consumed: bool = False
+
+    @property
+    def name(self) -> str:
+        """The path as problems show it: relative names are relative to the manifest's folder."""
+        return self.entry.text if self._is_stdin else str(Path(self.manifest).parent / self.entry.text)
+
+    @property
+    def _is_stdin(self) -> bool:
+        return self.entry.text == STANDARD_INPUT
+
+    def missing(self) -> Problem | None:
+        """Why the list can't be opened, as the manifest's own mistake."""
+        if self._is_stdin:
+            return None
+        try:
+            return None if stat.S_ISREG(Path(self.name).stat().st_mode) else self._unopened("not a regular file")
+        except OSError as error:
+            return self._unopened(error.strerror)
+
+    def file_ids(self, problems: list[Problem]) -> Iterator[str]:
+        """Every ID in order, duplicates included; each bad line is added to *problems* and left out.
+
+        Ends early once there are MAX_PROBLEMS of them.
+        """
+        try:
+            with self._open() as handle:
+                before = _version(handle)
+                reader = _Reader(self.name, _lines(handle), problems)
+                try:
+                    yield from _FORMATS[self.entry.text.lower().rpartition(".")[2]](reader)
+                except _BadList as error:
+                    problems.append(Problem(self.name, error.line, 1, error.message))
+                if _version(handle) != before:
+                    message = "the list changed while it was read; write it under another name, then rename it"
+                    problems.append(Problem(self.name, 1, 1, message))
+        except OSError as error:
+            problems.append(self._unopened(error.strerror))
+
+    def _open(self) -> AbstractContextManager[BinaryIO]:
+        if not self._is_stdin:
+            return open_regular(self.name)
+        if self._consumed or sys.stdin is None:
+            raise OSError(0, "standard input was already read" if self._consumed else "standard input is closed")
+        self._consumed = True
+        return nullcontext(sys.stdin.buffer)
+
+    def _unopened(self, why: str | None) -> Problem:
+        message = (
+            f"file_ids_from: '{safe(self.name)}' can't be read ({why}); paths are relative to the manifest's folder"
+        )
+        return Problem(self.manifest, self.entry.line, self.entry.column, message)
+
+
+class _BadList(Exception):
+    """A mistake after which the rest of the list can't be understood."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line, self.message = line, message
+
+
+@dataclass(slots=True)
+class _Reader:
+    """One pass over one list: *blocks* are the number of their first line, and lines without their ends."""
+
+    name: str
+    blocks: Iterator[tuple[int, list[str]]]
+    problems: list[Problem]
+
+    def wrong(self, line: int, column: int, message: str) -> None:
+        self.problems.append(Problem(self.name, line, column, message))
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise _BadList(line, "more problems follow; mend the ones above first")
+
+    def checked(self, text: str, line: int, column: int = 1) -> Iterator[str]:
+        """*text* if it is a file ID; else nothing, and a problem."""
+        if _is_file_id(text):
+            yield text
+            return
+        strange = _strange(text)
+        at = column + (strange.start() if strange else 0)
+        what = f"{shown(text)} is no file ID" if text else "no file ID here"
+        self.wrong(line, at, f"{what}; {FILE_ID_SAYS}")
+
+
+def _read_text(reader: _Reader) -> Iterator[str]:
+    """One ID a line; blank lines and lines that start with ``#`` are skipped."""
+    for number, lines in reader.blocks:
+        if all(map(_is_text_row, lines)):  # a million plain lines go this way, at the speed of C
+            yield from lines
+            continue
+        for line, text in enumerate(lines, number):
+            file_id = text.strip(" \t")
+            if file_id and not file_id.startswith("#"):
+                yield from reader.checked(file_id, line, text.index(file_id) + 1)
+
+
+def _read_csv(reader: _Reader) -> Iterator[str]:
+    """The column ``file_id`` of comma-separated rows under a header."""
+    rows = csv.reader((f"{text}\n" for _, lines in reader.blocks for text in lines), strict=True)
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        if header.count("file_id") != 1:
+            hint = "name it so" if "file_id" not in header else "name the other one otherwise"
+            if any(";" in name or "\t" in name for name in header):
+                hint = "separate columns with commas"
+            raise _BadList(1, f"the header must have one column `file_id`; {hint}")
+        column = header.index("file_id")
+        for row in rows:
+            if row:
+                yield from reader.checked(row[column].strip() if column < len(row) else "", rows.line_num)
+    except csv.Error as error:
+        raise _BadList(rows.line_num, f"not valid CSV: {error}; look for a quote that is not closed") from None
+
+
+def _read_jsonl(reader: _Reader) -> Iterator[str]:
+    """One JSON value a line: an object with ``file_id``, or a string."""
+    for number, lines in reader.blocks:
+        for line, text in enumerate(lines, number):
+            if not text.strip():
+                continue
+            try:
+                value = json.loads(text)
+            except (ValueError, RecursionError):
+                reader.wrong(line, 1, 'not valid JSON; each line must be {"file_id": "..."} or "..."')
+                continue
+            file_id = value.get("file_id") if isinstance(value, dict) else value
+            if isinstance(file_id, str):
+                yield from reader.checked(file_id, line)
+            else:
+                reader.wrong(line, 1, 'no text `file_id` here; each line must be {"file_id": "..."} or "..."')
+
+
+#: How a list is read, by what its name ends in.
+_FORMATS: dict[str, Callable[[_Reader], Iterator[str]]] = {
+    STANDARD_INPUT: _read_text,
+    "txt": _read_text,
+    "csv": _read_csv,
+    "jsonl": _read_jsonl,
+}
+
+#: A name in ``file_ids_from``, and the same in words.
+LIST_NAME = r"-|[^\x00-\x1f\x7f\ud800-\udfff]*\.([tT][xX][tT]|[cC][sS][vV]|[jJ][sS][oO][nN][lL])"
+LIST_NAME_SAYS = "a list's name ends in .txt (one ID a line), .csv (column file_id) or .jsonl; - is standard input"
+
+
+def _lines(handle: BinaryIO) -> Iterator[tuple[int, list[str]]]:
+    """Blocks of whole lines, decoded, without their ends (LF or CRLF), with the number of each block's first line."""
+    number, tail, block = 1, b"", handle.read(_BLOCK)
+    if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise _BadList(1, "the list is UTF-16; save it as UTF-8")
+    block = block.removeprefix(codecs.BOM_UTF8)
+    while block:
+        whole, end, tail = (tail + block).rpartition(b"\n")
+        if end:
+            lines = _decode(whole, number).split("\n")
+            yield number, lines
+            number += len(lines)
+        if len(tail) > _MAX_LINE:
+            raise _BadList(number, "a line is longer than 1 MB; write one ID a line")
+        block = handle.read(_BLOCK)
+    if tail:
+        yield number, [_decode(tail, number)]
+
+
+def _decode(block: bytes, number: int) -> str:
+    try:
+        return f"{block.decode()}\n".replace("\r\n", "\n").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        line = number + block.count(b"\n", 0, error.start)
+        raise _BadList(line, "this is not UTF-8 text; save the list as UTF-8") from None
+
+
+def _version(handle: BinaryIO) -> tuple[int, int] | None:
+    """What changes when a regular file is written to; None for a pipe."""
+    try:
+        status = os.fstat(handle.fileno())
+    except OSError:  # an in-memory standard input has no descriptor
+        return None
+    return (status.st_mtime_ns, status.st_size) if stat.S_ISREG(status.st_mode) else None

@@ -1,0 +1,48 @@
+"""The manifest's own guard: how much one run may send."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from orchestrator.ledger import billing
+from orchestrator.manifest.loading import Manifest
+
+
+def over_limits(manifest: Manifest, files: int, ceiling: int | None) -> str | None:
+    """Why sending *files* would pass the manifest's limits; None when it would not.
+
+    *ceiling*: what they cost if no parse is there any more. That one is free is known only once it was used.
+    """
+    limits = manifest.limits
+    if limits.max_files is not None and files > limits.max_files:
+        return _over(manifest, f"{files} files to send", "max_files", limits.max_files)
+    if limits.max_credits is not None and ceiling is not None and ceiling > limits.max_credits:
+        return _over(manifest, f"up to {ceiling} credits", "max_credits", limits.max_credits)
+    return None
+
+
+def _over(manifest: Manifest, what: str, limit: str, value: int) -> str:
+    return f"{what}, over limits.{limit}: {value}; to go on raise it in {manifest.path}:{manifest.limit_lines[limit]}"
+
+
+def credits_left(connection: Connection, manifest: Manifest, run_id: str) -> int | None:
+    """What the run may still plan to spend on halves and second opinions; None without a limit."""
+    most = manifest.limits.max_credits
+    return None if most is None else most - billing.ceiling_of_run(connection, run_id)
+
+
+def may_begin_anew(manifest: Manifest, *, rehearsal: bool) -> bool:
+    """Whether an empty ledger in the place of one that is gone buys nothing twice: v2 knows its jobs by their keys."""
+    return manifest.api == "v2" or rehearsal
+
+
+def parses_since(now: datetime) -> str:
+    """How far back a parse may lie to be there still: the vendor keeps them for 48 hours."""
+    return (now - timedelta(hours=47)).isoformat(timespec="milliseconds")
+
+
+def files_per_chunk(manifest: Manifest) -> int:
+    """How many files one create call of this manifest takes: v2 jobs have one each."""
+    return 1 if manifest.api == "v2" else manifest.chunk_size

@@ -1,0 +1,27 @@
+"""What a run was asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.ledger import retry
+from orchestrator.models import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How this run differs from what manifest and settings say."""
+
+    ledger: str | None = None
+    base_url: str | None = None
+    chunk_size: int | None = None
+    deadline: str | None = None
+    wait: bool = True
+    sandbox: bool = False
+    faults: Mapping[str, float | str] = field(default_factory=dict)
+    command: str = "run"
+    new: bool = True  #: send the files that were never submitted
+    again: retry.Selection | None = None  #: send these files once more
+    held: bool = False  #: send also the chunks that are held for a person
+    config: Config | None = None  #: create the jobs of *again* with this instead of the manifest's own

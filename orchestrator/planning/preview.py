@@ -1,0 +1,86 @@
+"""What a run of a manifest would do and cost, from the ledger alone: no network, no key, nothing written."""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestrator.ledger import Ledger, parses, plan, retry
+from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.sqlite import place
+from orchestrator.manifest.loading import Manifest
+from orchestrator.models import Json
+from orchestrator.planning.limits import files_per_chunk, may_begin_anew, over_limits, parses_since
+
+#: How many quarantined files ``--json`` names.
+MOST_QUARANTINED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """``orchestrator plan``: files as they stand, and what the next run would send."""
+
+    manifest: str
+    rehearsal: bool
+    api: str
+    listed: int
+    files: int
+    duplicates: int
+    done: int
+    failed: int
+    in_flight: int
+    new: int
+    changed: int
+    chunk_size: int
+    chunks: int
+    create_calls: int
+    free: int  #: of ``new``: classified on a parse that is there already, which bills nothing
+    credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
+    quarantined: dict[str, Json]  #: ``files``, and the ``first`` of them
+    over_limits: str | None
+
+    def as_json(self) -> dict[str, Json]:
+        return asdict(self)
+
+
+def preview(manifest: Manifest, path: Path, *, rehearsal: bool) -> Preview:
+    """Raises ManifestError for a list that can't be read, LedgerError for a ledger that can't."""
+    if not may_begin_anew(manifest, rehearsal=rehearsal):
+        place.refuse_gone(path)
+    ledger = Ledger(path, read_only=True) if path.exists() else Ledger.in_memory()
+    with closing(ledger), ledger.transaction() as connection:
+        listed = plan.stage(connection, manifest.file_ids())
+        scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
+        counts = plan.count(connection, scope, listed)
+        quarantined = retry.quarantined(
+            connection, scope, manifest.limits.max_generations, wanted=True, most=MOST_QUARANTINED
+        )
+        free = 0
+        if manifest.api == "v2" and counts.changed:
+            plan.select_new(connection, scope)
+            free = parses.count_reusable(connection, scope, manifest.config, since=parses_since(datetime.now(UTC)))
+    size = files_per_chunk(manifest)
+    chunks, config = math.ceil(counts.new / size), manifest.config
+    return Preview(
+        manifest=manifest.name,
+        rehearsal=rehearsal,
+        api=manifest.api,
+        listed=counts.listed,
+        files=counts.files,
+        duplicates=counts.duplicates,
+        done=counts.done,
+        failed=counts.failed,
+        in_flight=counts.in_flight,
+        new=counts.new,
+        changed=counts.changed,
+        chunk_size=size,
+        chunks=chunks,
+        create_calls=chunks,
+        free=free,
+        credits_ceiling=config.credits_ceiling(counts.new - free),
+        quarantined=quarantined,
+        over_limits=over_limits(manifest, counts.new, config.credits_ceiling(counts.new)),
+    )

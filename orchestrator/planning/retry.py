@@ -1,0 +1,126 @@
+"""What ``retry`` sends: which files, with which changes to the manifest's config, at which ceiling."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestrator.errors import InputError, ManifestError, Problem
+from orchestrator.ledger import Ledger, parses, plan, retry
+from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.cancel import select_stuck
+from orchestrator.ledger.retry import Selection
+from orchestrator.manifest.format import LANGUAGE, LANGUAGE_SAYS, wrong_language
+from orchestrator.manifest.lists import FileList
+from orchestrator.manifest.loading import Manifest
+from orchestrator.manifest.nodes import Scalar, shown
+from orchestrator.models import BAD, Config, Json, Mode, Outcome
+from orchestrator.planning.limits import files_per_chunk, over_limits, parses_since
+
+#: How many file IDs ``--dry-run`` shows.
+MOST_SHOWN = 20
+
+
+def selection(
+    *,
+    outcomes: Sequence[str] | None,
+    types: Sequence[str] | None,
+    below_confidence: float | None,
+    file_ids: Sequence[str] | None,
+    run_id: str | None,
+    error: str | None,
+) -> Selection:
+    """The files that the options name. Without any of them: what failed, is missing or was cancelled.
+
+    A condition that good results can meet (type, confidence, file) is for all outcomes, unless some are named.
+    Raises InputError.
+    """
+    if strange := [outcome for outcome in outcomes or () if outcome not in tuple(Outcome)]:
+        raise InputError(f"--outcome {shown(strange[0])}: must be one of {', '.join(Outcome)}")
+    named = tuple(Outcome(outcome) for outcome in outcomes or ())
+    everything = bool(types or file_ids is not None or below_confidence is not None)
+    return Selection(
+        outcomes=named or (tuple(Outcome) if everything else BAD),
+        types=tuple(types or ()),
+        below_confidence=below_confidence,
+        file_ids=None if file_ids is None else tuple(file_ids),
+        run_id=run_id,
+        error=error,
+        other_rules=True,
+    )
+
+
+def listed(path: str) -> list[str]:
+    """The file IDs in the list at *path*, in the formats of ``file_ids_from``. Raises ManifestError."""
+    found = FileList("--file-from", Scalar(1, 1, path, plain=False))
+    if problem := found.missing():
+        raise ManifestError([Problem(path, 1, 1, problem.message)])
+    problems: list[Problem] = []
+    file_ids = list(found.file_ids(problems))
+    if problems:
+        raise ManifestError(problems)
+    return file_ids
+
+
+def overridden(manifest: Manifest, *, mode: str | None, lang: str | None, max_pages: int | None) -> Config | None:
+    """The manifest's config with the options' changes; None without any. Raises InputError."""
+    config = manifest.config
+    if config.configuration_id is not None and (mode, lang, max_pages) != (None, None, None):
+        raise InputError(f"{manifest.path}: configuration_id brings its own mode, language and pages; leave them out")
+    if mode is not None:
+        if mode not in tuple(Mode):
+            raise InputError(f"--mode {shown(mode)}: must be {' or '.join(Mode)}")
+        if mode == Mode.MULTIMODAL and manifest.api == "v2":
+            raise InputError("--mode MULTIMODAL: only v1 has it; add --api v1")
+        config = replace(config, mode=Mode(mode))
+    if lang is not None:
+        if not re.fullmatch(LANGUAGE, lang):
+            raise InputError(f"--lang {shown(lang)}: {LANGUAGE_SAYS}")
+        if problem := wrong_language(lang, manifest.api):
+            raise InputError(f"--lang {problem}")
+        config = replace(config, parsing_configuration=replace(config.parsing_configuration, lang=lang))
+    if max_pages is not None:
+        parsing = replace(config.parsing_configuration, max_pages=max_pages, target_pages=None)
+        config = replace(config, parsing_configuration=parsing)
+    return None if config == manifest.config else config
+
+
+def preview(
+    manifest: Manifest, path: Path, again: Selection, config: Config | None, *, rehearsal: bool, stale_since: str
+) -> dict[str, Json]:
+    """What the retry would send: nothing is written. Raises LedgerError, ManifestError."""
+    config = config or manifest.config
+    with closing(Ledger(path, read_only=True)) as ledger, ledger.transaction() as connection:
+        plan.stage(connection, manifest.file_ids())
+        scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
+        again = replace(again, max_generations=manifest.limits.max_generations)
+        retry.check(connection, scope, again, manifest.config)
+        files = retry.select_again(connection, scope, again)
+        shown = plan.chosen(connection, MOST_SHOWN)
+        changes = retry.changes(connection, scope, manifest.config)
+        quarantined = retry.quarantined(connection, scope, again.max_generations, wanted=True, most=MOST_SHOWN)
+        free = 0
+        if manifest.api == "v2":
+            free = parses.count_reusable(connection, scope, config, since=parses_since(datetime.now(UTC)))
+        stuck = [] if rehearsal else select_stuck(connection, scope, again, manifest.file_ids(), since=stale_since)
+    can = [job.file_id for job in stuck if job.api == "v2"]
+    files += len(can)
+    return {
+        "manifest": manifest.name,
+        "rehearsal": rehearsal,
+        "files": files,
+        "chunks": math.ceil(files / files_per_chunk(manifest)),
+        "free": free,
+        "credits_ceiling": config.credits_ceiling(files - free),
+        "over_limits": over_limits(manifest, files, config.credits_ceiling(files)),
+        "file_ids": [*shown, *can][:MOST_SHOWN],
+        "changes": asdict(changes),
+        "quarantined": quarantined,
+        "cancelled_first": len(can),
+        "cannot_cancel": sum(job.files for job in stuck) - len(can),
+    }

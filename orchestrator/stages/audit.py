@@ -1,0 +1,46 @@
+"""The last look of a run: jobs that the API made late of calls that were taken for absent."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from orchestrator.api.listing import complete_listing
+from orchestrator.ledger import jobs, queue
+from orchestrator.models import Chunk, RemoteJob
+from orchestrator.stages.evidence import Evidence
+from orchestrator.stages.work import Work
+
+
+async def report_orphan(work: Work, chunk_id: int, job: RemoteJob) -> None:
+    """A second job of a chunk's files: it was paid for, so it is never hidden."""
+    work.warn("job.orphan", chunk_id=chunk_id, job_id=job.id)
+    await work.writer.write(
+        lambda connection: jobs.note(connection, chunk_id, "orphan", f"job {job.id} is of this chunk too", at=work.at())
+    )
+
+
+async def audit(work: Work) -> int:
+    """Look for jobs of chunks that were sent again, made by their first call after all; how many were found."""
+
+    def read(connection: Connection) -> list[Chunk]:
+        return [queue.chunk(connection, chunk_id) for chunk_id in queue.to_audit(connection, work.shard.manifest_id)]
+
+    again = [] if work.api.traits.idempotent else await work.writer.write(read)
+    if not again:
+        return 0
+    configs = {chunk.config for chunk in again}
+    alike = [job for job in await complete_listing(work.api) if job.config in configs]
+    known = await work.writer.write(lambda connection: queue.known_job_ids(connection, [job.id for job in alike]))
+    strangers = [job for job in alike if job.id not in known]
+    evidence = Evidence()
+    await evidence.gather(work.api, strangers)
+    found = [
+        (chunk, job)
+        for chunk in again
+        for job in strangers
+        if job.config == chunk.config and evidence.proves(job, chunk)
+    ]
+    for chunk, job in found:
+        await report_orphan(work, chunk.id, job)
+    await work.writer.write(lambda connection: queue.audited(connection, [chunk.id for chunk in again], at=work.at()))
+    return len(found)

@@ -1,0 +1,118 @@
+"""An ended job's answer -> one outcome for every file of its chunk. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection
+
+from orchestrator.errors import ContractBroken
+from orchestrator.ledger import halving, jobs
+from orchestrator.models import Chunk, FileResult, JobResults, JobStatus, Outcome, RemoteJob
+
+#: What becomes of a file for which an ended job has no row.
+WITHOUT_ROW: Mapping[JobStatus, Outcome] = {
+    JobStatus.SUCCEEDED: Outcome.MISSING,
+    JobStatus.FAILED: Outcome.FAILED,
+    JobStatus.CANCELLED: Outcome.CANCELLED,
+}
+
+_SAID_NOTHING: Mapping[Outcome, str] = {
+    Outcome.MISSING: "the job ended and its results have no row for this file",
+    Outcome.FAILED: "the job failed; the API gave no reason",
+    Outcome.CANCELLED: "the job was cancelled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """How each file of a chunk ended, in the chunk's order, and what was odd about the answer."""
+
+    results: tuple[FileResult, ...]
+    oddities: tuple[str, ...]
+
+    @property
+    def without_row(self) -> tuple[str, ...]:
+        return tuple(result.file_id for result in self.results if result.outcome is Outcome.MISSING)
+
+
+def collect(file_ids: Collection[str], types: Collection[str], job: RemoteJob, answer: JobResults) -> Collected:
+    """Exactly one result for each of *file_ids*, whatever *answer* says. *types* are the labels that the rules name.
+
+    Raises ContractBroken when the rows are all of other files: this is not our job, and nothing may be recorded.
+    """
+    if job.status not in WITHOUT_ROW:
+        raise ValueError(f"job {job.id} has not ended")
+    wanted = set(file_ids)
+    oddities = list(answer.oddities)
+    rows: dict[str, FileResult] = {}
+    strangers: list[str] = []
+    for row in answer.rows:
+        if row.file_id not in wanted:
+            strangers.append(row.file_id)
+        elif row.file_id not in rows:
+            rows[row.file_id] = row
+        elif rows[row.file_id] != row:
+            oddities.append(f"two different results for {row.file_id}")
+            rows[row.file_id] = _conflict(rows[row.file_id], row)
+    if strangers:
+        if not rows:
+            raise ContractBroken(f"job {job.id} has results only for files that were never sent in it")
+        oddities.append(f"results for {len(strangers)} files that were never sent, such as {strangers[0]!a}")
+    without = [file_id for file_id in file_ids if file_id not in rows]
+    if len(without) == len(answer.nameless) == 1 and not strangers:
+        rows[without[0]] = replace(answer.nameless[0], file_id=without[0])
+        oddities.append(f"the row that names no file is taken for that of {without[0]}, the only file without one")
+    unknown = {row.type for row in rows.values() if row.type is not None} - set(types)
+    oddities += [f"a type that no rule names: {label!a}" for label in sorted(unknown)] if types else []
+    return Collected(tuple(rows.get(file_id) or _rowless(file_id, job) for file_id in file_ids), tuple(oddities))
+
+
+def _rowless(file_id: str, job: RemoteJob) -> FileResult:
+    outcome = WITHOUT_ROW[job.status or JobStatus.FAILED]
+    return FileResult(file_id, outcome, error=job.error or _SAID_NOTHING[outcome])
+
+
+def _conflict(first: FileResult, second: FileResult) -> FileResult:
+    words = " / ".join(f"{row.type or row.outcome.value} {row.confidence}" for row in (first, second))
+    return FileResult(first.file_id, Outcome.FAILED, error=f"the API gave two different results: {words}")
+
+
+def of_the_file(chunk: Chunk, job: RemoteJob, answer: JobResults) -> JobResults:
+    """A job made on a parse job names that one in its result: it is the result of the chunk's one file."""
+    parses = {chunk.parse_job_id, job.parse_job_id} - {None}
+    if not parses or len(chunk.file_ids) != 1:
+        return answer
+    (file_id,) = chunk.file_ids
+    rows = (replace(row, file_id=file_id) if row.file_id in parses else row for row in answer.rows)
+    return replace(answer, rows=tuple(rows))
+
+
+def may_be_poisoned(job: RemoteJob, collected: Collected) -> bool:
+    """Whether one file may have sunk the rest: a job failed, and some of its files have no result."""
+    failed = sum(result.outcome is Outcome.FAILED for result in collected.results)
+    return job.status is JobStatus.FAILED and job.results is None and failed > 0
+
+
+def record(connection: Connection, chunk: Chunk, job: RemoteJob, collected: Collected, *, at: str) -> None:
+    """Status, results and oddities of an ended job, in the caller's one transaction."""
+    if job.status is None:
+        raise ValueError(f"job {job.id} has not ended")
+    rows = jobs.file_rows(connection, chunk.id)
+    results = [(rows[result.file_id], result) for result in collected.results]
+    jobs.end(
+        connection,
+        chunk.id,
+        job.status,
+        results,
+        at=at,
+        api_status=job.api_status,
+        error=job.error,
+        credits=job.credits,
+        parse_job_id=job.parse_job_id,
+    )
+    if may_be_poisoned(job, collected):
+        halving.suspect(connection, chunk.id)
+    for oddity in collected.oddities:
+        jobs.note(connection, chunk.id, "odd_results", oddity, at=at)

@@ -1,0 +1,45 @@
+"""Work that is known only when everything else has ended: halving failed chunks, and second opinions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import Connection
+
+from orchestrator.stages.work import Work
+
+
+class FollowUp:
+    """Looks, each time the other stages have nothing left to do, for more to send; idle when there is none."""
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        others_idle: Callable[[], bool],
+        plan_more: Callable[[Connection], int],
+        send_again: Callable[[], None],
+    ) -> None:
+        """*plan_more* makes pending chunks in its transaction and says how many; *send_again* has them sent."""
+        self._work = work
+        self._others_idle = others_idle
+        self._plan_more = plan_more
+        self._send_again = send_again
+        self._looked_at = -1  #: how many chunks had been taken up when it last looked
+
+    @property
+    def idle(self) -> bool:
+        return self._looked_at == self._work.taken_up and self._others_idle()
+
+    async def run(self) -> None:
+        work = self._work
+        while True:
+            if self._others_idle() and not self.idle:
+                taken_up = work.taken_up
+                more = await work.writer.write(self._plan_more) if work.stop.sending else 0
+                if more:
+                    self._send_again()
+                self._looked_at = taken_up  # not before: while it looks it is not idle, or the run would end
+                work.stop.changed.set()
+            await work.stop.changed.wait()
+            await work.clock.sleep(0)  # the news is set until whoever waits for the run's end has read it

@@ -1,0 +1,90 @@
+"""The stages of one shard wired together: API client, submitter, poller, reconciler."""
+
+from __future__ import annotations
+
+import random
+
+from orchestrator.api.client import Api
+from orchestrator.clock import Clock
+from orchestrator.errors import RunStopped
+from orchestrator.ledger.queue import Shard
+from orchestrator.ledger.writer import Writer
+from orchestrator.manifest.loading import Manifest
+from orchestrator.stages import audit, billing, reconciler
+from orchestrator.stages.escalating import plan_escalation
+from orchestrator.stages.follow_up import FollowUp
+from orchestrator.stages.halving import plan_halves
+from orchestrator.stages.poller import Poller
+from orchestrator.stages.submitter import Submitter
+from orchestrator.stages.work import Progress, Stage, Work, run_stages
+
+
+class Pipeline:
+    """Everything that one run of one manifest has in motion."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        api: Api,
+        *,
+        shard: Shard,
+        run_id: str,
+        writer: Writer,
+        clock: Clock,
+        rng: random.Random,
+        settle_s: float,
+        stale_s: float,
+        progress: Progress | None = None,
+    ) -> None:
+        self.api = api
+        self.work = Work(shard, run_id, api, writer, clock, settle_s, stale_s, progress or Progress())
+        self.poller = Poller(self.work)
+        self.submitter = Submitter(self.work, rng, submitted=self.poller.watch)
+        self.reconciler = reconciler.Reconciler(
+            self.work,
+            out=lambda: self.submitter.busy,
+            adopted=self.poller.watch,
+            send_again=self.submitter.look_again,
+        )
+
+        carriers: list[Stage] = [self.submitter, self.poller, self.reconciler]
+        self.isolator = FollowUp(
+            self.work,
+            others_idle=lambda: all(stage.idle for stage in carriers),
+            plan_more=lambda connection: plan_halves(connection, self.work, manifest),
+            send_again=self.submitter.look_again,
+        )
+        self.escalator = FollowUp(
+            self.work,
+            others_idle=lambda: self.isolator.idle,
+            plan_more=lambda connection: plan_escalation(connection, self.work, manifest),
+            send_again=self.submitter.look_again,
+        )
+
+    @property
+    def requests(self) -> int:
+        return self.api.wire.requests.total()
+
+    @property
+    def left(self) -> dict[int, str]:
+        """Chunks that this run leaves to a later one or to a person, and why."""
+        held = dict.fromkeys(
+            self.reconciler.held, "an unanswered create call needs a person: see `orchestrator status`"
+        )
+        return {**self.poller.set_aside, **self.reconciler.set_aside, **held}
+
+    async def run(self, *, wait: bool) -> None:
+        """Carry the shard as far as it goes; ``work.stop`` says why it ended early, if it did."""
+        work = self.work
+        try:
+            await run_stages(
+                work, self.submitter, [self.poller, self.reconciler, self.isolator, self.escalator], wait=wait
+            )
+            if work.stop.everything is None and wait:
+                await audit.audit(work)
+                await billing.sweep(work)
+        except RunStopped as error:
+            work.stop.stop_everything(error)
+
+    async def close(self) -> None:
+        await self.api.close()

@@ -1,0 +1,147 @@
+"""pending -> submitted: create calls, each with its intent on disk before it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Set
+
+import structlog
+
+from orchestrator.api.client import MAX_CONNECTIONS
+from orchestrator.api.listing import SharedListing, newest_mark
+from orchestrator.errors import (
+    RunStopped,
+)
+from orchestrator.ledger import queue
+from orchestrator.models import Chunk
+from orchestrator.stages.sending import Sending
+from orchestrator.stages.work import Work
+
+log = structlog.get_logger()
+
+
+class Submitter:
+    """Sends the ledger's pending chunks, as many at once as the limiter's pace keeps busy.
+
+    Each chunk has one task, which is never cancelled while its call is out: when nothing more may be sent, tasks that
+    wait for their turn are ended (at a slow pace the last one's turn can be an hour off), and calls that are out are
+    waited for.
+    """
+
+    def __init__(self, work: Work, rng: random.Random, *, submitted: Callable[[int, str, int], None]) -> None:
+        """*submitted* is told of every new job: chunk id, job id, number of files."""
+        self._work = work
+        self._rng = rng
+        self._submitted = submitted
+        self._listing = SharedListing(work.api, work.clock)
+        self._busy: set[int] = set()
+        self._sendings: dict[asyncio.Task[None], Sending] = {}
+        self._cursor = 0
+        self._exhausted = False
+        self._marked = False
+        self._told_to_look_again = False
+        self._more = asyncio.Event()
+        self._more.set()
+
+    @property
+    def idle(self) -> bool:
+        stop = self._work.stop
+        return not self._busy and (self._exhausted or not stop.sending)
+
+    @property
+    def busy(self) -> Set[int]:
+        """The chunks under way: their calls may be out."""
+        return self._busy
+
+    def look_again(self) -> None:
+        """Some chunk has become pending."""
+        self._told_to_look_again = True
+        self._cursor = 0
+        self._exhausted = False
+        self._more.set()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            try:
+                await self._feed(tasks)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised here it would cancel the calls that are out
+                self._work.stop.stop_everything(error)
+            for task, sending in self._sendings.items():
+                if not sending.out:
+                    task.cancel()
+
+    async def _feed(self, tasks: asyncio.TaskGroup) -> None:
+        """Start a task for each chunk until nothing more may be sent."""
+        stop = self._work.stop
+        if self._work.api.traits.idempotent:
+            await self._resume(tasks)
+        while stop.sending:
+            await self._fill(tasks)
+            stop.changed.set()
+            waits = [asyncio.ensure_future(self._more.wait()), asyncio.ensure_future(stop.sleep(3600.0))]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+            self._more.clear()
+
+    async def _resume(self, tasks: asyncio.TaskGroup) -> None:
+        """What was sent and never answered is sent again under the same key: the API gives the job it made, if any."""
+        shard = self._work.shard
+        parked = await self._work.writer.write(
+            lambda connection: [
+                queue.chunk(connection, chunk.chunk_id) for chunk in queue.unanswered(connection, shard)
+            ]
+        )
+        for chunk in parked:
+            self._start(tasks, chunk, resumed=True)
+
+    async def _fill(self, tasks: asyncio.TaskGroup) -> None:
+        """Take up pending chunks until as many are under way as there are connections."""
+        room = MAX_CONNECTIONS - len(self._busy)
+        if room < MAX_CONNECTIONS // 4 and self._busy:
+            return  # many at a time: one query for each chunk would be most of the work
+        after, shard = self._cursor, self._work.shard
+        chunks = await self._work.writer.write(
+            lambda connection: queue.pending(connection, shard, after=after, most=room)
+        )
+        if chunks and not self._marked and not self._work.api.traits.idempotent:
+            try:
+                self._work.mark = await newest_mark(self._work.api)
+            except RunStopped as error:
+                self._work.stop.stop_creates(error)
+                return
+            self._marked = True
+        for chunk in chunks:
+            if chunk.id not in self._busy:
+                self._start(tasks, chunk, resumed=False)
+        if self._cursor == after and not self._told_to_look_again:
+            self._exhausted = len(chunks) < room
+            self._cursor = chunks[-1].id if chunks else after
+        self._told_to_look_again = False
+
+    def _start(self, tasks: asyncio.TaskGroup, chunk: Chunk, *, resumed: bool) -> None:
+        self._busy.add(chunk.id)
+        self._work.taken_up += 1
+        sending = Sending(self._work, self._rng, chunk, resumed, self._listing, self._submitted)
+        task = tasks.create_task(self._submit(sending))
+        self._sendings[task] = sending
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._busy.discard(self._sendings.pop(task).chunk_id)
+        self._more.set()
+        self._work.stop.changed.set()
+
+    async def _submit(self, sending: Sending) -> None:
+        """Take one chunk as far as it goes. Never raises: a failure here must not cancel another chunk's call."""
+        try:
+            await sending.run()
+        except RunStopped as error:
+            self._work.stop.stop_creates(error)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - see the docstring
+            self._work.stop.stop_everything(error)

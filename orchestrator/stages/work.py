@@ -1,0 +1,157 @@
+"""One shard of work carried to its end: the stages side by side, and the ways to stop them.
+
+The stages share nothing but the ledger and what is in ``Work``; none holds work that the ledger does not have. Nothing
+here cancels a create call: the submitter's calls drain, only reads are cut short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from orchestrator.api.client import Api
+from orchestrator.clock import Clock
+from orchestrator.errors import OrchestratorError
+from orchestrator.ledger.queue import Shard
+from orchestrator.ledger.writer import Writer
+from orchestrator.models import Outcome
+
+log = structlog.get_logger()
+
+#: How long create calls that are out may take to answer once the run is to stop; then they are left unanswered, to be
+#: settled by the next run.
+DRAIN_S = 4.0
+
+
+class Stop:
+    """Why and how far the run is to stop. The first reason of each kind stands."""
+
+    def __init__(self) -> None:
+        self.creates: BaseException | None = None  #: why nothing more may be sent, while the rest goes on
+        self.everything: BaseException | None = None  #: why the run is to end now
+        self.changed = asyncio.Event()  #: some stage has news for the others
+        self._sending_ended = asyncio.Event()
+
+    @property
+    def sending(self) -> bool:
+        """Whether create calls may still leave."""
+        return not self._sending_ended.is_set()
+
+    def stop_creates(self, why: BaseException) -> None:
+        if self.creates is None:
+            self.creates = why
+            log.warning("creates.stopped", why=str(why))
+        self.finish()
+
+    def stop_everything(self, why: BaseException) -> None:
+        self.everything = self.everything or why
+        self.finish()
+
+    def finish(self) -> None:
+        """End sending for no special reason: all is done."""
+        self._sending_ended.set()
+        self.changed.set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after *seconds*, or as soon as nothing more may be sent."""
+        await _wait(self._sending_ended, seconds)
+
+
+class Interrupted(OrchestratorError):
+    """The run was told to end early: a signal or the deadline."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What this run has done, for whoever watches it."""
+
+    created: int = 0
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    types: Counter[str] = field(default_factory=Counter)
+    adopted: int = 0
+    sent_again: int = 0
+    parses_gone: int = 0  #: files that were to be classified on a parse, and have to be paid for
+    warning: str | None = None
+
+
+@dataclass(slots=True)
+class Work:
+    """What the stages of one shard share."""
+
+    shard: Shard
+    run_id: str
+    api: Api
+    writer: Writer
+    clock: Clock
+    settle_s: float
+    stale_s: float
+    progress: Progress
+    stop: Stop = field(default_factory=Stop)
+    #: Newest ``created_at`` that the API had listed when the run began; None where reconcile does without.
+    mark: str | None = None
+    taken_up: int = 0  #: chunks that the submitter has begun with
+    unanswered: asyncio.Event = field(default_factory=asyncio.Event)  #: a create call went unanswered
+
+    def at(self) -> str:
+        """Now, as the ledger writes it."""
+        return self.clock.now().isoformat(timespec="milliseconds")
+
+    def warn(self, event: str, **fields: object) -> None:
+        """Log a warning and keep it for the display."""
+        log.warning(event, **fields)
+        self.progress.warning = " ".join([event, *(f"{name}={value}" for name, value in fields.items())])
+
+
+class Stage(Protocol):
+    """One loop over the ledger's rows in some status."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to do now, nor later unless another stage brings it."""
+
+    async def run(self) -> None:
+        """Work until told to stop. A failure of the run is told to ``Work.stop`` rather than raised."""
+
+
+async def run_stages(work: Work, submitter: Stage, others: list[Stage], *, wait: bool) -> None:
+    """Run all stages until every one is idle (with *wait* False: until the submitter is), or the run is to stop.
+
+    Afterwards ``work.stop`` says why, if it was early. Whatever is unfinished stands in the ledger.
+    """
+    stages = [submitter, *others]
+    tasks = [asyncio.create_task(_guarded(work, stage)) for stage in stages]
+    watched = stages if wait else [submitter]
+    try:
+        while work.stop.everything is None and not all(stage.idle for stage in watched):
+            await work.stop.changed.wait()
+            work.stop.changed.clear()
+    finally:
+        work.stop.finish()
+        for task in tasks[1:]:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=DRAIN_S)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _guarded(work: Work, stage: Stage) -> None:
+    try:
+        await stage.run()
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a bug in one stage must end the run, not hang it
+        work.stop.stop_everything(error)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Return when *event* is set, at the latest after *seconds*."""
+    try:
+        async with asyncio.timeout(max(seconds, 0)):
+            await event.wait()
+    except TimeoutError:
+        pass
