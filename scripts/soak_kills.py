@@ -30,8 +30,8 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from api_server import verdict
-from procs import PATIENCE_S, ApiServer, LedgerState, Stats, environment, read_ledger, write_manifest
+from support.api_server import verdict
+from support.procs import PATIENCE_S, ApiServer, LedgerState, Stats, environment, read_ledger, write_manifest
 
 from orchestrator import cli
 from orchestrator.cli import screens  # noqa: F401 - for the children

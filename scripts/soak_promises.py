@@ -25,7 +25,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from procs import ORCHESTRATOR, ApiServer, Run, environment, read_ledger, run, wait_until, write_manifest
+from support.procs import ORCHESTRATOR, ApiServer, Run, environment, read_ledger, run, wait_until, write_manifest
 
 #: On every call: 5 % answered 500 to 504, 4 % lost after they had their effect, 2 % before, 1 % answered with garbage.
 TROUBLE = ("http-5xx=0.05", "drop-after=0.04", "drop-before=0.02", "garbage=0.01")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from procs import ApiServer, environment, read_ledger, run, write_manifest
+from support.procs import ApiServer, environment, read_ledger, run, write_manifest
 
 Night = dict[str, object]
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_server import verdict
-from procs import KEY, ORCHESTRATOR, PATIENCE_S, ApiServer, write_manifest
+from support.api_server import verdict
+from support.procs import KEY, ORCHESTRATOR, PATIENCE_S, ApiServer, write_manifest
 
 from orchestrator.errors import ExitCode
 

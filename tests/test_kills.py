@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from procs import ApiServer, environment, read_ledger, wait_until, write_manifest
-from procs import Run as Started
-from procs import run as run_to_the_end
+from support.procs import ApiServer, environment, read_ledger, wait_until, write_manifest
+from support.procs import Run as Started
+from support.procs import run as run_to_the_end
 
 SOAK = Path(__file__).parent.parent / "scripts" / "soak_kills.py"
 

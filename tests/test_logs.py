@@ -13,9 +13,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 import structlog
-from conftest import CANARY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.server import CANARY
 
 from orchestrator import logs
 from orchestrator.logs import HIDDEN, Redactor

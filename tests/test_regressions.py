@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from commands import Classify, Cli, Serve, command_line, creates, refusing
-from conftest import CANARY
+from support.commands import Classify, Cli, Serve, command_line, creates, refusing
+from support.server import CANARY
 
 from orchestrator.models import Json
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from conftest import CANARY, Answer, Server
+from support.server import CANARY, Answer, Server
 
 from orchestrator import settings
 from orchestrator.errors import ExitCode

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import httpx
 import hypothesis
 import pytest
-from conftest import CANARY
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
+from support.server import CANARY
 
 from orchestrator import settings
 from orchestrator.errors import SettingsError

@@ -1,0 +1,88 @@
+"""The display of a run under way: whole lines at any width, counts and a time left that can be believed."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from rich.console import Console
+from support.server import FakeClock
+
+from orchestrator.api.client import Api
+from orchestrator.cli.live import Display, span
+from orchestrator.errors import Unauthorized
+from orchestrator.ledger import Ledger
+from orchestrator.ledger.queue import Shard
+from orchestrator.ledger.writer import Writer
+from orchestrator.models import Outcome
+from orchestrator.stages.work import Interrupted, Progress, Work
+
+
+@pytest.fixture
+def work() -> Work:
+    """A run that was just begun and has no API to talk to."""
+    clock = FakeClock()
+    limiters = SimpleNamespace(creates=SimpleNamespace(refused=0, rate_per_s=40.0))
+    api = cast(Api, SimpleNamespace(limiters=limiters))
+    return Work(Shard(1, "v1"), "run", api, Writer(Ledger.in_memory(), clock), clock, 0, 0, Progress())
+
+
+def shown(display: Display, width: int) -> list[str]:
+    out = Console(file=io.StringIO(), width=width)
+    out.print(display.view(width))
+    return [line.rstrip() for line in cast(io.StringIO, out.file).getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (200, "600 of 1,500 files  12 failed  about 30 s left  30 jobs created  30.0 files/s"),
+        (60, "600 of 1,500 files  12 failed  about 30 s left"),
+        (32, "600 of 1,500 files  12 failed"),
+        (13, "600 of 1,…"),
+    ],
+)
+def test_it_is_a_bar_and_one_line_at_any_width(work: Work, width: int, line: str) -> None:
+    """What does not fit is left out, least important first; a line that wraps would make the display jump."""
+    display = Display(work, 1500)
+    work.clock.seconds = 20.0  # type: ignore[attr-defined]  # the fake's own
+    work.progress.created = 30
+    work.progress.outcomes.update({Outcome.CLASSIFIED: 588, Outcome.FAILED: 12})
+    bar, told = shown(display, width)
+    assert set(bar) <= set("━╸╺")
+    assert told == line
+
+
+def test_the_time_left_follows_the_pace_of_late(work: Work) -> None:
+    """Not the mean of a night that began slowly."""
+    display = Display(work, 10_000)
+    for second in range(1, 101):
+        work.clock.seconds = float(second)  # type: ignore[attr-defined]  # the fake's own
+        work.progress.outcomes[Outcome.CLASSIFIED] += 1 if second <= 60 else 50
+        line = shown(display, 200)[1]
+    assert line == "2,060 of 10,000 files  about 3 min left  0 jobs created  50.0 files/s"
+
+
+def test_it_says_that_and_why_it_is_stopping(work: Work) -> None:
+    """Calls that are out may take a moment to end; a second Ctrl-C is not what that wants."""
+    display = Display(work, 10)
+    work.stop.stop_creates(Unauthorized("the API refuses the key"))
+    assert shown(display, 80)[2] == "nothing more is sent: the API refuses the key"
+    work.stop.stop_everything(Interrupted("stopped by SIGINT"))
+    assert shown(display, 80)[2] == "stopping: stopped by SIGINT"
+
+
+def test_files_that_are_sent_again_do_not_pass_the_end(work: Work) -> None:
+    """The halves of a failed chunk bring outcomes of files that had one."""
+    work.progress.outcomes[Outcome.FAILED] = 20
+    assert shown(Display(work, 10), 80)[1].startswith("10 of 10 files  ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (5990, "100 min"), (36_000, "10.0 h")]
+)
+def test_durations_are_told_as_one_says_them(seconds: float, words: str) -> None:
+    """No 36,000 s."""
+    assert span(seconds) == words

@@ -1,0 +1,169 @@
+"""Files that nothing sends again unless a person names them: found by halving, or failed for too many nights."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support.commands import Cli, Serve, command_line
+from support.moody import Moody
+
+from orchestrator.models import Json
+from orchestrator.stages.halving import is_at_fault
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    with command_line(tmp_path) as cli:
+        yield cli
+
+
+@pytest.fixture
+def api(cli: Cli, serve: Serve) -> Moody:
+    api = Moody()
+    cli.use(serve(api))
+    return api
+
+
+def limit(cli: Cli, limits: str) -> None:
+    with (cli.folder / "m.yaml").open("a") as manifest:
+        manifest.write(f"limits: {{{limits}}}\n")
+
+
+def quarantined(cli: Cli) -> list[str]:
+    """As ``plan`` and ``status`` agree."""
+    plan: dict[str, Json] = json.loads(cli("plan", "m.yaml", "--json").stdout)["quarantined"]
+    assert plan == cli.state()["quarantined"]
+    assert plan["files"] == len(plan["first"])
+    return [file["file_id"] for file in plan["first"]]
+
+
+def test_a_poison_file_is_sent_again_only_when_it_is_named(cli: Cli, api: Moody) -> None:
+    """plan and status say which it is, why, and the command; once it is good, it is out."""
+    cli.manifest(*(f"file-{n}" for n in range(8)), size=8)
+    api.refused = "^file-5$"
+    assert "send:      orchestrator retry m.yaml --file file-5\n" in cli("run", "m.yaml").stdout
+    assert quarantined(cli) == ["file-5"]
+    for command in ("plan", "status"):
+        shown = cli(command, "m.yaml").stdout
+        assert "sank its job alone" in shown
+        assert "m.yaml --file file-5\n" in shown
+    calls = api.calls
+    for options in (
+        ["run", "m.yaml", "--retry-failed"],
+        ["retry", "m.yaml"],
+        ["retry", "m.yaml", "--error", "no such"],
+    ):
+        assert cli(*options).returncode == 1
+    assert api.calls == calls
+    assert cli("retry", "m.yaml", "--file", "file-5").returncode == 1
+    assert quarantined(cli) == ["file-5"], "it failed once more"
+    api.refused = "^$"
+    assert cli("retry", "m.yaml", "--file", "file-5").returncode == 0
+    assert (api.calls, api.bought["file-5"]) == (calls + 2, 1)
+    assert quarantined(cli) == []
+
+
+def test_a_file_that_failed_for_as_many_nights_as_allowed_is_quarantined(cli: Cli, api: Moody) -> None:
+    """limits.max_generations; raising it lets the file go on."""
+    limit(cli, "max_generations: 3")
+    api.bad = "^b$"
+    for night in (1, 2, 3, 3, 3):
+        assert cli("run", "m.yaml", "--retry-failed").returncode == 1
+        assert api.bought["b"] == night
+        assert quarantined(cli) == ["b"] * (night == 3)
+    assert "submitted 3 times in vain" in cli("status", "m.yaml").stdout
+    manifest = cli.folder / "m.yaml"
+    manifest.write_text(manifest.read_text().replace("max_generations: 3", "max_generations: 4"))
+    assert cli("run", "m.yaml", "--retry-failed").returncode == 1
+    assert api.bought == {"a": 1, "b": 4, "c": 1}
+
+
+def test_halves_do_not_count_as_nights(cli: Cli, api: Moody) -> None:
+    """A file that was halved with a poison one and then failed for its own reasons has failed once, not five times."""
+    cli.manifest(*"abcdefgh", size=8)
+    limit(cli, "max_generations: 2")
+    api.refused, api.bad = "^c$", "^d$"
+    assert cli("run", "m.yaml").returncode == 1
+    assert quarantined(cli) == ["c"]
+    api.bad = "^$"
+    before = api.bought
+    assert cli("run", "m.yaml", "--retry-failed").returncode == 1
+    assert api.bought - before == {"d": 1}
+    assert {r["file_id"] for r in cli.exported() if r["outcome"] == "failed"} == {"c"}
+
+
+def test_a_file_that_was_sent_alone_is_not_found_guilty(cli: Cli, api: Moody) -> None:
+    """There is nothing to compare it with: the API may have been at fault, and retry sends it."""
+    cli.manifest("a")
+    api.poison = "."
+    assert cli("run", "m.yaml").returncode == 1
+    assert quarantined(cli) == []
+    api.poison = "^$"
+    assert cli("retry", "m.yaml").returncode == 0
+
+
+def test_who_is_at_fault() -> None:
+    """Who alone has no result in a failed job, or fails alone while others succeed."""
+    assert is_at_fault(8, others_succeeded=False)
+    assert is_at_fault(1, others_succeeded=True)
+    assert not is_at_fault(1, others_succeeded=False)
+
+
+def killed_before_halving(cli: Cli) -> None:
+    """What a run leaves that is killed when it has recorded a failed job, and nothing more."""
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
+        ledger.execute("UPDATE jobs SET isolate = 1 WHERE depth = 0")
+        ledger.execute("DELETE FROM results WHERE file_row IN (SELECT id FROM files WHERE generation > 0)")
+        ledger.execute("DELETE FROM events WHERE chunk_id IN (SELECT id FROM jobs WHERE depth > 0)")
+        ledger.execute("DELETE FROM files WHERE generation > 0")
+        ledger.execute("DELETE FROM jobs WHERE depth > 0")
+        ledger.execute("UPDATE files SET standing = 1")
+        ledger.execute("DELETE FROM tallies")
+        ledger.execute(
+            "INSERT INTO tallies SELECT manifest_id, config_id, 'failed', '', 0, count(*) FROM files GROUP BY 1, 2"
+        )
+
+
+@pytest.mark.parametrize("command", [["run"], ["retry"], ["retry", "--file", "a"]])
+def test_halving_goes_on_after_a_kill(cli: Cli, api: Moody, command: list[str]) -> None:
+    """Whatever is run next: each good file is sent with the halves, and not once more besides."""
+    cli.manifest(*"abcdefgh", size=8)
+    api.refused = "^c$"
+    cli("run", "m.yaml")
+    calls, bought = api.calls, api.bought
+    killed_before_halving(cli)
+    name, *options = command
+    done = cli(name, "m.yaml", *options)
+    assert done.returncode == 1, done.stderr[-1500:]
+    assert (api.calls, api.bought - bought) == (2 * calls - 1, bought)
+    assert {r["file_id"] for r in cli.exported() if r["outcome"] == "failed"} == {"c"}
+    assert quarantined(cli) == ["c"]
+
+
+def test_halving_keeps_to_the_credits_of_one_run(cli: Cli, api: Moody) -> None:
+    """What would go over limits.max_credits is left to the next run, which goes on."""
+    cli.manifest(*"abcdefgh", size=8)
+    limit(cli, "max_credits: 60")
+    api.refused = "^c$"
+    for night, found in enumerate([[], [], ["c"]], start=1):
+        before = api.bought.total()
+        assert cli("run", "m.yaml").returncode == 1
+        assert (api.bought.total() - before) * 5 <= 60
+        assert quarantined(cli) == found, night
+    assert {r["file_id"] for r in cli.exported() if r["outcome"] == "failed"} == {"c"}
+
+
+def test_a_run_that_does_not_wait_has_not_told_the_bad_from_the_good(cli: Cli, api: Moody) -> None:
+    """A refused chunk is no failure of all its files yet: the next run looks for the one at fault."""
+    cli.manifest(*"abcd", size=4)
+    api.refused = "^c$"
+    done = cli("run", "m.yaml", "--no-wait", "--json")
+    words = "4 files failed together: the next run looks for those at fault"
+    assert (done.returncode, json.loads(done.stdout)["reason"]) == (3, words)
+    assert cli("run", "m.yaml").returncode == 1
+    assert {r["file_id"] for r in cli.exported() if r["outcome"] == "failed"} == {"c"}

@@ -1,0 +1,44 @@
+"""Asking about many v1 jobs: pages of the listing stand in for calls by name, and are believed only so far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.virtual_run import Listing, run
+
+from orchestrator.models import Json
+
+JOBS = 150
+
+
+def unhelpful(jobs: list[Json], token: str | None) -> tuple[int, Json]:
+    return 200, {"items": [], "next_page_token": None}
+
+
+def test_pages_of_the_listing_save_most_calls(tmp_path: Path) -> None:
+    """At most 0.6 of the status calls that asking by name takes, and no later."""
+    (tmp_path / "by_name").mkdir()
+    by_name, took_by_name = run(tmp_path / "by_name", JOBS, listing=unhelpful)
+    calls, took = run(tmp_path, JOBS)
+    assert calls["create"] == calls["results"] == JOBS
+    assert calls["get"] + calls["list"] <= 0.6 * (by_name["get"] + by_name["list"])
+    assert took <= took_by_name
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        unhelpful,
+        lambda jobs, token: (200, {"items": jobs[-1:], "next_page_token": "again"}),
+        lambda jobs, token: (404, {"detail": "no such route"}),
+        lambda jobs, token: (200, {"items": [{**job, "status": "PENDING"} for job in jobs]}),
+    ],
+    ids=["empty", "going in circles", "gone", "stale"],
+)
+def test_a_listing_that_does_not_help_is_done_without(tmp_path: Path, listing: Listing) -> None:
+    """Jobs that it leaves out, or is wrong about, are asked about by name, and it is not read again and again."""
+    calls, took = run(tmp_path, JOBS, listing=listing)
+    assert calls["list"] <= 0.5 * JOBS
+    assert calls["get"] <= 4 * JOBS
+    assert took <= 60

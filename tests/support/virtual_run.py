@@ -1,0 +1,144 @@
+"""A whole run against a v1 API in virtual time: what it asked, and how long it took."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+from simulation.loop import EPOCH, VirtualClock, VirtualLoop
+from simulation.process import SETTINGS, quiet, unencrypted
+from support.ledgers import SMALL, plan
+
+from orchestrator.commands.access import connect
+from orchestrator.ledger import Ledger
+from orchestrator.ledger.queue import Shard
+from orchestrator.ledger.sql import scalar_int
+from orchestrator.ledger.writer import Writer
+from orchestrator.manifest.loading import Manifest
+from orchestrator.models import Json, Limits, Review
+from orchestrator.stages.pipeline import Pipeline
+
+#: What a list call answers: (status, body) for all jobs, the newest first, and the token of the page.
+Listing = Callable[[list[Json], str | None], tuple[int, Json]]
+
+
+class V1Api(httpx.AsyncBaseTransport):
+    """Jobs that take 12 to 20 s, with every file an invoice; *listing* says what a list call answers."""
+
+    def __init__(self, loop: VirtualLoop, listing: Listing) -> None:
+        self._loop = loop
+        self._listing = listing
+        self._jobs: dict[str, tuple[float, float, list[str]]] = {}  # id -> created, ends, files
+        self._rng = random.Random(5)
+        self.calls: Counter[str] = Counter()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.05)
+        parts = request.url.path.removeprefix("/api/v1/classifier/jobs").strip("/").split("/")
+        if request.method == "POST":
+            self.calls["create"] += 1
+            now, file_ids = self._loop.time(), json.loads(request.content)["file_ids"]
+            self._jobs[f"job-{len(self._jobs)}"] = (now, now + self._rng.uniform(12, 20), file_ids)
+            return _answer(200, self._job(f"job-{len(self._jobs) - 1}"))
+        if parts == [""]:
+            self.calls["list"] += 1
+            status, body = self._listing(
+                [self._job(job_id) for job_id in reversed(self._jobs)], request.url.params.get("page_token")
+            )
+            return _answer(status, body)
+        self.calls["results" if parts[1:] else "get"] += 1
+        if parts[1:]:
+            result = {"type": "invoice", "confidence": 0.9, "reasoning": "has a total"}
+            rows = [{"id": "r", "file_id": file_id, "result": result} for file_id in self._jobs[parts[0]][2]]
+            return _answer(200, {"items": rows, "next_page_token": None})
+        return _answer(200, self._job(parts[0]))
+
+    def _job(self, job_id: str) -> dict[str, Json]:
+        created, ends, _ = self._jobs[job_id]
+        return {
+            "id": job_id,
+            "status": "SUCCESS" if self._loop.time() >= ends else "PENDING",
+            "rules": [],
+            "user_id": "u",
+            "project_id": "p",
+            "created_at": (EPOCH + timedelta(seconds=created)).isoformat(),
+            "updated_at": (EPOCH + timedelta(seconds=min(ends, self._loop.time()))).isoformat(),
+        }
+
+
+def _answer(status: int, body: Json) -> httpx.Response:
+    return httpx.Response(status, stream=httpx.ByteStream(json.dumps(body).encode()))
+
+
+def honest(jobs: list[Json], token: str | None) -> tuple[int, Json]:
+    """What a good API lists: a hundred a page."""
+    after = int(token or 0)
+    following = str(after + 100) if jobs[after + 100 :] else None
+    return 200, {"items": jobs[after : after + 100], "next_page_token": following}
+
+
+def run(folder: Path, jobs: int, *, size: int = 1, listing: Listing = honest) -> tuple[Counter[str], float]:
+    """The calls of a run of *jobs* jobs of *size* files, all of which were recorded, and how long it took."""
+    with unencrypted(), quiet():
+        return _run(folder, jobs, size, listing)
+
+
+def _run(folder: Path, jobs: int, size: int, listing: Listing) -> tuple[Counter[str], float]:
+    loop = VirtualLoop(0.0)
+    clock, api = VirtualClock(loop, 0.0), V1Api(loop, listing)
+    manifest = Manifest(
+        path="m.yaml",
+        name="m",
+        api="v1",
+        config=SMALL,
+        project_id=None,
+        organization_id=None,
+        webhook_configurations=(),
+        webhook_configuration_ids=(),
+        chunk_size=size,
+        review=Review(),
+        limits=Limits(),
+        sha256="0" * 64,
+        ids=(),
+    )
+    with Ledger(folder / "ledger.db") as ledger:
+        with ledger.transaction() as connection:
+            scope = plan(connection, SMALL, [f"file-{number}" for number in range(jobs * size)], size=size)
+        rng = random.Random(1)
+        pipeline = Pipeline(
+            manifest,
+            connect(
+                manifest,
+                "v1",
+                SETTINGS,
+                base_url="https://api.example",
+                key="key",
+                clock=clock,
+                rng=rng,
+                transport=api,
+            ),
+            shard=Shard(scope.manifest_id, "v1"),
+            run_id="r",
+            writer=Writer(ledger, clock),
+            clock=clock,
+            rng=rng,
+            settle_s=SETTINGS.settle_s,
+            stale_s=SETTINGS.stale_s,
+        )
+
+        async def go() -> None:
+            await pipeline.run(wait=True)
+            await pipeline.close()
+
+        loop.run_until_complete(go())
+        took = loop.time()
+        loop.close()
+        with ledger.transaction() as connection:
+            assert scalar_int(connection, "SELECT count(*) FROM results WHERE outcome = 'classified'") == jobs * size
+    return api.calls, took
