@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
 
-    from sqlalchemy import Connection
-
-    from orchestrator.ledger import Ledger
+    from orchestrator.ledger import Ledger, Transaction
     from orchestrator.ledger.reading import ManifestRow
     from orchestrator.manifest.loading import Manifest
     from orchestrator.models import Json
@@ -146,7 +144,7 @@ def open_ledger(manifest: str | None, option: str | None) -> Ledger:
     return Ledger(find_ledger(manifest, option), read_only=True)
 
 
-def known_manifests(connection: Connection, path: str | None, *, rehearsal: bool | None) -> list[ManifestRow]:
+def known_manifests(connection: Transaction, path: str | None, *, rehearsal: bool | None) -> list[ManifestRow]:
     """The ledger's rows of the manifest at *path*, or of all. Where it has none it is said; that is no error.
 
     *rehearsal* None: of both kinds. False: the real ones, or, where there are none to mix with, rehearsals.

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import structlog
-from sqlalchemy import Connection
 
 from orchestrator import settings as settings_
 from orchestrator.api.client import Api
@@ -21,7 +20,7 @@ from orchestrator.api.listing import complete_listing
 from orchestrator.clock import SystemClock
 from orchestrator.commands.access import access, connect
 from orchestrator.errors import ExitCode, Rejected
-from orchestrator.ledger import Ledger, jobs, plan, queue, runs
+from orchestrator.ledger import Ledger, Transaction, jobs, plan, queue, runs
 from orchestrator.ledger import adopt as adopting
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.sqlite import database
@@ -146,7 +145,7 @@ async def _results(api: Api, job: RemoteJob) -> JobResults:
 
 
 def _take_in(
-    connection: Connection,
+    connection: Transaction,
     manifest: Manifest,
     scope: ledger_scope.Scope,
     job: RemoteJob,

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 
 import structlog
-from sqlalchemy import Connection
 
 from orchestrator import settings as settings_
 from orchestrator.clock import Clock, SystemClock
@@ -18,7 +17,7 @@ from orchestrator.commands.cancel import Canceller, free_stuck
 from orchestrator.commands.stopping import deadline, signals
 from orchestrator.commands.summary import Summary, verdict
 from orchestrator.errors import OrchestratorError
-from orchestrator.ledger import Ledger, billing, halving, reading, retry, runs
+from orchestrator.ledger import Ledger, Transaction, billing, halving, reading, retry, runs
 from orchestrator.ledger.queue import Shard, open_apis, tally
 from orchestrator.ledger.sqlite import database, place
 from orchestrator.ledger.writer import Writer
@@ -157,7 +156,7 @@ class _Execution:
         more = self.manifest.config.credits_ceiling(self.progress.parses_gone)
         return None if plan.credits_ceiling is None or more is None else plan.credits_ceiling + more
 
-    def _apis_with_work(self, connection: Connection, plan: Plan) -> list[str]:
+    def _apis_with_work(self, connection: Transaction, plan: Plan) -> list[str]:
         """The API versions that something is to be done with; first those that only an earlier run used."""
         manifest = self.manifest
         apis = set(open_apis(connection, plan.scope.manifest_id))
@@ -274,7 +273,7 @@ class _Execution:
         log.info("run.finished", exit_code=int(code), reason=reason, files=summary.files, unfinished=unfinished)
         return summary
 
-    def _to_be_halved(self, connection: Connection, plan: Plan, error: OrchestratorError | None) -> int:
+    def _to_be_halved(self, connection: Transaction, plan: Plan, error: OrchestratorError | None) -> int:
         """Files of failed jobs among which a run that ended before its time has not looked for the one at fault."""
         if self.options.wait and not isinstance(error, Interrupted):
             return 0

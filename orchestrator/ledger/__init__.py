@@ -4,6 +4,7 @@ The ledger is the truth and also the queue. ``place`` has its files, ``database`
 of plain functions that take the connection of one transaction, so that writes that belong together are one commit.
 """
 
+from orchestrator.ledger.sql import Transaction
 from orchestrator.ledger.sqlite.database import Ledger
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "Transaction"]

@@ -6,6 +6,9 @@ from sqlalchemy import Connection, text
 
 from orchestrator.models import GOOD
 
+#: What one transaction of the ledger is done with; the rooms above hand it on and never look inside.
+Transaction = Connection
+
 GOOD_SQL = "(" + ", ".join(f"'{outcome.value}'" for outcome in sorted(GOOD)) + ")"
 
 

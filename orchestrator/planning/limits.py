@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection
-
-from orchestrator.ledger import billing
+from orchestrator.ledger import Transaction, billing
 from orchestrator.manifest.loading import Manifest
 
 
@@ -27,7 +25,7 @@ def _over(manifest: Manifest, what: str, limit: str, value: int) -> str:
     return f"{what}, over limits.{limit}: {value}; to go on raise it in {manifest.path}:{manifest.limit_lines[limit]}"
 
 
-def credits_left(connection: Connection, manifest: Manifest, run_id: str) -> int | None:
+def credits_left(connection: Transaction, manifest: Manifest, run_id: str) -> int | None:
     """What the run may still plan to spend on halves and second opinions; None without a limit."""
     most = manifest.limits.max_credits
     return None if most is None else most - billing.ceiling_of_run(connection, run_id)

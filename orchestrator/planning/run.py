@@ -8,10 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 import structlog
-from sqlalchemy import Connection
 
 from orchestrator.errors import OutOfCredits
-from orchestrator.ledger import parses, retry, runs
+from orchestrator.ledger import Transaction, parses, retry, runs
 from orchestrator.ledger import plan as planning
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.queue import Shard, release_held
@@ -37,7 +36,7 @@ class Plan:
 
 
 def plan(
-    connection: Connection, manifest: Manifest, options: Options, *, run_id: str, origin: str, now: datetime
+    connection: Transaction, manifest: Manifest, options: Options, *, run_id: str, origin: str, now: datetime
 ) -> Plan:
     """Leave in the ledger the run and its pending chunks.
 
@@ -100,14 +99,14 @@ def plan(
 
 def _selections(
     manifest: Manifest, options: Options, new: int
-) -> Iterator[tuple[Config, Callable[[Connection, ledger_scope.Scope], int]]]:
+) -> Iterator[tuple[Config, Callable[[Transaction, ledger_scope.Scope], int]]]:
     """What to send: with which config, and how its files are chosen."""
     if options.new and new:
         yield manifest.config, planning.select_new
     if (selection := options.again) is not None:
         again = replace(selection, max_generations=manifest.limits.max_generations)
 
-        def select_again(connection: Connection, scope: ledger_scope.Scope) -> int:
+        def select_again(connection: Transaction, scope: ledger_scope.Scope) -> int:
             retry.check(connection, scope, again, manifest.config)
             return retry.select_again(connection, scope, again)
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 
-from sqlalchemy import Connection
-
 from orchestrator.errors import InputError
+from orchestrator.ledger import Transaction
 from orchestrator.ledger import diff as comparing
 from orchestrator.ledger.reading import ManifestRow
 from orchestrator.models import BAD, Json
 
 
-def diff(connection: Connection, row: ManifestRow, run_a: str | None, run_b: str | None) -> dict[str, Json]:
+def diff(connection: Transaction, row: ManifestRow, run_a: str | None, run_b: str | None) -> dict[str, Json]:
     """Types gained and lost, files that flipped, new failures, confidence drift. Raises InputError for unknown runs.
 
     Without runs: the latest two that recorded an outcome; what a person accepted is not one of them.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
-
-from orchestrator.ledger import billing, reading, retry
+from orchestrator.ledger import Transaction, billing, reading, retry
 from orchestrator.ledger.scope import Scope
 from orchestrator.models import GOOD, Json
 from orchestrator.planning.preview import MOST_QUARANTINED
 
 
 def status(
-    connection: Connection, row: reading.ManifestRow, *, most_failed: int = 5, most_runs: int = 5
+    connection: Transaction, row: reading.ManifestRow, *, most_failed: int = 5, most_runs: int = 5
 ) -> dict[str, Json]:
     """Totals, open jobs, what needs a person, quarantined and failed files, latest runs of one manifest."""
     scope = Scope(row.id, row.config_id)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
-
 from orchestrator.api.listing import complete_listing
-from orchestrator.ledger import jobs, queue
+from orchestrator.ledger import Transaction, jobs, queue
 from orchestrator.models import Chunk, RemoteJob
 from orchestrator.stages.evidence import Evidence
 from orchestrator.stages.work import Work
@@ -22,7 +20,7 @@ async def report_orphan(work: Work, chunk_id: int, job: RemoteJob) -> None:
 async def audit(work: Work) -> int:
     """Look for jobs of chunks that were sent again, made by their first call after all; how many were found."""
 
-    def read(connection: Connection) -> list[Chunk]:
+    def read(connection: Transaction) -> list[Chunk]:
         return [queue.chunk(connection, chunk_id) for chunk_id in queue.to_audit(connection, work.shard.manifest_id)]
 
     again = [] if work.api.traits.idempotent else await work.writer.write(read)

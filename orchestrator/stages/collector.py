@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection
-
 from orchestrator.errors import ContractBroken
-from orchestrator.ledger import halving, jobs
+from orchestrator.ledger import Transaction, halving, jobs
 from orchestrator.models import Chunk, FileResult, JobResults, JobStatus, Outcome, RemoteJob
 
 #: What becomes of a file for which an ended job has no row.
@@ -95,7 +93,7 @@ def may_be_poisoned(job: RemoteJob, collected: Collected) -> bool:
     return job.status is JobStatus.FAILED and job.results is None and failed > 0
 
 
-def record(connection: Connection, chunk: Chunk, job: RemoteJob, collected: Collected, *, at: str) -> None:
+def record(connection: Transaction, chunk: Chunk, job: RemoteJob, collected: Collected, *, at: str) -> None:
     """Status, results and oddities of an ended job, in the caller's one transaction."""
     if job.status is None:
         raise ValueError(f"job {job.id} has not ended")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import structlog
-from sqlalchemy import Connection
 
-from orchestrator.ledger import plan, retry
+from orchestrator.ledger import Transaction, plan, retry
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import GOOD
@@ -15,7 +14,7 @@ from orchestrator.stages.work import Work
 log = structlog.get_logger()
 
 
-def plan_escalation(connection: Connection, work: Work, manifest: Manifest) -> int:
+def plan_escalation(connection: Transaction, work: Work, manifest: Manifest) -> int:
     """Pending chunks for the wanted files that are less sure than ``escalate`` asks; how many. Each file once."""
     escalate, config = manifest.escalate, manifest.stronger_config
     if escalate is None or config is None or work.shard.api != manifest.api:

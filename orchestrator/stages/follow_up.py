@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import Connection
-
+from orchestrator.ledger import Transaction
 from orchestrator.stages.work import Work
 
 
@@ -17,7 +16,7 @@ class FollowUp:
         work: Work,
         *,
         others_idle: Callable[[], bool],
-        plan_more: Callable[[Connection], int],
+        plan_more: Callable[[Transaction], int],
         send_again: Callable[[], None],
     ) -> None:
         """*plan_more* makes pending chunks in its transaction and says how many; *send_again* has them sent."""

@@ -7,9 +7,8 @@ one file is at fault or the API as a whole: when most jobs fail, nothing is halv
 from __future__ import annotations
 
 import structlog
-from sqlalchemy import Connection
 
-from orchestrator.ledger import halving, jobs
+from orchestrator.ledger import Transaction, halving, jobs
 from orchestrator.ledger.retry import QUARANTINED
 from orchestrator.manifest.loading import Manifest
 from orchestrator.planning.limits import credits_left
@@ -48,7 +47,7 @@ def is_at_fault(size: int, *, others_succeeded: bool) -> bool:
     return size > 1 or others_succeeded
 
 
-def plan_halves(connection: Connection, work: Work, manifest: Manifest) -> int:
+def plan_halves(connection: Transaction, work: Work, manifest: Manifest) -> int:
     """Pending chunks for the halves of what failed; how many. A file found to be at fault is quarantined.
 
     What would take the run over ``limits.max_credits`` is left to the next run.

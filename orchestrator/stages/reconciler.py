@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import Connection
 
 from orchestrator.api.listing import complete_listing
 from orchestrator.errors import RunStopped
-from orchestrator.ledger import jobs, projects, queue
+from orchestrator.ledger import Transaction, jobs, projects, queue
 from orchestrator.models import TERMINAL, Chunk, JobStatus, RemoteJob
 from orchestrator.stages.audit import report_orphan
 from orchestrator.stages.evidence import Evidence
@@ -132,7 +131,7 @@ class Reconciler:
         out = self._out()
         now = work.clock.monotonic()
 
-        def read(connection: Connection) -> list[tuple[queue.Parked, Chunk]]:
+        def read(connection: Transaction) -> list[tuple[queue.Parked, Chunk]]:
             taken = self._open.keys() | self.set_aside.keys() | out
             parked = queue.unanswered(connection, work.shard)
             if first:
@@ -173,7 +172,7 @@ class Reconciler:
         listed = await complete_listing(work.api, since=since and since - SLACK)
         alike = [job for job in listed if job.config in configs]
 
-        def read(connection: Connection) -> tuple[set[str], bool]:
+        def read(connection: Transaction) -> tuple[set[str], bool]:
             elsewhere = projects.seem_elsewhere(connection, work.shard, listed)
             return queue.known_job_ids(connection, [job.id for job in alike]), elsewhere
 
@@ -274,7 +273,7 @@ class Reconciler:
         del self._open[chunk.id]
         self.held.discard(chunk.id)
 
-        def write(connection: Connection) -> None:
+        def write(connection: Transaction) -> None:
             jobs.submitted(connection, chunk.id, job.id, at=work.at())
             jobs.note(connection, chunk.id, "adopted", why, at=work.at())
 
@@ -289,7 +288,7 @@ class Reconciler:
         self.held.discard(chunk.id)
         why = f"two complete listings, {work.settle_s:g} s apart, have no job of this chunk"
 
-        def write(connection: Connection) -> None:
+        def write(connection: Transaction) -> None:
             jobs.note(connection, chunk.id, "absent", why, at=work.at())
             jobs.send_again(connection, chunk.id, at=work.at())
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 
 import structlog
-from sqlalchemy import Connection
 
 from orchestrator.api.listing import SharedListing
 from orchestrator.api.retry import retrying
@@ -23,7 +22,7 @@ from orchestrator.errors import (
     Throttled,
     Unauthorized,
 )
-from orchestrator.ledger import halving, jobs, projects, queue
+from orchestrator.ledger import Transaction, halving, jobs, projects, queue
 from orchestrator.models import Chunk, FileResult, JobStatus, Outcome, RemoteJob
 from orchestrator.stages.work import Work
 
@@ -174,7 +173,7 @@ class Sending:
         work.warn("create.refused", chunk_id=chunk.id, why=str(error))
         results = [FileResult(file_id, Outcome.FAILED, error=str(error)) for file_id in chunk.file_ids]
 
-        def write(connection: Connection) -> None:
+        def write(connection: Transaction) -> None:
             rows = jobs.file_rows(connection, chunk.id)
             jobs.end(
                 connection,
@@ -194,7 +193,7 @@ class Sending:
 
         project: str | None = None
 
-        def write(connection: Connection) -> bool:
+        def write(connection: Transaction) -> bool:
             nonlocal project
             if projects.is_of_another_chunk(connection, chunk.id, job.id):
                 return False
