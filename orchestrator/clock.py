@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Literal, Protocol
+
+
+def timestamp(moment: datetime, precision: Literal["milliseconds", "seconds"] = "milliseconds") -> str:
+    """*moment* as the ledger writes it: ISO 8601, UTC, to the millisecond. All times compare as text."""
+    return moment.astimezone(UTC).isoformat(timespec=precision)
 
 
 class Clock(Protocol):

@@ -89,7 +89,7 @@ def report(
     sandbox: RehearsalOption = False,
 ) -> None:
     """Write one self-contained page. Totals, failed files, what to review, latest runs."""
-    from orchestrator.clock import SystemClock
+    from orchestrator.clock import SystemClock, timestamp
     from orchestrator.ledger import export as ledger_export
     from orchestrator.reports import export as exports
     from orchestrator.reports import page as reports
@@ -103,7 +103,7 @@ def report(
         columns = [ledger_export.COLUMNS.index(name) for name in ("file_id", "type", "confidence", "review")]
         results = ledger_export.export_rows(connection, [row.id for row in rows])
         flagged = (tuple(row[at] for at in columns) for row in results if row[columns[-1]])
-        at = SystemClock().now().isoformat(timespec="seconds")
+        at = timestamp(SystemClock().now(), "seconds")
         page = reports.page(states, list(islice(flagged, reports.MOST_ROWS)), ledger=str(opened.path), at=at)
     if output is None:
         print(page, end="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.clock import SystemClock
+from orchestrator.clock import SystemClock, timestamp
 from orchestrator.commands.access import lock_name
 from orchestrator.errors import ExitCode, InputError
 from orchestrator.ledger import Ledger, runs
@@ -29,7 +29,7 @@ def accept(
     if label is not None and types and label not in types:
         raise InputError(f"--type {label}: no rule of {manifest.path} names it; rules: {', '.join(types)}")
     clock = SystemClock()
-    at = clock.now().isoformat(timespec="milliseconds")
+    at = timestamp(clock.now())
     run_id = runs.new_id(clock.now())
     accepted: dict[str, str | None] = {}
     holder = {"command": "orchestrator accept", "since": at}

@@ -17,7 +17,7 @@ import structlog
 from orchestrator import settings as settings_
 from orchestrator.api.client import Api
 from orchestrator.api.listing import complete_listing
-from orchestrator.clock import SystemClock
+from orchestrator.clock import SystemClock, timestamp
 from orchestrator.commands.access import access, connect
 from orchestrator.errors import ExitCode, Rejected
 from orchestrator.ledger import Ledger, Transaction, jobs, plan, queue, runs
@@ -53,7 +53,7 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
     clock = SystemClock()
     base, key = access(manifest, settings, base_url)
     run_id = runs.new_id(clock.now())
-    at = clock.now().isoformat(timespec="milliseconds")
+    at = timestamp(clock.now())
     holder = {"command": f"orchestrator adopt (run {run_id})", "since": at}
     with (
         database.run_lock(path, manifest.name, holder) as lock,

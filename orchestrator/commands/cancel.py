@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from orchestrator.api.client import Api
-from orchestrator.clock import Clock, SystemClock
+from orchestrator.clock import Clock, SystemClock, timestamp
 from orchestrator.commands.access import access, connect
 from orchestrator.errors import ContractBroken, InputError, Rejected
 from orchestrator.ledger import Ledger, queue, reading
@@ -96,7 +96,7 @@ class Canceller:
                 chunk = queue.chunk(connection, chunk_id)
                 types = [rule.type for rule in chunk.config.rules]
                 answer = of_the_file(chunk, job, job.results or JobResults(()))
-                at = self.clock.now().isoformat(timespec="milliseconds")
+                at = timestamp(self.clock.now())
                 record(connection, chunk, job, collect(chunk.file_ids, types, job, answer), at=at)
         except (Rejected, ContractBroken) as error:
             log.warning("job.not_cancelled", chunk_id=chunk_id, job_id=job_id, why=str(error))
@@ -120,7 +120,7 @@ class Canceller:
 
 def stale_since(clock: Clock, settings: Settings) -> str:
     """Jobs in flight since before then are stuck."""
-    return (clock.now() - timedelta(seconds=settings.stale_s)).isoformat(timespec="milliseconds")
+    return timestamp(clock.now() - timedelta(seconds=settings.stale_s))
 
 
 def free_stuck(
@@ -142,7 +142,7 @@ def free_stuck(
         stuck = select_stuck(connection, scope, may_send, manifest.file_ids(), since=since)
     if not stuck:
         return selection, {}
-    began = clock.now().isoformat(timespec="milliseconds")
+    began = timestamp(clock.now())
     wait_s = settings.settle_s if deadline_s is None else min(settings.settle_s, deadline_s)
     left: dict[int, str] = {}
     for api in sorted({job.api for job in stuck}):
@@ -178,7 +178,7 @@ def cancel(manifest: Manifest, settings: Settings, path: Path, *, base_url: str 
     place.require(path)
     clock = SystemClock()
     base, key = access(manifest, settings, base_url)
-    holder = {"command": "orchestrator cancel", "since": clock.now().isoformat(timespec="seconds")}
+    holder = {"command": "orchestrator cancel", "since": timestamp(clock.now(), "seconds")}
     with database.run_lock(path, manifest.name, holder) as lock, Ledger(path, lock=lock) as ledger:
         with ledger.transaction() as connection:
             rows = reading.manifests(connection, manifest.name, rehearsal=False)

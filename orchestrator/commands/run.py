@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 import structlog
 
 from orchestrator import settings as settings_
-from orchestrator.clock import Clock, SystemClock
+from orchestrator.clock import Clock, SystemClock, timestamp
 from orchestrator.commands.access import access, connect, ledger_path, lock_name
 from orchestrator.commands.cancel import Canceller, free_stuck
 from orchestrator.commands.stopping import deadline, signals
@@ -71,7 +71,7 @@ def run(
     run_id = runs.new_id(clock.now())
     holder = {
         "command": f"orchestrator {options.command} (run {run_id})",
-        "since": clock.now().isoformat("T", "seconds"),
+        "since": timestamp(clock.now(), "seconds"),
     }
     with (
         structlog.contextvars.bound_contextvars(
@@ -268,7 +268,7 @@ class _Execution:
                 second_opinions=reading.second_opinions(connection, self.run_id) if manifest.escalate else None,
                 changes=asdict(plan.changes),
             )
-            at = self.clock.now().isoformat(timespec="milliseconds")
+            at = timestamp(self.clock.now())
             runs.finish(connection, self.run_id, exit_code=int(code), summary=summary.as_json(), at=at)
         log.info("run.finished", exit_code=int(code), reason=reason, files=summary.files, unfinished=unfinished)
         return summary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from orchestrator.clock import timestamp
 from orchestrator.ledger import Transaction, billing
 from orchestrator.manifest.loading import Manifest
 
@@ -38,7 +39,7 @@ def may_begin_anew(manifest: Manifest, *, rehearsal: bool) -> bool:
 
 def parses_since(now: datetime) -> str:
     """How far back a parse may lie to be there still: the vendor keeps them for 48 hours."""
-    return (now - timedelta(hours=47)).isoformat(timespec="milliseconds")
+    return timestamp(now - timedelta(hours=47))
 
 
 def files_per_chunk(manifest: Manifest) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from orchestrator.clock import timestamp
 from orchestrator.errors import OutOfCredits
 from orchestrator.ledger import Transaction, parses, retry, runs
 from orchestrator.ledger import plan as planning
@@ -43,7 +44,7 @@ def plan(
     Raises ManifestError for a list that can't be read, InputError for a selection that makes no sense or a ledger of
     another API, and OutOfCredits when the manifest's limits would be passed; the caller's transaction then undoes all.
     """
-    at = now.isoformat(timespec="milliseconds")
+    at = timestamp(now)
     listed = planning.stage(connection, manifest.file_ids())
     scope = ledger_scope.register(
         connection,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 
+from orchestrator.clock import timestamp
 from orchestrator.errors import Rejected
 from orchestrator.ledger import billing
 from orchestrator.stages.work import Work
@@ -21,7 +22,7 @@ async def sweep(work: Work) -> int:
     per_call = work.api.traits.jobs_per_ask
     if per_call == 1:
         return 0  # one call a job would cost more than it tells
-    since = (work.clock.now() - WINDOW).isoformat(timespec="milliseconds")
+    since = timestamp(work.clock.now() - WINDOW)
     chunks = await work.writer.write(
         lambda connection: billing.unbilled(connection, work.shard, since=since, but_of_run=work.run_id, most=MOST)
     )

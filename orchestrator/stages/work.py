@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from orchestrator.api.client import Api
-from orchestrator.clock import Clock
+from orchestrator.clock import Clock, timestamp
 from orchestrator.errors import OrchestratorError
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
@@ -98,7 +98,7 @@ class Work:
 
     def at(self) -> str:
         """Now, as the ledger writes it."""
-        return self.clock.now().isoformat(timespec="milliseconds")
+        return timestamp(self.clock.now())
 
     def warn(self, event: str, **fields: object) -> None:
         """Log a warning and keep it for the display."""
