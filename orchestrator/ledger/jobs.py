@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 
 from sqlalchemy import Connection, bindparam, text
 
+from orchestrator.ledger import nights
 from orchestrator.ledger.sql import GOOD_SQL, PERCENT_SQL
 from orchestrator.models import MOVES, FileResult, JobStatus
 
@@ -119,6 +120,7 @@ def end(
         )
     _let_stand(connection, chunk_id)
     _count(connection, "f.chunk_id = :chunk_id AND f.standing = 1", {"chunk_id": chunk_id}, sign=1)
+    nights.count(connection, chunk_id)
 
 
 def _count(connection: Connection, which: str, parameters: dict[str, int], *, sign: int) -> None:

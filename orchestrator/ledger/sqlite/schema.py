@@ -158,8 +158,40 @@ def _quarantine(connection: Connection) -> None:
     )
 
 
+def _run_tallies(connection: Connection) -> None:
+    """``run_tallies`` counts what each run recorded: a page of thirty nights reads no result of a million files.
+
+    A result belongs to the latest run that had begun when it was recorded. A manifest has one run at a time.
+    """
+    for statement in _statements(_RUN_TALLIES):
+        connection.exec_driver_sql(statement)
+
+
+_RUN_TALLIES = """
+CREATE TABLE run_tallies (
+  run_id TEXT NOT NULL REFERENCES runs (id),
+  outcome TEXT NOT NULL,
+  type TEXT NOT NULL,
+  percent INTEGER NOT NULL,
+  files INTEGER NOT NULL CHECK (files > 0),
+  PRIMARY KEY (run_id, outcome, type, percent)
+) WITHOUT ROWID;
+CREATE INDEX jobs_finished ON jobs (manifest_id, finished_at) WHERE finished_at IS NOT NULL;
+INSERT INTO run_tallies (run_id, outcome, type, percent, files)
+SELECT ended.recorded_by, r.outcome, coalesce(r.type, ''),
+       CAST(coalesce(r.confidence, -0.01) * 100 + 0.0000001 AS INTEGER), count(*)
+FROM (
+  SELECT j.id, coalesce((SELECT u.id FROM runs u WHERE u.manifest_id = j.manifest_id AND u.started_at <= j.finished_at
+                         ORDER BY u.started_at DESC, u.id DESC LIMIT 1), j.run_id) AS recorded_by
+  FROM jobs j WHERE j.finished_at IS NOT NULL
+) AS ended JOIN files f ON f.chunk_id = ended.id JOIN results r ON r.file_row = f.id
+GROUP BY ended.recorded_by, r.outcome, coalesce(r.type, ''),
+         CAST(coalesce(r.confidence, -0.01) * 100 + 0.0000001 AS INTEGER)
+"""
+
+
 #: ``MIGRATIONS[n]`` takes a ledger of version n to version n + 1.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _quarantine)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _quarantine, _run_tallies)
 
 
 def check_version(connection: Connection) -> None:

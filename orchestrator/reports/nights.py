@@ -1,0 +1,118 @@
+"""The latest runs of a manifest in figures: what each recorded, how all files stood at its end, what it took."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from orchestrator.ledger import Transaction
+from orchestrator.ledger import nights as ledger_nights
+from orchestrator.ledger.nights import Run, Tally
+from orchestrator.models import Outcome
+
+#: How many runs a page looks back.
+MOST_NIGHTS = 30
+
+#: What a run's summary says of all files of its manifest.
+STANDING = ("files", *(outcome.value for outcome in Outcome), "unfinished", "review")
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """One run in figures. What only the end of a run tells is None for a run that goes on, or was killed."""
+
+    run_id: str
+    command: str
+    api: str
+    started_at: str
+    finished_at: str | None
+    exit_code: int | None
+    reason: str | None
+    seconds: float | None
+    requests: int | None
+    jobs_created: int | None
+    credits: float | None  #: billed by the end of the run, as far as the API had told
+    credits_ceiling: int | None
+    outcomes: dict[str, int]  #: outcome -> files for which this run recorded it
+    types: dict[str, int]  #: type -> files that this run recorded as such
+    standing: dict[str, int] | None  #: all files of the manifest at the run's end: see ``STANDING``
+
+    @property
+    def files(self) -> int:
+        """Files for which this run recorded an outcome."""
+        return sum(self.outcomes.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """What is different at the end of a run from the end of the run before it."""
+
+    run_id: str  #: the run before
+    started_at: str  #: of the run before
+    standing: dict[str, int]  #: more (or, below 0, fewer) files of each of ``STANDING``; without those that are equal
+    recorded_before: dict[str, int]  #: what the run before recorded, by outcome
+
+
+@dataclass(frozen=True, slots=True)
+class LastNight:
+    """The latest run, and what changed since the one before. ``since`` is None when there is none to compare with."""
+
+    night: Night
+    since: Since | None
+
+
+def nights(connection: Transaction, manifest_id: int, most: int = MOST_NIGHTS) -> list[Night]:
+    """The latest *most* runs, newest first."""
+    found = ledger_nights.latest(connection, manifest_id, most)
+    return of(found, ledger_nights.recorded(connection, [run.id for run in found]))
+
+
+def of(found: Sequence[Run], tallies: Iterable[Tally]) -> list[Night]:
+    """The runs *found* and what they recorded."""
+    outcomes: dict[str, Counter[str]] = {run.id: Counter() for run in found}
+    types: dict[str, Counter[str]] = {run.id: Counter() for run in found}
+    for tally in tallies:
+        outcomes[tally.run_id][tally.outcome] += tally.files
+        if tally.type:
+            types[tally.run_id][tally.type] += tally.files
+    return [_night(run, outcomes[run.id], types[run.id]) for run in found]
+
+
+def last_night(connection: Transaction, manifest_id: int) -> LastNight | None:
+    """The latest run and what changed since the one before; None before the first run."""
+    found = nights(connection, manifest_id)
+    return LastNight(found[0], since_before(found)) if found else None
+
+
+def since_before(found: Sequence[Night]) -> Since | None:
+    """What the latest of *found* (newest first) changed, compared with the next that left a record of all files."""
+    if not found or found[0].standing is None:
+        return None
+    for before in found[1:]:
+        if before.standing is not None:
+            now, then = found[0].standing, before.standing
+            changed = {name: now[name] - then[name] for name in STANDING if now[name] != then[name]}
+            return Since(before.run_id, before.started_at, changed, before.outcomes)
+    return None
+
+
+def _night(run: Run, outcomes: Counter[str], types: Counter[str]) -> Night:
+    summary = run.summary or {}
+    return Night(
+        run_id=run.id,
+        command=run.command,
+        api=run.api,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        exit_code=run.exit_code,
+        reason=summary.get("reason"),
+        seconds=summary.get("seconds"),
+        requests=summary.get("requests"),
+        jobs_created=summary.get("jobs_created"),
+        credits=summary.get("credits"),
+        credits_ceiling=summary.get("credits_ceiling"),
+        outcomes={outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
+        types=dict(sorted(types.items(), key=lambda item: (-item[1], item[0]))),
+        standing={name: summary[name] for name in STANDING} if summary.keys() >= set(STANDING) else None,
+    )
