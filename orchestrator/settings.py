@@ -47,6 +47,15 @@ class Settings(BaseSettings):
     base_url: str = Field(
         NORTH_AMERICA, validation_alias="LLAMA_CLOUD_BASE_URL", description="the API's region or your own host"
     )
+    custom_headers: SecretStr | None = Field(
+        None,
+        validation_alias="LLAMA_CLOUD_CUSTOM_HEADERS",
+        description="headers to send with every call, one `Name: value` a line, as the official SDK reads them",
+    )
+    trust_env: bool = Field(
+        True, description="use HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR from the environment, for https"
+    )
+    allow_http: bool = Field(False, description="allow http:// to another host: the key travels in clear")
     ledger: str | None = Field(None, description="path of the ledger; default: ledger.db beside the manifest")
     creates_per_s: Rate = Field(40, description="most create calls a second; adapted downwards when the API says 429")
     reads_per_s: Rate = Field(80, description="most status and result calls a second, likewise")
@@ -100,8 +109,11 @@ def key_of(settings: Settings) -> str:
     return value
 
 
-def checked_base_url(value: str) -> str:
-    """*value* without a trailing slash. Raises SettingsError unless it is https, or http on loopback, and plain."""
+def checked_base_url(value: str, *, allow_http: bool = False) -> str:
+    """*value* without a trailing slash. Raises SettingsError unless it is https, or http on loopback, and plain.
+
+    *allow_http*: http to any host.
+    """
     if any(ord(c) < 0x21 or ord(c) > 0x7E or c == "\\" for c in value):
         raise SettingsError("LLAMA_CLOUD_BASE_URL has characters that no URL has")
     try:
@@ -115,11 +127,20 @@ def checked_base_url(value: str) -> str:
         raise SettingsError(f"LLAMA_CLOUD_BASE_URL must begin with https:// and name a host, such as {NORTH_AMERICA}")
     if not _HOST_AND_PORT.fullmatch(parts.netloc) or parts.query or parts.fragment:
         raise SettingsError("LLAMA_CLOUD_BASE_URL must hold a plain host, no user name, no query and no fragment")
-    if parts.scheme == "http" and host not in LOOPBACK:
+    if parts.scheme == "http" and host not in LOOPBACK and not allow_http:
         raise SettingsError(
-            "LLAMA_CLOUD_BASE_URL must be https:// (http:// is for this machine only): it carries the key"
+            "LLAMA_CLOUD_BASE_URL must be https:// (http:// is for this machine only): it carries the key; "
+            "inside one cluster ORCHESTRATOR_ALLOW_HTTP=1 allows it"
         )
     return value.rstrip("/")
+
+
+def in_clear(base_url: str) -> str | None:
+    """A warning where *base_url* sends the key over a network unencrypted; None where it does not."""
+    parts = urlsplit(base_url)
+    if parts.scheme != "http" or parts.hostname in LOOPBACK:
+        return None
+    return f"{base_url} is not encrypted: the key and every answer can be read on the way (ORCHESTRATOR_ALLOW_HTTP)"
 
 
 def origin(base_url: str) -> str:

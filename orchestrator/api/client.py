@@ -22,9 +22,10 @@ import structlog
 from orchestrator.api import decipher
 from orchestrator.api.dialect import Call, Dialect, Page, merged
 from orchestrator.api.limiter import Limiter, Ticket
+from orchestrator.api.network import Network
 from orchestrator.api.retry import retrying
 from orchestrator.clock import Clock
-from orchestrator.errors import Ambiguous, ApiError, ContractBroken, NotSent, Throttled, Unreachable
+from orchestrator.errors import Ambiguous, ApiError, ContractBroken, NotSent, SettingsError, Throttled, Unreachable
 from orchestrator.models import MAX_CHUNK_SIZE, Chunk, JobResults, Json, RemoteJob
 
 log = structlog.get_logger()
@@ -69,10 +70,14 @@ class Wire:
         timeout_s: float,
         fresh_creates: bool,
         secrets: Sequence[str] = (),
+        network: Network = Network(),  # noqa: B008 - frozen
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """*fresh_creates*: creates never reuse a connection, as one that the API has just closed looks like a call
-        that may have been sent. *secrets*: what no refusal may repeat. *transport* is for tests."""
+        that may have been sent. *secrets*: what no refusal may repeat. *transport* is for tests.
+
+        Raises SettingsError for a proxy or certificates in the environment that can't be used.
+        """
         self._origin = httpx.URL(base_url)
         self._timeout_s = timeout_s
         self._key = key
@@ -81,19 +86,23 @@ class Wire:
         self.server_time: datetime | None = None
         reads = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS)
         creates = httpx.Limits(max_connections=None, max_keepalive_connections=0) if fresh_creates else reads
-        verify = httpx.create_ssl_context(trust_env=False)
-        self._reading, self._creating = (
-            httpx.AsyncClient(
-                transport=transport,
-                limits=limits,
-                verify=verify,
-                trust_env=False,
-                follow_redirects=False,
-                timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
-                headers={"user-agent": "orchestrator", "accept": "application/json", "accept-encoding": "identity"},
+        verify = network.certificates(base_url)
+        own = {"user-agent": "orchestrator", "accept": "application/json", "accept-encoding": "identity"}
+        try:
+            self._reading, self._creating = (
+                httpx.AsyncClient(
+                    transport=transport,
+                    limits=limits,
+                    verify=verify,
+                    trust_env=network.trusts(base_url),
+                    follow_redirects=False,
+                    timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+                    headers={**network.headers, **own},
+                )
+                for limits in (reads, creates)
             )
-            for limits in (reads, creates)
-        )
+        except (ValueError, ImportError, httpx.InvalidURL):  # never its words: the URL may hold a password
+            raise SettingsError("the proxy in HTTPS_PROXY or ALL_PROXY can't be used; write http://host:port") from None
 
     async def send(self, call: Call, *, kind: str) -> Json:
         """One attempt, over within ``timeout_s``. Raises ApiError."""

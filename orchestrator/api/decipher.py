@@ -28,8 +28,16 @@ from orchestrator.errors import (
 )
 from orchestrator.models import Json
 
-#: Raised before the first byte leaves, as measured against real sockets for httpx 0.28.
-NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL)
+#: Raised before the first byte of the request leaves, as measured against real sockets for httpx 0.28. A ProxyError is
+#: a proxy's refusal to make the tunnel: the API never heard of the call.
+NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
 
 #: 4xx that do not prove that nothing happened: timeouts, conflicts with a call in progress.
 UNSURE_4XX = frozenset({408, 409, 425})
@@ -45,7 +53,12 @@ def of_transport(error: Exception) -> ApiError:
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, NOT_SENT):
         if _is_certificate_error(error):
-            return Unreachable(f"the API's certificate is not trusted ({words})")
+            return Unreachable(
+                f"the API's certificate is not trusted ({words}); if a company's proxy opens the traffic, "
+                "name its certificates in SSL_CERT_FILE"
+            )
+        if isinstance(error, httpx.ProxyError):
+            return NotSent(f"the proxy does not let us through ({words}); see HTTPS_PROXY and NO_PROXY")
         return NotSent(f"no connection to the API ({words})")
     return Ambiguous(f"no answer from the API ({words})")
 

@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import structlog
 
 from orchestrator import settings as settings_
 from orchestrator.api.client import Api, Limiters, Wire
 from orchestrator.api.dialect import Dialect, Target
 from orchestrator.api.limiter import AdaptiveLimiter
+from orchestrator.api.network import Network, custom_headers
 from orchestrator.api.v1 import V1
 from orchestrator.api.v2 import V2
 from orchestrator.clock import Clock
@@ -19,6 +21,8 @@ from orchestrator.ledger.sqlite import database
 from orchestrator.logs import redactor
 from orchestrator.manifest.loading import Manifest
 from orchestrator.settings import Settings
+
+log = structlog.get_logger()
 
 #: The key that a rehearsal uses; the embedded sandbox takes any.
 REHEARSAL_KEY = "a-rehearsal-needs-no-key"
@@ -29,10 +33,18 @@ def access(manifest: Manifest, settings: Settings, base_url: str | None, *, rehe
 
     Raises SettingsError.
     """
-    base = settings_.checked_base_url(base_url or settings.base_url)
+    base = settings_.checked_base_url(base_url or settings.base_url, allow_http=settings.allow_http)
     key = REHEARSAL_KEY if rehearsal else settings_.key_of(settings)
-    redactor.add([key, *manifest.secrets])
+    redactor.add([key, *manifest.secrets, *network_of(settings).headers.values()])
+    if not rehearsal and (warning := settings_.in_clear(base)):
+        log.warning("api.in_clear", words=warning)
     return base, key
+
+
+def network_of(settings: Settings) -> Network:
+    """The way to the API that the environment describes. Raises SettingsError."""
+    headers = settings.custom_headers.get_secret_value() if settings.custom_headers else ""
+    return Network(settings.trust_env, custom_headers(headers))
 
 
 def dialect_of(manifest: Manifest, api: str) -> Dialect:
@@ -58,13 +70,14 @@ def connect(
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> Api:
     """The API at *base_url*, paced by the settings' ceilings."""
-    dialect = dialect_of(manifest, api)
+    dialect, network = dialect_of(manifest, api), network_of(settings)
     wire = Wire(
         base_url,
         key,
         timeout_s=settings.timeout_s,
         fresh_creates=not dialect.traits.idempotent,
-        secrets=manifest.secrets,
+        secrets=(*manifest.secrets, *network.headers.values()),
+        network=network,
         transport=transport,
     )
     limiter = partial(AdaptiveLimiter, clock=clock)

@@ -16,10 +16,11 @@ from orchestrator import __version__
 from orchestrator import settings as settings_
 from orchestrator.api.client import Wire
 from orchestrator.api.dialect import Target
+from orchestrator.api.network import Network
 from orchestrator.api.v1 import V1
 from orchestrator.api.v2 import V2
 from orchestrator.clock import SystemClock
-from orchestrator.commands.access import ledger_path
+from orchestrator.commands.access import ledger_path, network_of
 from orchestrator.errors import ExitCode, OrchestratorError, Rejected
 from orchestrator.ledger import Ledger, reading
 from orchestrator.manifest import loading as manifests
@@ -114,15 +115,17 @@ def _room(path: Path, words: str) -> Finding:
 
 def _reach(settings: Settings, base_url: str | None, api: str) -> Iterator[Finding]:
     try:
-        base = settings_.checked_base_url(base_url or settings.base_url)
+        base = settings_.checked_base_url(base_url or settings.base_url, allow_http=settings.allow_http)
         key = settings_.key_of(settings)
+        network = network_of(settings)
     except OrchestratorError as error:
         yield Finding("key", str(error), error.exit_code)
         return
     yield Finding("key", f"set, {len(key)} characters")
+    yield Finding("network", settings_.in_clear(base) or network.words(base))
     clock = SystemClock()
     try:
-        told = asyncio.run(_server_time(base, key, settings, api))
+        told = asyncio.run(_server_time(base, key, settings, network, api))
     except Rejected as error:
         yield Finding(
             "api", f"{base} refuses to list {api} jobs ({error}); is `api: {api}` right?", ExitCode.UNREACHABLE
@@ -140,9 +143,9 @@ def _reach(settings: Settings, base_url: str | None, api: str) -> Iterator[Findi
     yield Finding("clock", words if abs(skew) > SKEW_S else "agrees with the API's", ExitCode.OK)
 
 
-async def _server_time(base: str, key: str, settings: Settings, api: str) -> datetime | None:
+async def _server_time(base: str, key: str, settings: Settings, network: Network, api: str) -> datetime | None:
     dialect = V2(Target()) if api == "v2" else V1(Target())
-    wire = Wire(base, key, timeout_s=min(settings.timeout_s, 10.0), fresh_creates=False)
+    wire = Wire(base, key, timeout_s=min(settings.timeout_s, 10.0), fresh_creates=False, network=network)
     try:
         dialect.read_page(await wire.send(dialect.list(None, 1), kind="list"))
         return wire.server_time.astimezone(UTC) if wire.server_time else None

@@ -28,11 +28,11 @@ def findings(cli: Cli, *arguments: str, code: int, **environ: str) -> dict[str, 
 
 
 def test_all_is_well(cli: Cli) -> None:
-    """Seven lines, one call to the API, and no ledger made by looking for one."""
+    """Eight lines, one call to the API, and no ledger made by looking for one."""
     done = cli("doctor", "m.yaml")
     assert done.returncode == 0
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
-        ["good", what] for what in ("program", "settings", "manifest", "ledger", "key", "api", "clock")
+        ["good", what] for what in ("program", "settings", "manifest", "ledger", "key", "network", "api", "clock")
     ]
     assert not list(cli.folder.glob("ledger*"))
 
