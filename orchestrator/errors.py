@@ -6,6 +6,7 @@ OrchestratorError
 │   └── SettingsError
 ├── LockHeld                  another run holds this manifest                                     (4)
 ├── LedgerError               the ledger or an output can't be read or written                    (8)
+├── Interrupted               a signal or the deadline ended the run early                        (3)
 └── ApiError                  what a call to the API came to
     ├── NotCreated            the call surely had no effect: it may be sent again
     │   ├── NotSent           never connected
@@ -63,6 +64,8 @@ class OrchestratorError(Exception):
     """Base of every deliberate error. ``str(error)`` is one line fit to show a person."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.BUG
+    #: Only says why work was left: a run that left none has not failed by it.
+    moot_when_finished: ClassVar[bool] = False
 
 
 class InputError(OrchestratorError):
@@ -93,6 +96,13 @@ class LedgerError(OrchestratorError):
     """The ledger or an output can't be read or written: disk full, corrupt, too new, wrong file system."""
 
     exit_code = ExitCode.LEDGER
+
+
+class Interrupted(OrchestratorError):
+    """The run was told to end early: a signal or the deadline."""
+
+    exit_code = ExitCode.UNFINISHED
+    moot_when_finished = True
 
 
 class ApiError(OrchestratorError):
@@ -139,6 +149,8 @@ class Ambiguous(ApiError):
 class RunStopped(ApiError):
     """No further call of this kind can do better: stop sending, keep what is in flight."""
 
+    moot_when_finished = True
+
 
 class Unauthorized(RunStopped):
     """401 or 403: the key is missing, wrong, expired, or of another region or project."""
@@ -162,3 +174,8 @@ class ContractBroken(RunStopped):
     """The API answered against its contract in a way that must not be guessed around."""
 
     exit_code = ExitCode.CONTRACT
+
+
+def exit_code_of(error: OrchestratorError | None, *, unfinished: bool) -> ExitCode | None:
+    """The exit code of a run that *error* ended early; None when the error does not decide it."""
+    return None if error is None or (error.moot_when_finished and not unfinished) else error.exit_code

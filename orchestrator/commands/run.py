@@ -16,7 +16,7 @@ from orchestrator.commands.access import access, connect, ledger_path, lock_name
 from orchestrator.commands.cancel import Canceller, free_stuck
 from orchestrator.commands.stopping import deadline, signals
 from orchestrator.commands.summary import Summary, verdict
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import Interrupted, OrchestratorError
 from orchestrator.ledger import Ledger, Transaction, billing, halving, reading, retry, runs
 from orchestrator.ledger.queue import Shard, open_apis, tally
 from orchestrator.ledger.sqlite import database, place
@@ -30,7 +30,7 @@ from orchestrator.planning.options import Options
 from orchestrator.planning.run import Plan
 from orchestrator.settings import Settings
 from orchestrator.stages.pipeline import Pipeline
-from orchestrator.stages.work import Interrupted, Progress, Work
+from orchestrator.stages.work import Progress, Work
 
 log = structlog.get_logger()
 

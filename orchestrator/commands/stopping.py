@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import structlog
 
-from orchestrator.errors import ExitCode
-from orchestrator.stages.work import Interrupted, Work
+from orchestrator.errors import ExitCode, Interrupted
+from orchestrator.stages.work import Work
 
 log = structlog.get_logger()
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
-from orchestrator.errors import ApiError, ExitCode, OrchestratorError, RunStopped
+from orchestrator.errors import ExitCode, OrchestratorError, exit_code_of
 from orchestrator.ledger.reading import Totals
 from orchestrator.models import Json, Outcome
-from orchestrator.stages.work import Interrupted
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +50,12 @@ def verdict(
     totals: Totals, unfinished: int, error: OrchestratorError | None, left: Collection[str]
 ) -> tuple[ExitCode, str]:
     """The exit code and the one line that says why; *left*: why chunks were left to a later run or to a person."""
-    if isinstance(error, ApiError) and (unfinished or not isinstance(error, RunStopped)):
-        return error.exit_code, str(error)
-    if error is not None and not isinstance(error, Interrupted | ApiError):
-        return error.exit_code, str(error)
+    code = exit_code_of(error, unfinished=bool(unfinished))
+    if code is not None:
+        return code, str(error)
     if unfinished:
         reasons = "; ".join(sorted(set(left))[:3])
-        why = str(error) if error else reasons or "submitted; a later run collects the results"
-        return ExitCode.UNFINISHED, why
+        return ExitCode.UNFINISHED, reasons or "submitted; a later run collects the results"
     bad = sum(totals.outcomes[outcome] for outcome in (Outcome.FAILED, Outcome.MISSING, Outcome.CANCELLED))
     if bad:
         return ExitCode.SOME_FAILED, f"{bad} files failed, are missing or were cancelled"

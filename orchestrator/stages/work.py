@@ -15,7 +15,6 @@ import structlog
 
 from orchestrator.api.client import Api
 from orchestrator.clock import Clock, timestamp
-from orchestrator.errors import OrchestratorError
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
 from orchestrator.models import Outcome
@@ -59,10 +58,6 @@ class Stop:
     async def sleep(self, seconds: float) -> None:
         """Return after *seconds*, or as soon as nothing more may be sent."""
         await _wait(self._sending_ended, seconds)
-
-
-class Interrupted(OrchestratorError):
-    """The run was told to end early: a signal or the deadline."""
 
 
 @dataclass(slots=True)

@@ -12,12 +12,12 @@ from support.server import FakeClock
 
 from orchestrator.api.client import Api
 from orchestrator.cli.live import Display, span
-from orchestrator.errors import Unauthorized
+from orchestrator.errors import Interrupted, Unauthorized
 from orchestrator.ledger import Ledger
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
 from orchestrator.models import Outcome
-from orchestrator.stages.work import Interrupted, Progress, Work
+from orchestrator.stages.work import Progress, Work
 
 
 @pytest.fixture

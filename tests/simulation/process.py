@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from orchestrator.commands.access import connect
 from orchestrator.commands.run import _Execution
-from orchestrator.errors import LedgerError, OrchestratorError
+from orchestrator.errors import Interrupted, LedgerError, OrchestratorError
 from orchestrator.ledger import Ledger
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
@@ -26,7 +26,7 @@ from orchestrator.planning import run as outset
 from orchestrator.planning.options import Options
 from orchestrator.settings import Settings
 from orchestrator.stages.pipeline import Pipeline
-from orchestrator.stages.work import Interrupted, Stop
+from orchestrator.stages.work import Stop
 from simulation.line import Line
 from simulation.loop import VirtualClock, VirtualLoop
 from simulation.purchases import Purchases
