@@ -64,13 +64,14 @@ def plan(
 ) -> None:
     """Show what `run` would do and cost; no network, no key."""
     from orchestrator.cli import screens
+    from orchestrator.clock import SystemClock
     from orchestrator.planning import preview as planner
 
     loaded = load_manifest(manifest, api, resolve_secrets=False)
     if chunk_size is not None:
         loaded = replace(loaded, chunk_size=chunk_size)
     path = find_ledger(manifest, ledger)
-    preview = planner.preview(loaded, path, rehearsal=sandbox)
+    preview = planner.preview(loaded, path, rehearsal=sandbox, now=SystemClock().now())
     tell_of_new_ledger(path)
     if as_json:
         print_json(preview.as_json())
@@ -154,17 +155,16 @@ def retry(
     if chunk_size is not None:
         loaded = replace(loaded, chunk_size=chunk_size)
     config = reprocess.overridden(loaded, mode=mode, lang=lang, max_pages=max_pages)
+    options = replace(options, command="retry", new=False, again=again, config=config, held=held)
     if dry_run:
-        since = cancel.stale_since(SystemClock(), load_settings())
-        found = reprocess.preview(
-            loaded, find_ledger(manifest, ledger), again, config, rehearsal=sandbox, stale_since=since
-        )
+        clock = SystemClock()
+        since = cancel.stale_since(clock, load_settings())
+        found = reprocess.preview(loaded, find_ledger(manifest, ledger), options, now=clock.now(), stale_since=since)
         if as_json:
             print_json(found)
         else:
             screens.show(screens.retry_view(found, _again(manifest, ledger)))
         return
-    options = replace(options, command="retry", new=False, again=again, config=config, held=held)
     _execute(manifest, api, options, as_json=as_json, quiet=quiet)
 
 

@@ -27,6 +27,7 @@ from orchestrator.ledger.sqlite import database
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import TERMINAL, JobResults, Json, RemoteJob
 from orchestrator.plaintext import counted
+from orchestrator.planning.run import register
 from orchestrator.settings import Settings
 from orchestrator.stages.collector import collect, of_the_file, record
 
@@ -61,18 +62,7 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
     ):
         with ledger.transaction() as connection:
             plan.stage(connection, manifest.file_ids())
-            scope = ledger_scope.register(
-                connection,
-                manifest.name,
-                rehearsal=False,
-                origin=settings_.origin(base),
-                project_id=manifest.project_id,
-                config=manifest.config,
-                review=manifest.review,
-                max_generations=manifest.limits.max_generations,
-                path=str(Path(manifest.path).absolute()),
-                sha256=manifest.sha256,
-            )
+            scope = register(connection, manifest, rehearsal=False, origin=settings_.origin(base))
             plan.forget_unsent(connection, scope, api=manifest.api)  # the next run plans what is then missing
             runs.begin(connection, run_id, scope.manifest_id, command="adopt", api=manifest.api, at=at)
 

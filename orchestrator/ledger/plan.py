@@ -48,29 +48,53 @@ def stage(connection: Connection, file_ids: Iterable[str]) -> int:
 
 
 def forget_unsent(connection: Connection, scope: Scope, *, api: str) -> None:
-    """Remove chunks that were planned and never sent, so that what is planned now is what is wanted now.
-
-    Nor is a chunk sent whose calls were all refused: what was planned before an outage is not what is wanted after it.
-    Chunks of a retry stay, as nothing else remembers that they were asked for, unless config or API have changed.
-    Nor is what failed under another config halved any more.
-    """
-    unsent = """
-        SELECT j.id FROM jobs j WHERE j.manifest_id = :manifest_id AND j.status = 'pending' AND j.sends = 0
-        AND (j.api <> :api OR EXISTS (SELECT 1 FROM files f WHERE f.chunk_id = j.id
-                                      AND (f.generation = 0 OR f.config_id <> :config_id)))
-    """
-    parameters = {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "api": api}
-    connection.exec_driver_sql("DROP TABLE IF EXISTS temp.unsent")
-    connection.execute(text(f"CREATE TEMP TABLE unsent AS {unsent}"), parameters)
+    """Remove the chunks that ``_find_unsent`` finds, and halve no more what failed under another config."""
+    _find_unsent(connection, scope, api=api)
     for table, column in (("events", "chunk_id"), ("files", "chunk_id"), ("jobs", "id")):
-        connection.execute(text(f"DELETE FROM {table} WHERE {column} IN (SELECT id FROM temp.unsent)"))
+        connection.execute(text(f"DELETE FROM {table} WHERE {column} IN (SELECT id FROM unsent)"))
     connection.execute(
         text(
             "UPDATE jobs SET isolate = 0 WHERE manifest_id = :manifest_id AND isolate = 1 "
             "AND EXISTS (SELECT 1 FROM files f WHERE f.chunk_id = jobs.id AND f.config_id <> :config_id)"
         ),
-        parameters,
+        {"manifest_id": scope.manifest_id, "config_id": scope.config_id},
     )
+
+
+def hide_unsent(connection: Connection, scope: Scope, *, api: str, rehearsal: bool) -> None:
+    """Let this connection see the ledger as a run would leave it before it plans. Writes nothing.
+
+    Until the connection closes, a view of each table stands in front of the table.
+    """
+    if not _find_unsent(connection, scope, api=api, rehearsal=rehearsal):
+        return
+    schema = "main" if connection.dialect.name == "sqlite" else "public"
+    for table, column in (("files", "chunk_id"), ("jobs", "id")):
+        rows = f"SELECT * FROM {schema}.{table} WHERE {column} NOT IN (SELECT id FROM unsent)"
+        connection.exec_driver_sql(f"CREATE TEMP VIEW {table} AS {rows}")
+
+
+def _find_unsent(connection: Connection, scope: Scope, *, api: str, rehearsal: bool = False) -> int:
+    """Put into the connection's table ``unsent`` the chunks that a run plans again; how many.
+
+    They were planned and never sent, or each of their calls was refused: what was wanted before an outage may not be
+    what is wanted after it. Chunks of a retry stay, as nothing else remembers that they were asked for, unless config
+    or API have changed. Of a rehearsal nothing open stays: the sandbox that had its jobs is gone.
+    """
+    stale = """
+        j.status = 'pending' AND j.sends = 0 AND (j.api <> :api OR EXISTS
+          (SELECT 1 FROM files f WHERE f.chunk_id = j.id AND (f.generation = 0 OR f.config_id <> :config_id)))
+    """
+    condition = "j.finished_at IS NULL" if rehearsal else stale
+    parameters = {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "api": api}
+    used = {name: value for name, value in parameters.items() if not rehearsal or name == "manifest_id"}
+    connection.exec_driver_sql("DROP TABLE IF EXISTS unsent")
+    connection.exec_driver_sql("CREATE TEMP TABLE unsent (id INTEGER PRIMARY KEY)")
+    connection.execute(
+        text(f"INSERT INTO unsent (id) SELECT j.id FROM jobs j WHERE j.manifest_id = :manifest_id AND {condition}"),
+        used,
+    )
+    return scalar_int(connection, "SELECT count(*) FROM unsent")
 
 
 def count(connection: Connection, scope: Scope, listed: int) -> Counts:

@@ -74,7 +74,8 @@ def select_again(connection: Connection, scope: Scope, selection: Selection) -> 
         WHERE o.manifest_id = :manifest_id AND o.file_id = w.file_id AND o.standing = 1)"""
     conditions = {
         f"NOT {_UNDER_WAY}": True,
-        "NOT (j.isolate = 1 AND r.outcome = 'failed')": True,  # its halves are about to be sent
+        # The halves of a chunk that failed under this config are about to be sent.
+        "NOT (j.isolate = 1 AND r.outcome = 'failed' AND f.config_id = :config_id)": True,
         "r.outcome IN :outcomes": True,
         "r.type IN :types": bool(selection.types),
         "r.confidence < :below": selection.below_confidence is not None,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
-from orchestrator.ledger import Ledger, parses, plan, retry
+from orchestrator.ledger import Ledger, plan, retry
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.sqlite import place
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import Json
-from orchestrator.planning.limits import files_per_chunk, may_begin_anew, over_limits, parses_since
+from orchestrator.planning.limits import files_per_chunk, may_begin_anew
+from orchestrator.planning.options import Options
+from orchestrator.planning.plan import work_out
 
 #: How many quarantined files ``--json`` names.
 MOST_QUARANTINED = 1000
@@ -46,7 +47,7 @@ class Preview:
         return asdict(self)
 
 
-def preview(manifest: Manifest, path: Path, *, rehearsal: bool) -> Preview:
+def preview(manifest: Manifest, path: Path, *, rehearsal: bool, now: datetime) -> Preview:
     """Raises ManifestError for a list that can't be read, LedgerError for a ledger that can't."""
     if not may_begin_anew(manifest, rehearsal=rehearsal):
         place.refuse_gone(path)
@@ -54,16 +55,12 @@ def preview(manifest: Manifest, path: Path, *, rehearsal: bool) -> Preview:
     with closing(ledger), ledger.transaction() as connection:
         listed = plan.stage(connection, manifest.file_ids())
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
-        counts = plan.count(connection, scope, listed)
+        plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)
+        found = work_out(connection, scope, manifest, Options(), listed=listed, now=now, take=lambda _: None)
         quarantined = retry.quarantined(
             connection, scope, manifest.limits.max_generations, wanted=True, most=MOST_QUARANTINED
         )
-        free = 0
-        if manifest.api == "v2" and counts.changed:
-            plan.select_new(connection, scope)
-            free = parses.count_reusable(connection, scope, manifest.config, since=parses_since(datetime.now(UTC)))
-    size = files_per_chunk(manifest)
-    chunks, config = math.ceil(counts.new / size), manifest.config
+    counts = found.counts
     return Preview(
         manifest=manifest.name,
         rehearsal=rehearsal,
@@ -76,11 +73,11 @@ def preview(manifest: Manifest, path: Path, *, rehearsal: bool) -> Preview:
         in_flight=counts.in_flight,
         new=counts.new,
         changed=counts.changed,
-        chunk_size=size,
-        chunks=chunks,
-        create_calls=chunks,
-        free=free,
-        credits_ceiling=config.credits_ceiling(counts.new - free),
+        chunk_size=files_per_chunk(manifest),
+        chunks=found.chunks,
+        create_calls=found.chunks,
+        free=found.free,
+        credits_ceiling=found.credits_ceiling,
         quarantined=quarantined,
-        over_limits=over_limits(manifest, counts.new, config.credits_ceiling(counts.new)),
+        over_limits=found.over_limits,
     )

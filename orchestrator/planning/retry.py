@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from orchestrator.errors import InputError, ManifestError, Problem
-from orchestrator.ledger import Ledger, parses, plan, retry
+from orchestrator.ledger import Ledger, plan, retry
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.cancel import select_stuck
 from orchestrator.ledger.retry import Selection
@@ -20,7 +20,9 @@ from orchestrator.manifest.lists import FileList
 from orchestrator.manifest.loading import Manifest
 from orchestrator.manifest.nodes import Scalar, shown
 from orchestrator.models import BAD, Config, Json, Mode, Outcome
-from orchestrator.planning.limits import files_per_chunk, over_limits, parses_since
+from orchestrator.planning.limits import files_per_chunk, over_limits
+from orchestrator.planning.options import Options
+from orchestrator.planning.plan import work_out
 
 #: How many file IDs ``--dry-run`` shows.
 MOST_SHOWN = 20
@@ -90,36 +92,40 @@ def overridden(manifest: Manifest, *, mode: str | None, lang: str | None, max_pa
     return None if config == manifest.config else config
 
 
-def preview(
-    manifest: Manifest, path: Path, again: Selection, config: Config | None, *, rehearsal: bool, stale_since: str
-) -> dict[str, Json]:
-    """What the retry would send: nothing is written. Raises LedgerError, ManifestError."""
-    config = config or manifest.config
+def preview(manifest: Manifest, path: Path, options: Options, *, now: datetime, stale_since: str) -> dict[str, Json]:
+    """What a retry with *options* would send: nothing is written. Raises LedgerError, ManifestError, InputError."""
+    rehearsal, again = options.sandbox, options.again or Selection()
+    config = options.config or manifest.config
+    shown: list[str] = []
     with closing(Ledger(path, read_only=True)) as ledger, ledger.transaction() as connection:
-        plan.stage(connection, manifest.file_ids())
+        listed = plan.stage(connection, manifest.file_ids())
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
-        again = replace(again, max_generations=manifest.limits.max_generations)
-        retry.check(connection, scope, again, manifest.config)
-        files = retry.select_again(connection, scope, again)
-        shown = plan.chosen(connection, MOST_SHOWN)
-        changes = retry.changes(connection, scope, manifest.config)
-        quarantined = retry.quarantined(connection, scope, again.max_generations, wanted=True, most=MOST_SHOWN)
-        free = 0
-        if manifest.api == "v2":
-            free = parses.count_reusable(connection, scope, config, since=parses_since(datetime.now(UTC)))
+        plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)
+        found = work_out(
+            connection,
+            scope,
+            manifest,
+            options,
+            listed=listed,
+            now=now,
+            take=lambda _: shown.extend(plan.chosen(connection, MOST_SHOWN)),
+        )
+        most = manifest.limits.max_generations
+        quarantined = retry.quarantined(connection, scope, most, wanted=True, most=MOST_SHOWN)
+        again = replace(again, max_generations=most)
         stuck = [] if rehearsal else select_stuck(connection, scope, again, manifest.file_ids(), since=stale_since)
     can = [job.file_id for job in stuck if job.api == "v2"]
-    files += len(can)
+    files = found.files + len(can)
     return {
         "manifest": manifest.name,
         "rehearsal": rehearsal,
         "files": files,
         "chunks": math.ceil(files / files_per_chunk(manifest)),
-        "free": free,
-        "credits_ceiling": config.credits_ceiling(files - free),
+        "free": found.free,
+        "credits_ceiling": config.credits_ceiling(files - found.free),
         "over_limits": over_limits(manifest, files, config.credits_ceiling(files)),
         "file_ids": [*shown, *can][:MOST_SHOWN],
-        "changes": asdict(changes),
+        "changes": asdict(found.changes),
         "quarantined": quarantined,
         "cancelled_first": len(can),
         "cannot_cancel": sum(job.files for job in stuck) - len(can),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from orchestrator.ledger import plan as planning
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.queue import Shard, release_held
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import Config
 from orchestrator.plaintext import safe
-from orchestrator.planning.limits import files_per_chunk, over_limits, parses_since
+from orchestrator.planning.limits import files_per_chunk, parses_since
 from orchestrator.planning.options import Options
+from orchestrator.planning.plan import Batch, work_out
 
 log = structlog.get_logger()
 
@@ -36,6 +35,22 @@ class Plan:
     changes: retry.Changes
 
 
+def register(connection: Transaction, manifest: Manifest, *, rehearsal: bool, origin: str) -> ledger_scope.Scope:
+    """The ledger's scope of *manifest* as it is now. Raises InputError for a ledger of another API or project."""
+    return ledger_scope.register(
+        connection,
+        manifest.name,
+        rehearsal=rehearsal,
+        origin=origin,
+        project_id=manifest.project_id,
+        config=manifest.config,
+        review=manifest.review,
+        max_generations=manifest.limits.max_generations,
+        path=safe(Path(manifest.path).absolute()),  # a path need not be text
+        sha256=manifest.sha256,
+    )
+
+
 def plan(
     connection: Transaction, manifest: Manifest, options: Options, *, run_id: str, origin: str, now: datetime
 ) -> Plan:
@@ -46,69 +61,32 @@ def plan(
     """
     at = timestamp(now)
     listed = planning.stage(connection, manifest.file_ids())
-    scope = ledger_scope.register(
-        connection,
-        manifest.name,
-        rehearsal=options.sandbox,
-        origin=origin,
-        project_id=manifest.project_id,
-        config=manifest.config,
-        review=manifest.review,
-        max_generations=manifest.limits.max_generations,
-        path=safe(Path(manifest.path).absolute()),  # a path need not be text
-        sha256=manifest.sha256,
-    )
+    scope = register(connection, manifest, rehearsal=options.sandbox, origin=origin)
     if options.sandbox:
         runs.forget_open(connection, scope.manifest_id)
     planning.forget_unsent(connection, scope, api=manifest.api)
-    counts = planning.count(connection, scope, listed)
     runs.begin(connection, run_id, scope.manifest_id, command=options.command, api=manifest.api, at=at)
     if options.held:
         released = release_held(connection, Shard(scope.manifest_id, manifest.api), at=at)
         log.warning("chunks.released", chunks=released)
-    chunks = files = saved = 0
-    ceiling: int | None = 0
-    changes = retry.Changes()
-    for config, select in _selections(manifest, options, counts.new):
-        chosen = select(connection, scope)
-        files += chosen
-        if select is not planning.select_new:
-            changes = retry.changes(connection, scope, manifest.config)
+
+    def cut(batch: Batch) -> None:
         made = planning.cut(
             connection,
             scope,
             chunk_size=files_per_chunk(manifest),
-            job_config_id=ledger_scope.config_row(connection, config),
+            job_config_id=ledger_scope.config_row(connection, batch.config),
             api=manifest.api,
             run_id=run_id,
             at=at,
         )
-        free = 0
-        if manifest.api == "v2" and chosen:
+        if batch.free:
             after = planning.last_chunk(connection) - made
-            free = parses.use_parse_jobs(connection, scope, config, after=after, since=parses_since(now))
-        chunks += made
-        cost = config.credits_ceiling(chosen)
-        ceiling = None if cost is None or ceiling is None else ceiling + cost
-        saved += config.credits_ceiling(free) or 0
-    if why := over_limits(manifest, files, ceiling):
-        raise OutOfCredits(f"{why}; nothing was sent")
-    if changes.files:
-        log.warning("manifest.changed", files=changes.files, fields=changes.fields)
-    return Plan(scope, counts, chunks, files, None if ceiling is None else ceiling - saved, changes)
+            parses.use_parse_jobs(connection, scope, batch.config, after=after, since=parses_since(now))
 
-
-def _selections(
-    manifest: Manifest, options: Options, new: int
-) -> Iterator[tuple[Config, Callable[[Transaction, ledger_scope.Scope], int]]]:
-    """What to send: with which config, and how its files are chosen."""
-    if options.new and new:
-        yield manifest.config, planning.select_new
-    if (selection := options.again) is not None:
-        again = replace(selection, max_generations=manifest.limits.max_generations)
-
-        def select_again(connection: Transaction, scope: ledger_scope.Scope) -> int:
-            retry.check(connection, scope, again, manifest.config)
-            return retry.select_again(connection, scope, again)
-
-        yield options.config or manifest.config, select_again
+    found = work_out(connection, scope, manifest, options, listed=listed, now=now, take=cut)
+    if found.over_limits:
+        raise OutOfCredits(f"{found.over_limits}; nothing was sent")
+    if found.changes.files:
+        log.warning("manifest.changed", files=found.changes.files, fields=found.changes.fields)
+    return Plan(scope, found.counts, found.chunks, found.files, found.credits_ceiling, found.changes)

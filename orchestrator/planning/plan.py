@@ -1,0 +1,94 @@
+"""What would be sent and what it can cost, worked out once: by ``plan``, ``retry --dry-run`` and ``run`` alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from orchestrator.ledger import Transaction, parses, retry
+from orchestrator.ledger import plan as ledger_plan
+from orchestrator.ledger.scope import Scope
+from orchestrator.manifest.loading import Manifest
+from orchestrator.models import Config
+from orchestrator.planning.limits import files_per_chunk, over_limits, parses_since
+from orchestrator.planning.options import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Files that are sent with one config; the ledger has just chosen them for the next cut."""
+
+    config: Config
+    files: int
+    free: int  #: of ``files``: on a parse that is still there, which bills nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a run would find, send and cost at most."""
+
+    counts: ledger_plan.Counts
+    files: int  #: to be sent
+    chunks: int
+    free: int
+    credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
+    changes: retry.Changes
+    over_limits: str | None  #: why the manifest's limits forbid it
+
+
+def work_out(
+    connection: Transaction,
+    scope: Scope,
+    manifest: Manifest,
+    options: Options,
+    *,
+    listed: int,
+    now: datetime,
+    take: Callable[[Batch], None],
+) -> Outlook:
+    """Decide what a run with *options* sends, from the staged files and a ledger without what is no longer wanted.
+
+    *listed*: how many files were staged. *take* gets each batch while its files are the chosen ones. Reads only.
+    Raises InputError for a selection that makes no sense.
+    """
+    counts = ledger_plan.count(connection, scope, listed)
+    size = files_per_chunk(manifest)
+    files = chunks = free = 0
+    ceiling: int | None = 0
+    most: int | None = 0  # if no parse is there any more: that one is free is known only once it was used
+    changes = retry.Changes()
+    for config, choose in _selections(manifest, options, counts.new):
+        chosen = choose(connection, scope)
+        if choose is not ledger_plan.select_new:
+            changes = retry.changes(connection, scope, manifest.config)
+        saved = 0
+        if manifest.api == "v2" and chosen:
+            saved = parses.count_reusable(connection, scope, config, since=parses_since(now))
+        take(Batch(config, chosen, saved))
+        files, chunks, free = files + chosen, chunks + math.ceil(chosen / size), free + saved
+        ceiling = _plus(ceiling, config.credits_ceiling(chosen - saved))
+        most = _plus(most, config.credits_ceiling(chosen))
+    return Outlook(counts, files, chunks, free, ceiling, changes, over_limits(manifest, files, most))
+
+
+def _selections(
+    manifest: Manifest, options: Options, new: int
+) -> Iterator[tuple[Config, Callable[[Transaction, Scope], int]]]:
+    """What to send: with which config, and how its files are chosen."""
+    if options.new and new:
+        yield manifest.config, ledger_plan.select_new
+    if (selection := options.again) is not None:
+        again = replace(selection, max_generations=manifest.limits.max_generations)
+
+        def select_again(connection: Transaction, scope: Scope) -> int:
+            retry.check(connection, scope, again, manifest.config)
+            return retry.select_again(connection, scope, again)
+
+        yield options.config or manifest.config, select_again
+
+
+def _plus(one: int | None, other: int | None) -> int | None:
+    """The sum; None when either is not known."""
+    return None if one is None or other is None else one + other
