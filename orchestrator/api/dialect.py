@@ -138,6 +138,10 @@ def words(value: Json) -> str | None:
     return told if told is None or len(told) <= MAX_WORDS else told[: MAX_WORDS - 1] + "…"
 
 
+#: The words for a file whose row has no result, where the API gives none of its own.
+NO_RESULT = "the API gave no result for this file"
+
+
 @dataclass(slots=True)
 class RowReader:
     """Reads result rows one by one; what can't be read is noted, never guessed."""
@@ -155,7 +159,7 @@ class RowReader:
                 return
             file_id, rows = "", self.nameless
         if result is None:
-            rows.append(FileResult(file_id, Outcome.FAILED, error=why or "the API gave no result for this file"))
+            rows.append(FileResult(file_id, Outcome.FAILED, error=why or NO_RESULT))
             return
         if not isinstance(result, dict) or "type" not in result or not isinstance(result["type"], str | None):
             self.oddities.append(f"the result row of {plain(file_id)} can't be read")

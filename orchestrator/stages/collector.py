@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from orchestrator.api.dialect import NO_RESULT
 from orchestrator.errors import ContractBroken
 from orchestrator.ledger import Transaction, halving, jobs
-from orchestrator.models import Chunk, FileResult, JobResults, JobStatus, Outcome, RemoteJob
+from orchestrator.models import GOOD, Chunk, FileResult, JobResults, JobStatus, Outcome, RemoteJob
 
 #: What becomes of a file for which an ended job has no row.
 WITHOUT_ROW: Mapping[JobStatus, Outcome] = {
@@ -44,16 +45,15 @@ def collect(file_ids: Collection[str], types: Collection[str], job: RemoteJob, a
         raise ValueError(f"job {job.id} has not ended")
     wanted = set(file_ids)
     oddities = list(answer.oddities)
-    rows: dict[str, FileResult] = {}
+    told: dict[str, list[FileResult]] = {}
     strangers: list[str] = []
     for row in answer.rows:
         if row.file_id not in wanted:
             strangers.append(row.file_id)
-        elif row.file_id not in rows:
-            rows[row.file_id] = row
-        elif rows[row.file_id] != row:
-            oddities.append(f"two different results for {row.file_id}")
-            rows[row.file_id] = _conflict(rows[row.file_id], row)
+        elif row not in (others := told.setdefault(row.file_id, [])):
+            others.append(row)
+    oddities += [f"two different results for {file_id}" for file_id, found in told.items() if len(found) > 1]
+    rows = {file_id: _the_one(found) for file_id, found in told.items()}
     if strangers:
         if not rows:
             raise ContractBroken(f"job {job.id} has results only for files that were never sent in it")
@@ -62,6 +62,9 @@ def collect(file_ids: Collection[str], types: Collection[str], job: RemoteJob, a
     if len(without) == len(answer.nameless) == 1 and not strangers:
         rows[without[0]] = replace(answer.nameless[0], file_id=without[0])
         oddities.append(f"the row that names no file is taken for that of {without[0]}, the only file without one")
+    if job.error is not None:  # the job's words say more than that there is no result
+        for file_id, row in rows.items():
+            rows[file_id] = replace(row, error=job.error) if row.error == NO_RESULT else row
     unknown = {row.type for row in rows.values() if row.type is not None} - set(types)
     oddities += [f"a type that no rule names: {label!a}" for label in sorted(unknown)] if types else []
     return Collected(tuple(rows.get(file_id) or _rowless(file_id, job) for file_id in file_ids), tuple(oddities))
@@ -70,6 +73,15 @@ def collect(file_ids: Collection[str], types: Collection[str], job: RemoteJob, a
 def _rowless(file_id: str, job: RemoteJob) -> FileResult:
     outcome = WITHOUT_ROW[job.status or JobStatus.FAILED]
     return FileResult(file_id, outcome, error=job.error or _SAID_NOTHING[outcome])
+
+
+def _the_one(rows: list[FileResult]) -> FileResult:
+    """The row of a file that counts: a good one before one without a result; a conflict when good ones disagree."""
+    good = [row for row in rows if row.outcome in GOOD]
+    answers = {(row.type, row.confidence): row for row in good}
+    if len(answers) > 1:
+        return _conflict(*list(answers.values())[:2])
+    return good[0] if good else rows[0]
 
 
 def _conflict(first: FileResult, second: FileResult) -> FileResult:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import ContractBroken
-from orchestrator.models import TERMINAL, FileResult, JobResults, JobStatus, Outcome, RemoteJob
+from orchestrator.models import GOOD, TERMINAL, FileResult, JobResults, JobStatus, Outcome, RemoteJob
 from orchestrator.stages.collector import WITHOUT_ROW, collect
 
 TYPES = ("invoice", "receipt")
@@ -54,7 +56,9 @@ def test_every_file_has_exactly_one_result(file_ids: list[str], rows: list[FileR
         if len(given_rows) == 1:
             assert given_rows == {result}
         elif given_rows:
-            assert result.outcome is Outcome.FAILED
+            good = {(found.outcome, found.type, found.confidence) for found in given_rows if found.outcome in GOOD}
+            kept = (result.outcome, result.type, result.confidence)
+            assert {kept} == good if len(good) == 1 else result.outcome is Outcome.FAILED
         else:
             assert result.outcome is WITHOUT_ROW[status]
             assert result.error
@@ -109,6 +113,22 @@ def test_the_same_row_twice_is_one_result() -> None:
     """Nothing is odd about it."""
     collected = collect(["a"], TYPES, ended(), JobResults((row("a"), row("a"))))
     assert (collected.results, collected.oddities) == ((row("a"),), ())
+
+
+def test_a_row_without_a_result_does_not_undo_a_good_one() -> None:
+    """Nor do other words for the same answer; that there were two is noted."""
+    wordy = replace(row("a"), reasoning="in other words")
+    for rows in ((row("a"), no_result("a")), (no_result("a"), row("a")), (row("a"), wordy)):
+        collected = collect(["a"], TYPES, ended(), JobResults(rows))
+        assert collected.results == (row("a"),)
+        assert collected.oddities == ("two different results for a",)
+
+
+def test_a_file_without_a_result_has_the_words_of_its_job() -> None:
+    """They say more than that there is no result."""
+    job = ended(JobStatus.SUCCEEDED, "PDF_IS_PROTECTED: b.pdf needs a password")
+    kept, failed = collect(["a", "b"], TYPES, job, JobResults((row("a"), no_result("b")))).results
+    assert (kept, failed.error) == (row("a"), "PDF_IS_PROTECTED: b.pdf needs a password")
 
 
 def test_two_different_rows_are_no_result() -> None:
