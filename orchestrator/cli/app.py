@@ -139,9 +139,9 @@ def find_ledger(manifest: str | None, option: str | None) -> Path:
 
 
 def open_ledger(manifest: str | None, option: str | None) -> Ledger:
-    from orchestrator.ledger import Ledger
+    from orchestrator import ledger
 
-    return Ledger(find_ledger(manifest, option), read_only=True)
+    return ledger.open(find_ledger(manifest, option), read_only=True)
 
 
 def known_manifests(connection: Transaction, path: str | None, *, rehearsal: bool | None) -> list[ManifestRow]:

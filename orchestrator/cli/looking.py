@@ -40,7 +40,7 @@ def status(
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
         states = [state_of(connection, row) for row in rows]
     if as_json:
-        print_json({"ledger": str(opened.path), "manifests": states})
+        print_json({"ledger": opened.describe().location, "manifests": states})
     else:
         screens.show(screens.status_view(states, ledger))
 
@@ -65,7 +65,7 @@ def export(
         raise InputError(f"--format {form}: must be one of {', '.join(exports.FORMATS)}")
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         if output is not None:
-            exports.refuse_sources(output, *opened.files, *([Path(manifest)] if manifest else []))
+            exports.refuse_sources(output, *opened.describe().files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=sandbox)
         results = ledger_export.export_rows(connection, [row.id for row in rows], history=history)
         columns: tuple[str, ...] = ledger_export.COLUMNS
@@ -97,14 +97,14 @@ def report(
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         if output is not None:
-            exports.refuse_sources(output, *opened.files, *([Path(manifest)] if manifest else []))
+            exports.refuse_sources(output, *opened.describe().files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
         states = [state_of(connection, row, most_failed=reports.MOST_ROWS, most_runs=20) for row in rows]
         columns = [ledger_export.COLUMNS.index(name) for name in ("file_id", "type", "confidence", "review")]
         results = ledger_export.export_rows(connection, [row.id for row in rows])
         flagged = (tuple(row[at] for at in columns) for row in results if row[columns[-1]])
         at = timestamp(SystemClock().now(), "seconds")
-        page = reports.page(states, list(islice(flagged, reports.MOST_ROWS)), ledger=str(opened.path), at=at)
+        page = reports.page(states, list(islice(flagged, reports.MOST_ROWS)), ledger=opened.describe().location, at=at)
     if output is None:
         print(page, end="")
         return

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator import ledger
 from orchestrator.clock import SystemClock, timestamp
 from orchestrator.commands.access import lock_name
 from orchestrator.errors import ExitCode, InputError
-from orchestrator.ledger import Ledger, runs
 from orchestrator.ledger import accept as verdicts
+from orchestrator.ledger import runs
 from orchestrator.ledger import scope as ledger_scope
-from orchestrator.ledger.sqlite import database, place
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import GOOD
 from orchestrator.plaintext import counted
@@ -24,7 +24,7 @@ def accept(
 
     All or nothing. Raises InputError for a file without an outcome, or a type that no rule names.
     """
-    place.require(path)
+    ledger.require(path)
     types = [rule.type for rule in manifest.config.rules]
     if label is not None and types and label not in types:
         raise InputError(f"--type {label}: no rule of {manifest.path} names it; rules: {', '.join(types)}")
@@ -34,9 +34,9 @@ def accept(
     accepted: dict[str, str | None] = {}
     holder = {"command": "orchestrator accept", "since": at}
     with (
-        database.run_lock(path, lock_name(manifest, rehearsal=rehearsal), holder) as lock,
-        Ledger(path, lock=lock) as ledger,
-        ledger.transaction() as connection,
+        ledger.lease(path, lock_name(manifest, rehearsal=rehearsal), holder) as lease,
+        ledger.open(path, lease=lease) as opened,
+        opened.transaction() as connection,
     ):
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
         if not scope.manifest_id or not scope.config_id:

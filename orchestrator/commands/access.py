@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import structlog
 
+from orchestrator import ledger
 from orchestrator import settings as settings_
 from orchestrator.api.client import Api, Limiters, Wire
 from orchestrator.api.dialect import Dialect, Target
@@ -17,7 +18,6 @@ from orchestrator.api.network import Network, custom_headers
 from orchestrator.api.v1 import V1
 from orchestrator.api.v2 import V2
 from orchestrator.clock import Clock
-from orchestrator.ledger.sqlite import database
 from orchestrator.logs import redactor
 from orchestrator.manifest.loading import Manifest
 from orchestrator.settings import Settings
@@ -89,7 +89,7 @@ def ledger_path(manifest: str | None, settings: Settings, option: str | None) ->
     """``--ledger``, else ``ORCHESTRATOR_LEDGER``, else ``ledger.db`` beside *manifest* (or here)."""
     location = option if option is not None else settings.ledger
     if location is not None:
-        return database.resolve(location)
+        return ledger.locate(location)
     return (Path(manifest).absolute().parent if manifest else Path.cwd()) / "ledger.db"
 
 

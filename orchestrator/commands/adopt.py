@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from orchestrator import ledger
 from orchestrator import settings as settings_
 from orchestrator.api.client import Api
 from orchestrator.api.listing import complete_listing
@@ -23,7 +24,6 @@ from orchestrator.errors import ExitCode, Rejected
 from orchestrator.ledger import Ledger, Transaction, jobs, plan, queue, runs
 from orchestrator.ledger import adopt as adopting
 from orchestrator.ledger import scope as ledger_scope
-from orchestrator.ledger.sqlite import database
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import TERMINAL, JobResults, Json, RemoteJob
 from orchestrator.plaintext import counted
@@ -57,10 +57,10 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
     at = timestamp(clock.now())
     holder = {"command": f"orchestrator adopt (run {run_id})", "since": at}
     with (
-        database.run_lock(path, manifest.name, holder) as lock,
-        Ledger(path, lock=lock, rebuilding=True) as ledger,
+        ledger.lease(path, manifest.name, holder) as lease,
+        ledger.open(path, lease=lease, rebuilding=True) as opened,
     ):
-        with ledger.transaction() as connection:
+        with opened.transaction() as connection:
             plan.stage(connection, manifest.file_ids())
             scope = register(connection, manifest, rehearsal=False, origin=settings_.origin(base))
             plan.forget_unsent(connection, scope, api=manifest.api)  # the next run plans what is then missing
@@ -69,12 +69,12 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
         async def go() -> Adopted:
             api = connect(manifest, manifest.api, settings, base_url=base, key=key, clock=clock, rng=random.Random())
             try:
-                return await _adopt(api, manifest, ledger, scope, run_id, at)
+                return await _adopt(api, manifest, opened, scope, run_id, at)
             finally:
                 await api.close()
 
         adopted = asyncio.run(go())
-        with ledger.transaction() as connection:
+        with opened.transaction() as connection:
             reason = f"{counted(adopted.jobs_adopted, 'job')} adopted with {counted(adopted.files_adopted, 'file')}"
             summary = {**adopted.as_json(), "reason": reason}
             runs.finish(connection, run_id, exit_code=int(ExitCode.OK), summary=summary, at=at)
@@ -82,12 +82,12 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
 
 
 async def _adopt(
-    api: Api, manifest: Manifest, ledger: Ledger, scope: ledger_scope.Scope, run_id: str, at: str
+    api: Api, manifest: Manifest, opened: Ledger, scope: ledger_scope.Scope, run_id: str, at: str
 ) -> Adopted:
     listed = await complete_listing(api)
     asked_for = (manifest.config, manifest.stronger_config)
     alike = [job for job in listed if job.config is not None and job.config in asked_for]
-    with ledger.transaction() as connection:
+    with opened.transaction() as connection:
         known = queue.known_job_ids(connection, [job.id for job in alike])
     alike = [job for job in alike if job.id not in known]
     # What has ended first: a file whose older job is stuck is under way, and its good result would be passed over.
@@ -108,7 +108,7 @@ async def _adopt(
             running += 1
             continue
         answer = await _results(api, job)
-        with ledger.transaction() as connection:
+        with opened.transaction() as connection:
             taken = _take_in(connection, manifest, scope, _of_a_file(job, file_of), answer, run_id, at)
         jobs_adopted += bool(taken)
         file_ids.update(taken)

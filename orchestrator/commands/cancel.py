@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from orchestrator import ledger
 from orchestrator.api.client import Api
 from orchestrator.clock import Clock, SystemClock, timestamp
 from orchestrator.commands.access import access, connect
@@ -20,7 +21,6 @@ from orchestrator.ledger import Ledger, queue, reading
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.cancel import select_stuck
 from orchestrator.ledger.retry import Selection
-from orchestrator.ledger.sqlite import database, place
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import TERMINAL, JobResults, JobStatus, Json, RemoteJob
 from orchestrator.settings import Settings, origin
@@ -175,12 +175,12 @@ class Cancelled:
 
 def cancel(manifest: Manifest, settings: Settings, path: Path, *, base_url: str | None) -> Cancelled:
     """Cancel the manifest's jobs that are in flight and record it. Raises OrchestratorError."""
-    place.require(path)
+    ledger.require(path)
     clock = SystemClock()
     base, key = access(manifest, settings, base_url)
     holder = {"command": "orchestrator cancel", "since": timestamp(clock.now(), "seconds")}
-    with database.run_lock(path, manifest.name, holder) as lock, Ledger(path, lock=lock) as ledger:
-        with ledger.transaction() as connection:
+    with ledger.lease(path, manifest.name, holder) as lease, ledger.open(path, lease=lease) as opened:
+        with opened.transaction() as connection:
             rows = reading.manifests(connection, manifest.name, rehearsal=False)
             if not rows:
                 raise InputError(f"{path}: this ledger has no manifest {manifest.name!r}")
@@ -189,7 +189,7 @@ def cancel(manifest: Manifest, settings: Settings, path: Path, *, base_url: str 
                 for api in queue.open_apis(connection, rows[0].id)
             }
 
-        canceller = Canceller(manifest, settings, ledger, clock, base, key)
+        canceller = Canceller(manifest, settings, opened, clock, base, key)
         cancelled = ended = going_on = cannot = 0
         for api, open_jobs in by_api.items():
             found = canceller.cancel(api, [(job.chunk_id, job.job_id) for job in open_jobs], wait_s=0)

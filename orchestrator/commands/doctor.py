@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import sqlite3
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator import __version__
+from orchestrator import __version__, ledger
 from orchestrator import settings as settings_
 from orchestrator.api.client import Wire
 from orchestrator.api.dialect import Target
@@ -22,7 +20,7 @@ from orchestrator.api.v2 import V2
 from orchestrator.clock import SystemClock
 from orchestrator.commands.access import ledger_path, network_of
 from orchestrator.errors import ExitCode, OrchestratorError, Rejected
-from orchestrator.ledger import Ledger, reading
+from orchestrator.ledger import reading
 from orchestrator.manifest import loading as manifests
 from orchestrator.settings import Settings
 
@@ -46,11 +44,9 @@ class Finding:
         return self.exit_code is ExitCode.OK
 
 
-def examine(manifest: str | None, ledger: str | None, base_url: str | None) -> Iterator[Finding]:
+def examine(manifest: str | None, location: str | None, base_url: str | None) -> Iterator[Finding]:
     """Every finding, as it is made. Sends one list call, which costs nothing; changes nothing."""
-    yield Finding(
-        "program", f"orchestrator {__version__}, Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}"
-    )
+    yield Finding("program", f"orchestrator {__version__}, Python {sys.version.split()[0]}, {ledger.ENGINE}")
     try:
         settings = settings_.load()
     except OrchestratorError as error:
@@ -77,37 +73,34 @@ def examine(manifest: str | None, ledger: str | None, base_url: str | None) -> I
         else:
             api = found.api
             yield Finding("manifest", f"{manifest}: good; {found.name}, {found.api}, {len(found.config.rules)} rules")
-    yield from _ledger(manifest, settings, ledger)
+    yield from _ledger(manifest, settings, location)
     yield from _reach(settings, base_url, api)
 
 
 def _ledger(manifest: str | None, settings: Settings, option: str | None) -> Iterator[Finding]:
     try:
         path = ledger_path(manifest, settings, option)
-        if not path.exists():
+        if not ledger.exists(path):
             yield _room(path, "none yet; the first run creates it")
             return
-        with Ledger(path, read_only=True) as opened, opened.transaction() as connection:
-            damage = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-            names = [row.name for row in reading.manifests(connection)]
+        with ledger.open(path, read_only=True) as opened:
+            if problem := opened.check():
+                yield Finding("ledger", problem, ExitCode.LEDGER)
+                return
+            size = opened.describe().bytes
+            with opened.transaction() as connection:
+                names = [row.name for row in reading.manifests(connection)]
     except OrchestratorError as error:
         yield Finding("ledger", str(error), error.exit_code)
         return
-    if damage != "ok":
-        yield Finding("ledger", f"{path} is damaged ({damage}): put back a copy, or use `adopt`", ExitCode.LEDGER)
-    elif path.stat().st_mode & 0o077:
-        yield Finding("ledger", f"others can read {path}; run: chmod 600 {path}", ExitCode.LEDGER)
-    else:
-        yield _room(path, f"sound; {path.stat().st_size / 1e6:,.1f} MB; manifests: {', '.join(names) or 'none'}")
+    yield _room(path, f"sound; {size / 1e6:,.1f} MB; manifests: {', '.join(names) or 'none'}")
 
 
 def _room(path: Path, words: str) -> Finding:
-    folder = next(folder for folder in path.absolute().parents if folder.exists())  # a run makes those that lack
-    if not folder.is_dir():
-        return Finding("ledger", f"{path}: {folder} is no folder", ExitCode.LEDGER)
-    if not os.access(folder, os.W_OK):
-        return Finding("ledger", f"{path}: {folder} can't be written to", ExitCode.LEDGER)
-    free = shutil.disk_usage(folder).free
+    room = ledger.room(path)
+    if room.problem:
+        return Finding("ledger", room.problem, ExitCode.LEDGER)
+    free = room.free_bytes
     if free < FREE_BYTES:
         return Finding("ledger", f"{path}: only {free / 1e6:,.0f} MB free on its disk", ExitCode.LEDGER)
     return Finding("ledger", f"{path}: {words}; {free / 1e9:,.1f} GB free")

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 
 import structlog
 
+from orchestrator import ledger
 from orchestrator import settings as settings_
 from orchestrator.clock import Clock, SystemClock, timestamp
 from orchestrator.commands.access import access, connect, ledger_path, lock_name
@@ -19,7 +20,6 @@ from orchestrator.commands.summary import Summary, verdict
 from orchestrator.errors import Interrupted, OrchestratorError
 from orchestrator.ledger import Ledger, Transaction, billing, halving, reading, retry, runs
 from orchestrator.ledger.queue import Shard, open_apis, tally
-from orchestrator.ledger.sqlite import database, place
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import Outcome
@@ -64,9 +64,9 @@ def run(
     if options.chunk_size is not None:
         manifest = replace(manifest, chunk_size=options.chunk_size)
     path = ledger_path(manifest.path, settings, options.ledger)
-    created = not path.exists()
+    created = not ledger.exists(path)
     if not options.new:
-        place.require(path)
+        ledger.require(path)
     anew = may_begin_anew(manifest, rehearsal=options.sandbox)
     run_id = runs.new_id(clock.now())
     holder = {
@@ -77,12 +77,12 @@ def run(
         structlog.contextvars.bound_contextvars(
             manifest=manifest.name, run_id=run_id, **({"rehearsal": True} if options.sandbox else {})
         ),
-        database.run_lock(path, lock_name(manifest, rehearsal=options.sandbox), holder) as lock,
-        Ledger(path, lock=lock, rebuilding=anew) as ledger,
+        ledger.lease(path, lock_name(manifest, rehearsal=options.sandbox), holder) as lease,
+        ledger.open(path, lease=lease, rebuilding=anew) as opened,
     ):
         if created:
             log.info("ledger.created", path=safe(path.absolute()))
-        execution = _Execution(manifest, settings, options, ledger, clock, run_id, base_url, key, deadline_s, watcher)
+        execution = _Execution(manifest, settings, options, opened, clock, run_id, base_url, key, deadline_s, watcher)
         return execution.run()
 
 

@@ -1,10 +1,42 @@
 """The only room that knows SQL: the ledger of manifests, runs, jobs, files, results and events.
 
-The ledger is the truth and also the queue. ``place`` has its files, ``database`` opens it; the other modules are sets
-of plain functions that take the connection of one transaction, so that writes that belong together are one commit.
+The ledger is the truth and also the queue. ``ledger.open`` opens it and ``ledger.lease`` keeps a second run out; the
+other modules are plain functions that take the ``Transaction`` they belong to, so that writes which belong together are
+one commit. Import what this page names and those modules, never ``ledger.sqlite``.
 """
 
+from orchestrator.ledger.opening import (
+    ENGINE,
+    Description,
+    Lease,
+    Ledger,
+    Location,
+    Room,
+    exists,
+    in_memory,
+    lease,
+    locate,
+    open,  # noqa: A004 - called as ledger.open
+    refuse_gone,
+    require,
+    room,
+)
 from orchestrator.ledger.sql import Transaction
-from orchestrator.ledger.sqlite.database import Ledger
 
-__all__ = ["Ledger", "Transaction"]
+__all__ = [
+    "ENGINE",
+    "Description",
+    "Lease",
+    "Ledger",
+    "Location",
+    "Room",
+    "Transaction",
+    "exists",
+    "in_memory",
+    "lease",
+    "locate",
+    "open",
+    "refuse_gone",
+    "require",
+    "room",
+]

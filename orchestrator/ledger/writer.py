@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from orchestrator.clock import Clock
-from orchestrator.ledger.sqlite.database import Ledger
+from orchestrator.ledger.opening import Ledger
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from orchestrator.ledger import Ledger, plan, retry
+from orchestrator import ledger
+from orchestrator.ledger import plan, retry
 from orchestrator.ledger import scope as ledger_scope
-from orchestrator.ledger.sqlite import place
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import Json
 from orchestrator.planning.limits import files_per_chunk, may_begin_anew
@@ -50,9 +50,9 @@ class Preview:
 def preview(manifest: Manifest, path: Path, *, rehearsal: bool, now: datetime) -> Preview:
     """Raises ManifestError for a list that can't be read, LedgerError for a ledger that can't."""
     if not may_begin_anew(manifest, rehearsal=rehearsal):
-        place.refuse_gone(path)
-    ledger = Ledger(path, read_only=True) if path.exists() else Ledger.in_memory()
-    with closing(ledger), ledger.transaction() as connection:
+        ledger.refuse_gone(path)
+    opened = ledger.open(path, read_only=True) if ledger.exists(path) else ledger.in_memory()
+    with closing(opened), opened.transaction() as connection:
         listed = plan.stage(connection, manifest.file_ids())
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
         plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)

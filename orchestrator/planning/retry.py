@@ -10,8 +10,9 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
+from orchestrator import ledger
 from orchestrator.errors import InputError, ManifestError, Problem
-from orchestrator.ledger import Ledger, plan, retry
+from orchestrator.ledger import plan, retry
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.cancel import select_stuck
 from orchestrator.ledger.retry import Selection
@@ -97,7 +98,7 @@ def preview(manifest: Manifest, path: Path, options: Options, *, now: datetime, 
     rehearsal, again = options.sandbox, options.again or Selection()
     config = options.config or manifest.config
     shown: list[str] = []
-    with closing(Ledger(path, read_only=True)) as ledger, ledger.transaction() as connection:
+    with closing(ledger.open(path, read_only=True)) as opened, opened.transaction() as connection:
         listed = plan.stage(connection, manifest.file_ids())
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
         plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)

@@ -335,11 +335,11 @@ def test_a_refused_chunk_fails_with_the_apis_words(cli: Cli, serve: Serve, api: 
 
 def test_a_second_run_beside_the_first_exits_4(cli: Cli, serve: Serve) -> None:
     """It asks the API nothing, and says who holds the manifest."""
-    from orchestrator.ledger.sqlite import database
+    from orchestrator.ledger import lease
 
     server = serve(Classify())
     cli.use(server)
-    with database.run_lock(cli.folder / "ledger.db", "letters", {"command": "orchestrator run", "since": "02:00"}):
+    with lease(cli.folder / "ledger.db", "letters", {"command": "orchestrator run", "since": "02:00"}):
         done = cli("run", "m.yaml")
     assert done.returncode == 4
     assert str(os.getpid()) in done.stderr

@@ -16,10 +16,11 @@ from sqlalchemy import Connection
 from support.ledgers import AT, plan, register
 from support.server import FakeClock
 
+from orchestrator import ledger as ledger_room
 from orchestrator.errors import InputError, LedgerError, LockHeld, SettingsError
-from orchestrator.ledger import Ledger, jobs, reading, sql
+from orchestrator.ledger import Ledger, jobs, lease, locate, reading, sql
 from orchestrator.ledger.jobs import ForbiddenMove
-from orchestrator.ledger.sqlite import database, schema
+from orchestrator.ledger.sqlite import schema
 from orchestrator.ledger.writer import Writer
 from orchestrator.models import Config, JobStatus
 
@@ -62,7 +63,7 @@ def test_nobody_else_can_read_it(path: Path, config: Config) -> None:
     """The ledger, what SQLite puts beside it, and the locks, whatever the umask."""
     before = os.umask(0)
     try:
-        with Ledger(path) as ledger, database.run_lock(path, "m", {}):
+        with Ledger(path) as ledger, lease(path, "m", {}):
             with ledger.transaction() as connection:
                 plan(connection, config, ["a"])
             found = modes(path.parent)
@@ -153,6 +154,25 @@ def test_a_damaged_ledger_is_refused(path: Path, config: Config) -> None:
         Ledger(path)
 
 
+def test_a_ledger_says_which_one_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In full, whatever the working folder, also inside a transaction; its size counts what SQLite keeps beside it."""
+    monkeypatch.chdir(path.parent)
+    with ledger_room.open(Path(path.name)) as opened, opened.transaction():
+        found = opened.describe()
+        on_disk = sum(file.stat().st_size for file in path.parent.glob("ledger.db*"))
+    assert (found.location, found.version) == (str(path), len(schema.MIGRATIONS))
+    assert found.bytes == on_disk
+
+
+def test_a_check_names_the_first_thing_to_put_right(path: Path) -> None:
+    """Nothing for a sound ledger; then what to type."""
+    ledger_room.open(path).close()
+    with ledger_room.open(path, read_only=True) as opened:
+        assert opened.check() is None
+        path.chmod(0o644)
+        assert opened.check() == f"others can read {path}; run: chmod 600 {path}"
+
+
 def test_reading_never_creates(path: Path) -> None:
     """``status`` of a mistyped path says so."""
     with pytest.raises(LedgerError, match="no ledger at"):
@@ -208,7 +228,7 @@ def test_nothing_is_opened_through_a_planted_name(tmp_path: Path, name: str, kin
         case _:
             os.mkfifo(path)
     ledger = tmp_path / "in" / "ledger.db"
-    with pytest.raises(LedgerError), Ledger(ledger), database.run_lock(ledger, "m", {}):
+    with pytest.raises(LedgerError), Ledger(ledger), lease(ledger, "m", {}):
         pass
     assert victim.read_text() == "precious"
     assert not (tmp_path / "nowhere").exists()
@@ -216,7 +236,7 @@ def test_nothing_is_opened_through_a_planted_name(tmp_path: Path, name: str, kin
 
 def hold(path: Path, held: object, release: object) -> None:
     """In another process: take the lock, say so, and keep it until told."""
-    with database.run_lock(path, "m", {"command": "orchestrator run (run 1)", "since": "02:00"}):
+    with lease(path, "m", {"command": "orchestrator run (run 1)", "since": "02:00"}):
         held.set()  # type: ignore[attr-defined]  # multiprocessing's events have no public class
         release.wait(30)  # type: ignore[attr-defined]  # as above
 
@@ -229,13 +249,13 @@ def test_a_second_run_is_kept_out_until_the_first_ends(path: Path) -> None:
     holder.start()
     assert held.wait(30)
     who = rf"pid {holder.pid} .*orchestrator run \(run 1\) since 02:00"
-    with pytest.raises(LockHeld, match=who), database.run_lock(path, "m", {}):
+    with pytest.raises(LockHeld, match=who), lease(path, "m", {}):
         pass
-    with database.run_lock(path, "other", {}):
+    with lease(path, "other", {}):
         pass
     holder.kill()
     holder.join()
-    with database.run_lock(path, "m", {}):
+    with lease(path, "m", {}):
         pass
     assert path.with_name("ledger.db.m.lock").exists()
 
@@ -245,7 +265,7 @@ def test_a_folder_that_cannot_be_made_is_a_ledger_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LedgerError):
         Ledger(tmp_path / "file" / "ledger.db")
-    with pytest.raises(LedgerError), database.run_lock(tmp_path / "file" / "ledger.db", "m", {}):
+    with pytest.raises(LedgerError), lease(tmp_path / "file" / "ledger.db", "m", {}):
         pass
 
 
@@ -255,14 +275,14 @@ def test_a_folder_that_cannot_be_made_is_a_ledger_error(tmp_path: Path) -> None:
 )
 def test_a_ledger_is_named_by_a_path_or_a_sqlite_url(location: str, path: str) -> None:
     """Both spellings name the same file."""
-    assert database.resolve(location) == Path(path)
+    assert locate(location) == Path(path)
 
 
 @pytest.mark.parametrize("location", ["", "sqlite:///", "postgresql://user:secret@host/db", "sqlite://a.db"])
 def test_other_locations_are_refused_without_their_password(location: str) -> None:
     """The message names the kind of database only."""
     with pytest.raises(SettingsError) as caught:
-        database.resolve(location)
+        locate(location)
     assert "secret" not in str(caught.value)
 
 

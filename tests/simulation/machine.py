@@ -32,6 +32,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from sqlalchemy import Connection
 
+from orchestrator import ledger as ledger_room
 from orchestrator.api.client import Api
 from orchestrator.commands import accept as verdicts
 from orchestrator.commands import cancel
@@ -473,7 +474,7 @@ class Machine(RuleBasedStateMachine):
                 bury(loop)
 
         with (
-            patch.object(runner, "Ledger", open_ledger),
+            patch.object(ledger_room, "open", open_ledger),
             patch.object(runner, "Pipeline", pipeline),
             patch.object(runner, "connect", connected),
             patch.object(cancel, "connect", connected),

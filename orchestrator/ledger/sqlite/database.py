@@ -1,15 +1,14 @@
-"""Opening the ledger safely, one transaction at a time, and the lock that keeps a second run out."""
+"""A ledger in one SQLite file: opened safely, checked, and written one transaction at a time."""
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import socket
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, create_engine, event
@@ -17,9 +16,22 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
-from orchestrator.errors import LedgerError, LockHeld, SettingsError
+from orchestrator.errors import LedgerError
 from orchestrator.ledger.sqlite import place
-from orchestrator.ledger.sqlite.schema import APPLICATION_ID, check_version, migrate
+from orchestrator.ledger.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_version, migrate
+
+ENGINE = f"SQLite {sqlite3.sqlite_version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """Which ledger this is."""
+
+    location: str  #: in full, whatever the working folder
+    engine: str
+    version: int  #: of the schema
+    bytes: int  #: on disk, with what SQLite keeps beside it
+    files: tuple[Path, ...]  #: nothing else may be written over these
 
 
 class Ledger:
@@ -31,12 +43,12 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path, *, read_only: bool = False, lock: place.Held | None = None, rebuilding: bool = False
+        self, path: Path, *, read_only: bool = False, lease: place.Held | None = None, rebuilding: bool = False
     ) -> None:
         """Open *path*, creating it (mode 0600) unless *read_only*. Raises LedgerError.
 
-        *lock* is the run's: without it nothing more is written. A ledger that was here and is gone is created anew only
-        when *rebuilding*: an empty one would have everything bought again.
+        *lease* is the run's: nothing is written once it is lost. *rebuilding* allows a new ledger where one has
+        disappeared; otherwise that is refused, because an empty ledger would buy everything again.
         """
         try:
             place.refuse_network(path)
@@ -53,7 +65,7 @@ class Ledger:
                 witness = place.witness(path)
                 write_lock = place.open_lock(witness)
                 self._held = [place.Held.of(path, path.stat()), place.Held.of(witness, os.fstat(write_lock))]
-                self._held += [lock] if lock else []
+                self._held += [lease] if lease else []
         except OSError as error:
             raise LedgerError(f"{path}: {error.strerror}") from error
         self._open(
@@ -93,15 +105,33 @@ class Ledger:
             self._engine.dispose()
             raise
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The database and what SQLite keeps beside it."""
-        return (self.path, *(self.path.with_name(self.path.name + companion) for companion in place.COMPANIONS))
+    def describe(self) -> Description:
+        """Which ledger this is; may be asked inside a transaction."""
+        files = (self.path, *(self.path.with_name(self.path.name + companion) for companion in place.COMPANIONS))
+        size = sum(file.stat().st_size for file in files if file.exists())
+        return Description(str(self.path.absolute()), ENGINE, len(MIGRATIONS), size, files)
+
+    def check(self) -> str | None:
+        """What is wrong with the ledger and what to do about it; None when it is sound. Raises LedgerError.
+
+        Opening it has already refused a network file system, a foreign file and another version.
+        """
+        with self._serialised(), _translated(self.path):
+            damage = self._damage()
+        if damage:
+            return f"{self.path} is damaged ({damage}): put back a copy, or use `adopt`"
+        if self.path.stat().st_mode & 0o077:
+            return f"others can read {self.path}; run: chmod 600 {self.path}"
+        return None
+
+    def _damage(self) -> str | None:
+        """The first fault that SQLite finds in the file."""
+        with self._connection.begin():
+            found = str(self._connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+        return None if found == "ok" else found
 
     def _refuse_damage(self) -> None:
-        with self._connection.begin():
-            found = self._connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-        if found != "ok":
+        if found := self._damage():
             raise LedgerError(
                 f"{self.path}: the ledger is damaged ({found}); put back a copy, or rebuild it from the API"
                 " with `orchestrator adopt` into a new one"
@@ -160,56 +190,6 @@ class Ledger:
                 yield
             finally:
                 fcntl.flock(self._write_lock, fcntl.LOCK_UN)
-
-
-def resolve(location: str) -> Path:
-    """The path that a ``--ledger`` or ``ORCHESTRATOR_LEDGER`` value names. Raises SettingsError for other databases."""
-    if location.startswith("sqlite:///"):
-        location = location.removeprefix("sqlite:///")
-    if "://" in location:
-        raise SettingsError(f"--ledger {location.split('://')[0]}://…: only a path or sqlite:///PATH is supported")
-    if not location:
-        raise SettingsError("--ledger is empty; give a path")
-    if Path(location).name in ("", ".."):
-        raise SettingsError(f"--ledger {location} is a folder; give a file")
-    return Path(location)
-
-
-@contextmanager
-def run_lock(ledger: Path, manifest: str, holder: dict[str, str]) -> Iterator[place.Held]:
-    """Hold *manifest* in *ledger* for as long as the block runs; a kernel lock, so a killed run frees it.
-
-    Raises LockHeld, naming the holder, when another process has it. The lock file is never removed: removing it would
-    let two processes hold "the" lock.
-    """
-    path = ledger.with_name(f"{ledger.name}.{manifest}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = place.open_lock(path)
-    except OSError as error:
-        raise LedgerError(f"{path}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockHeld(f"another run holds manifest {manifest!r}: {_holder(descriptor)}") from None
-        note = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), **holder}).encode()
-        try:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, note, 0)
-        except OSError as error:
-            raise LedgerError(f"{path}: {error.strerror}") from error
-        yield place.Held.of(path, os.fstat(descriptor))
-    finally:
-        os.close(descriptor)
-
-
-def _holder(descriptor: int) -> str:
-    try:
-        note = json.loads(os.pread(descriptor, 4096, 0))
-        return f"pid {note['pid']} on {note['host']}, {note['command']} since {note['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "it has just begun"
 
 
 def _set_up(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

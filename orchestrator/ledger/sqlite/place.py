@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from orchestrator.errors import LedgerError
+from orchestrator.errors import LedgerError, SettingsError
 
 #: SQLite's WAL "does not work over a network filesystem" (sqlite.org/wal.html), and neither do kernel locks reliably.
 NETWORK_FILE_SYSTEMS = frozenset({
@@ -38,11 +39,39 @@ class Held:
             return False
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a run would find in the folder where it wants to write."""
+
+    problem: str | None  #: why it could not write there
+    free_bytes: int
+
+
+def room(path: Path) -> Room:
+    folder = next(folder for folder in path.absolute().parents if folder.exists())  # a run makes the missing ones
+    if not folder.is_dir():
+        return Room(f"{path}: {folder} is no folder", 0)
+    free = shutil.disk_usage(folder).free
+    return Room(None if os.access(folder, os.W_OK) else f"{path}: {folder} can't be written to", free)
+
+
+def locate(option: str) -> Path:
+    """The file that a ``--ledger`` or ``ORCHESTRATOR_LEDGER`` value names. Raises SettingsError for other databases."""
+    location = option.removeprefix("sqlite:///")
+    if "://" in location:
+        raise SettingsError(f"--ledger {location.split('://')[0]}://…: only a path or sqlite:///PATH is supported")
+    if not location:
+        raise SettingsError("--ledger is empty; give a path")
+    if Path(location).name in ("", ".."):
+        raise SettingsError(f"--ledger {location} is a folder; give a file")
+    return Path(location)
+
+
 def require(path: Path) -> None:
     """Raises LedgerError when nothing is at *path*: for commands to which an empty ledger would be of no use."""
     refuse_gone(path)
     if not path.exists():
-        raise LedgerError(f"no ledger at {path}; mend --ledger, or let `orchestrator run` make it")
+        raise LedgerError(f"no ledger at {path}; correct --ledger, or let `orchestrator run` create it")
 
 
 def refuse_gone(path: Path) -> None:
@@ -51,7 +80,7 @@ def refuse_gone(path: Path) -> None:
     if lock.exists() and not path.exists():
         raise LedgerError(
             f"{path}: the ledger that was here is gone; put it back, or rebuild it from the API with "
-            f"`orchestrator adopt`; to pay for everything anew, remove {lock.name} too"
+            f"`orchestrator adopt`; to pay for everything again, remove {lock.name} too"
         )
 
 

@@ -1,0 +1,69 @@
+"""Where a ledger is, whether there is one, opening it, and the lease of a run: the one place that picks a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from orchestrator.ledger.sqlite import lease as leases
+from orchestrator.ledger.sqlite import place
+from orchestrator.ledger.sqlite.database import ENGINE, Description, Ledger
+from orchestrator.ledger.sqlite.place import Room, locate, refuse_gone, require
+
+__all__ = [
+    "ENGINE",
+    "Description",
+    "Lease",
+    "Ledger",
+    "Location",
+    "Room",
+    "exists",
+    "in_memory",
+    "lease",
+    "locate",
+    "open",
+    "refuse_gone",
+    "require",
+    "room",
+]
+
+#: Where a ledger is, as ``locate`` reads it from an option.
+Location = Path
+
+#: A run's hold on its manifest. Its owner only hands it to ``open``, which refuses to write once it is lost.
+Lease = place.Held
+
+
+def open(  # noqa: A001 - called as ledger.open
+    location: Location, *, read_only: bool = False, lease: Lease | None = None, rebuilding: bool = False
+) -> Ledger:
+    """The ledger at *location*, made if need be unless *read_only*. Raises LedgerError.
+
+    *lease* is the run's: nothing is written once it is lost. *rebuilding* allows a new ledger where one has
+    disappeared; otherwise that is refused, because an empty ledger would buy everything again.
+    """
+    return Ledger(location, read_only=read_only, lease=lease, rebuilding=rebuilding)
+
+
+def in_memory() -> Ledger:
+    """An empty ledger that is never written anywhere."""
+    return Ledger.in_memory()
+
+
+def lease(location: Location, manifest: str, holder: Mapping[str, str]) -> AbstractContextManager[Lease]:
+    """Keep every other run of *manifest* out while the block runs. *holder*: the ``command``, and ``since`` when.
+
+    Raises LockHeld, which names the holder, and LedgerError.
+    """
+    return leases.lease(location, manifest, holder)
+
+
+def exists(location: Location) -> bool:
+    """Whether a ledger is at *location*; it may still be unreadable."""
+    return location.exists()
+
+
+def room(location: Location) -> Room:
+    """Whether a run could write a ledger at *location*, and how much."""
+    return place.room(location)
