@@ -10,53 +10,51 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Set
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
 
 from orchestrator.api.listing import complete_listing
 from orchestrator.errors import RunStopped
 from orchestrator.ledger import Transaction, jobs, projects, queue
-from orchestrator.models import TERMINAL, Chunk, JobStatus, RemoteJob
+from orchestrator.models import TERMINAL, Chunk, RemoteJob
 from orchestrator.stages.audit import report_orphan
 from orchestrator.stages.evidence import Evidence
+from orchestrator.stages.judging import (
+    FIRST_LOOK_S,
+    SLACK,
+    Absent,
+    Adopt,
+    Case,
+    Hold,
+    SetAside,
+    Signs,
+    StayHeld,
+    Wait,
+    judge,
+    may_be_after,
+    one_each,
+)
 from orchestrator.stages.work import Work
 
 log = structlog.get_logger()
 
-#: How far the listing goes back beyond the newest job known before a call: clocks of one service differ.
-SLACK = timedelta(minutes=10)
-
-#: How often a job that may be ours is looked at until it ends: from, to.
-FIRST_LOOK_S, LAST_LOOK_S = 0.5, 15.0
-
-
-#: Most times that a chunk is sent again, each on a proof of absence of its own. Where the API fails every create call
-#: of a run, the fault is no accident, and one is enough for that run; that this program was killed says nothing of it.
-MAX_RESENDS = 3
-
 
 @dataclass(slots=True)
 class _Open:
-    """An unanswered chunk on its way to a verdict."""
+    """An unanswered chunk on its way to a finding."""
 
     chunk: Chunk
     parked: queue.Parked
     taken_up: float  #: monotonic
     not_before: float  #: monotonic; a listing begun earlier proves no absence
     from_an_earlier_run: bool
-    clean_at: float | None = None  #: monotonic start of the first listing that had no candidate
-    doubtful_since: float | None = None
+    signs: Signs = field(default_factory=Signs)
 
     def may_have_made(self, candidates: Iterable[RemoteJob]) -> list[RemoteJob]:
         """Those of *candidates* that this chunk's call may have made: of its config, and not from before the call."""
-        return [job for job in candidates if job.config == self.chunk.config and _is_after(job, self.parked.mark)]
-
-
-def _is_after(job: RemoteJob, mark: str | None) -> bool:
-    """Whether *job* may have been made by a call that left when *mark* was the newest time that the API listed."""
-    return mark is None or job.created_at is None or job.created_at >= datetime.fromisoformat(mark) - SLACK
+        return [job for job in candidates if job.config == self.chunk.config and may_be_after(job, self.parked.mark)]
 
 
 class Reconciler:
@@ -70,7 +68,7 @@ class Reconciler:
         adopted: Callable[[int, str, int], None],
         send_again: Callable[[], None],
     ) -> None:
-        """*out* names the chunks whose create call is still out; *adopted* and *send_again* pass on the verdicts."""
+        """*out* names the chunks whose create call is still out; *adopted* and *send_again* pass on what is found."""
         self._work = work
         self._out = out
         self._adopted = adopted
@@ -160,7 +158,7 @@ class Reconciler:
                 for job in extra:
                     await report_orphan(work, open_.chunk.id, job)
                     candidates.remove(job)
-        waits = [await self._judge(open_, candidates, began) for open_ in list(self._open.values())]
+        waits = [await self._settle(open_, candidates, began) for open_ in list(self._open.values())]
         return min((wait for wait in waits if wait is not None), default=0.0)
 
     async def _candidates(self, marks: Iterable[str | None]) -> list[RemoteJob]:
@@ -179,94 +177,58 @@ class Reconciler:
         known, self._elsewhere = await work.writer.write(read)
         return [job for job in alike if job.id not in known]
 
-    async def _judge(self, open_: _Open, candidates: list[RemoteJob], began: float) -> float | None:
-        """A verdict on one chunk that no job was proved to be of; seconds until the next look, None when settled."""
-        work, settle_s = self._work, self._work.settle_s
-        mine = open_.may_have_made(candidates)
-        running = [job for job in mine if job.status not in TERMINAL]
-        empty = [job for job in mine if job.status in TERMINAL and not self._evidence.files.get(job.id)]
-        hints = [job for job in mine if self._evidence.hints(job, open_.chunk)]
-        told_apart = bool(empty) and not hints and self._none_is_left_out(open_, empty)
-        unsettled = hints or (empty and not told_apart) or self._elsewhere or not self._may_send_again(open_)
-        if open_.parked.held and unsettled:
-            # No person has decided yet, and nothing has turned up since that would settle it.
-            del self._open[open_.chunk.id]
-            return None
-        if began - open_.taken_up > work.stale_s:
-            del self._open[open_.chunk.id]
-            self.set_aside[open_.chunk.id] = (
-                f"undecided for over {work.stale_s:g} s: jobs that may be its own have not ended"
-            )
-            return None
-        if running:
-            open_.clean_at = open_.doubtful_since = None
-            self._look_s = min(self._look_s * 1.5, LAST_LOOK_S)
-            return self._look_s
-        if empty or hints:
-            open_.clean_at = None
-            open_.doubtful_since = began if open_.doubtful_since is None else open_.doubtful_since
-            wait_for = self._rivals(open_) if told_apart else [open_]
-            if any(began - (other.doubtful_since or began) < settle_s for other in wait_for):
-                return max(settle_s / 2, FIRST_LOOK_S)  # an ended job's results may be late
-            if told_apart:
-                await self._adopt(open_, empty[0], "as many failed jobs without results as chunks without a job")
-                candidates.remove(empty[0])
-                return None
-            await self._hold(
-                open_, f"these jobs may be this chunk's: {', '.join(job.id for job in (hints + empty)[:5])}"
-            )
-            return None
-        open_.doubtful_since = None
-        if began < open_.not_before:
-            return open_.not_before - began
-        if open_.clean_at is None:
-            open_.clean_at = began
-            return settle_s
-        if began - open_.clean_at < settle_s:
-            return open_.clean_at + settle_s - began
-        if self._elsewhere:
-            await self._hold(
-                open_, "the API lists nothing of the project that this manifest's jobs are in: another key?"
-            )
-        elif open_.parked.accepted:
-            await self._hold(open_, "the API accepted the call in words that can't be read, and lists no such job")
-        elif not self._may_send_again(open_):
-            sends = open_.parked.resends + 1
-            await self._hold(open_, f"sent {sends} times, and the API lists no job of any of these calls")
-        elif work.stop.sending:
-            await self._absent(open_)
-        else:
-            del self._open[open_.chunk.id]
-            self.set_aside[open_.chunk.id] = "the API lists no job of its call, and this run may send nothing more"
+    async def _settle(self, open_: _Open, candidates: list[RemoteJob], began: float) -> float | None:
+        """Carry out what follows for a chunk that no job was proved to be of; seconds until the next look, or None."""
+        chunk_id = open_.chunk.id
+        case = self._case(open_, candidates, began)
+        match judge(case):
+            case Wait(seconds, signs):
+                open_.signs = signs
+                if case.running:
+                    self._look_s = seconds
+                return seconds
+            case Adopt(job, why):
+                await self._adopt(open_, job, why)
+                candidates.remove(job)
+            case Absent(why):
+                await self._send_once_more(open_, why)
+            case Hold(why):
+                await self._hold(open_, why)
+            case SetAside(why):
+                del self._open[chunk_id]
+                self.set_aside[chunk_id] = why
+            case StayHeld():
+                del self._open[chunk_id]
         return None
 
-    def _rivals(self, open_: _Open) -> list[_Open]:
-        """The chunks, this one among them, that a job of its config may be of."""
-        return [other for other in self._open.values() if other.chunk.config == open_.chunk.config]
-
-    def _none_is_left_out(self, open_: _Open, empty: list[RemoteJob]) -> bool:
-        """Whether *empty*, failed jobs without results, are as many as the chunks that they may be of.
-
-        Which is whose makes no difference then. A chunk that a person had sent again may be the true owner of one.
-        """
-        rivals = self._rivals(open_)
+    def _case(self, open_: _Open, candidates: list[RemoteJob], began: float) -> Case:
+        work, evidence, parked = self._work, self._evidence, open_.parked
+        mine = open_.may_have_made(candidates)
+        empty = tuple(job for job in mine if job.status in TERMINAL and not evidence.files.get(job.id))
+        rivals = [other for other in self._open.values() if other.chunk.config == open_.chunk.config]
         others = (self.held | self.set_aside.keys() | self._out() | self._released) - self._open.keys()
-        statuses = {job.status for job in empty}
-        newest = max(other.parked.mark or "" for other in rivals)
-        return (
-            len(rivals) == len(empty)
-            and not others
-            and len(statuses) == 1
-            and JobStatus.SUCCEEDED not in statuses
-            and (len(empty) == 1 or self._evidence.nameless.isdisjoint(job.id for job in empty))
-            and all(_is_after(job, newest or None) for job in empty)
+        return Case(
+            began=began,
+            taken_up=open_.taken_up,
+            not_before=open_.not_before,
+            settle_s=work.settle_s,
+            stale_s=work.stale_s,
+            look_s=self._look_s,
+            signs=open_.signs,
+            running=tuple(job for job in mine if job.status not in TERMINAL),
+            empty=empty,
+            hints=tuple(job for job in mine if evidence.hints(job, open_.chunk)),
+            rivals=tuple(other.signs for other in rivals if other is not open_),
+            one_each=one_each(
+                empty, [other.parked.mark for other in rivals], nameless=evidence.nameless, others=bool(others)
+            ),
+            elsewhere=self._elsewhere,
+            held=parked.held,
+            accepted=parked.accepted,
+            resends=parked.resends,
+            eased=bool(work.created) or parked.cut_off or open_.from_an_earlier_run,
+            sending=work.stop.sending,
         )
-
-    def _may_send_again(self, open_: _Open) -> bool:
-        """Whether proof of absence is enough to send the chunk again. Each run may try what earlier ones left."""
-        parked = open_.parked
-        eased = self._work.progress.created or parked.cut_off or open_.from_an_earlier_run
-        return not parked.accepted and parked.resends < (MAX_RESENDS if eased else 1)
 
     async def _adopt(self, open_: _Open, job: RemoteJob, why: str) -> None:
         work, chunk = self._work, open_.chunk
@@ -282,11 +244,10 @@ class Reconciler:
         log.info("job.adopted", chunk_id=chunk.id, job_id=job.id, why=why)
         self._adopted(chunk.id, job.id, len(chunk.file_ids))
 
-    async def _absent(self, open_: _Open) -> None:
+    async def _send_once_more(self, open_: _Open, why: str) -> None:
         work, chunk = self._work, open_.chunk
         del self._open[chunk.id]
         self.held.discard(chunk.id)
-        why = f"two complete listings, {work.settle_s:g} s apart, have no job of this chunk"
 
         def write(connection: Transaction) -> None:
             jobs.note(connection, chunk.id, "absent", why, at=work.at())

@@ -207,6 +207,7 @@ class Sending:
             error = f"the API answered a create call with job {job.id}, which is another chunk's"
             await self._write_unanswered(Ambiguous(error, created=True))
             raise ContractBroken(error)
+        work.created += 1
         work.progress.created += 1
         log.info("job.submitted", chunk_id=chunk.id, job_id=job.id, files=len(chunk.file_ids))
         self._submitted(chunk.id, job.id, len(chunk.file_ids))

@@ -89,6 +89,8 @@ class Work:
     #: Newest ``created_at`` that the API had listed when the run began; None where reconcile does without.
     mark: str | None = None
     taken_up: int = 0  #: chunks that the submitter has begun with
+    #: Create calls that the API answered with a job: reconcile decides by it how often a chunk may be sent again.
+    created: int = 0
     unanswered: asyncio.Event = field(default_factory=asyncio.Event)  #: a create call went unanswered
 
     def at(self) -> str:

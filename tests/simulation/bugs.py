@@ -26,7 +26,7 @@ from orchestrator.manifest.loading import Manifest
 from orchestrator.models import IN_FLIGHT, Chunk, FileResult, JobResults, JobStatus, Json, Outcome, RemoteJob
 from orchestrator.planning import options as planning_options
 from orchestrator.planning import run
-from orchestrator.stages import collector, evidence, halving, reconciler, work
+from orchestrator.stages import collector, evidence, halving, judging, reconciler, work
 from orchestrator.stages.sending import Sending
 from simulation import process
 
@@ -125,16 +125,12 @@ def _no_settling() -> AbstractContextManager[object]:
 def _one_listing() -> AbstractContextManager[object]:
     """One listing without the job proves its absence."""
 
-    class Hasty(reconciler._Open):
-        @property  # as if an earlier listing had been clean, always
-        def clean_at(self) -> float:
-            return -math.inf
+    honest = judging.judge
 
-        @clean_at.setter
-        def clean_at(self, _: float | None) -> None:
-            pass
+    def hasty(case: judging.Case) -> judging.Finding:
+        return honest(replace(case, signs=replace(case.signs, clean_at=-math.inf)))
 
-    return patch.object(reconciler, "_Open", Hasty)
+    return patch.object(reconciler, "judge", hasty)
 
 
 def _first_page_of_jobs() -> AbstractContextManager[object]:
@@ -215,7 +211,7 @@ def _any_config() -> AbstractContextManager[object]:
 
 def _pairs_at_random() -> AbstractContextManager[object]:
     """A failed job without results is taken for any chunk's whose call it may have been."""
-    return patch.object(reconciler.Reconciler, "_none_is_left_out", lambda self, open_, empty: True)
+    return patch.object(reconciler, "one_each", lambda empty, marks, **_: True)
 
 
 def _choosing(instead_of: str, condition: str) -> AbstractContextManager[object]:

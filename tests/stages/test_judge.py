@@ -1,0 +1,218 @@
+"""The judge of an unanswered create call: every finding, and what it takes to come to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.models import JobStatus, RemoteJob
+from orchestrator.stages.judging import (
+    LAST_LOOK_S,
+    MAX_RESENDS,
+    SLACK,
+    Absent,
+    Adopt,
+    Case,
+    Finding,
+    Hold,
+    SetAside,
+    Signs,
+    StayHeld,
+    Wait,
+    judge,
+    may_be_after,
+    one_each,
+)
+
+RUNNING = RemoteJob("running", JobStatus.SUBMITTED, "PENDING")
+FAILED = RemoteJob("failed", JobStatus.FAILED, "ERROR")
+MIXED = RemoteJob("mixed", JobStatus.SUCCEEDED, "SUCCESS")
+
+#: Nothing like it is listed, for the second time, a settle time after the first.
+CLEAN = Case(
+    began=200.0,
+    taken_up=100.0,
+    not_before=160.0,
+    settle_s=60.0,
+    stale_s=3600.0,
+    look_s=4.0,
+    signs=Signs(clean_at=140.0),
+    eased=True,
+)
+ABSENT = Absent("two complete listings, 60 s apart, have no job of this chunk")
+
+#: An ended job without results may be its own, and has had a settle time to show some.
+DOUBTFUL = replace(CLEAN, signs=Signs(doubtful_since=140.0), empty=(FAILED,))
+#: There are as many such jobs as chunks that they may be of.
+TOLD_APART = replace(DOUBTFUL, one_each=True)
+
+STALE = SetAside("undecided for over 3600 s: jobs that may be its own have not ended")
+ONE_EACH = Adopt(FAILED, "as many failed jobs without results as chunks without a job")
+
+CASES: dict[str, tuple[Case, Finding]] = {
+    "two clean listings prove absence": (CLEAN, ABSENT),
+    "the first clean listing begins the settle time": (
+        replace(CLEAN, signs=Signs()),
+        Wait(60.0, Signs(clean_at=200.0)),
+    ),
+    "the second has to be a settle time later": (
+        replace(CLEAN, signs=Signs(clean_at=150.0)),
+        Wait(10.0, Signs(clean_at=150.0)),
+    ),
+    "a listing too soon after the call proves nothing": (
+        replace(CLEAN, not_before=230.0),
+        Wait(30.0, Signs(clean_at=140.0)),
+    ),
+    "a clean listing ends a doubt": (
+        replace(CLEAN, signs=Signs(doubtful_since=190.0)),
+        Wait(60.0, Signs(clean_at=200.0)),
+    ),
+    "another project's listing proves nothing": (
+        replace(CLEAN, elsewhere=True),
+        Hold("the API lists nothing of the project that this manifest's jobs are in: another key?"),
+    ),
+    "a call that the API accepted is never sent again": (
+        replace(CLEAN, accepted=True),
+        Hold("the API accepted the call in words that cannot be read, and lists no such job"),
+    ),
+    "where every call fails, one resend is enough": (
+        replace(CLEAN, eased=False, resends=1),
+        Hold("sent 2 times, and the API lists no job of any of these calls"),
+    ),
+    "where others succeed, there may be more": (replace(CLEAN, resends=MAX_RESENDS - 1), ABSENT),
+    "but not for ever": (
+        replace(CLEAN, resends=MAX_RESENDS),
+        Hold(f"sent {MAX_RESENDS + 1} times, and the API lists no job of any of these calls"),
+    ),
+    "a run that may not send leaves it to the next": (
+        replace(CLEAN, sending=False),
+        SetAside("the API lists no job of its call, and this run may send nothing more"),
+    ),
+    "a candidate that runs is waited for, ever more patiently": (
+        replace(CLEAN, running=(RUNNING,)),
+        Wait(6.0, Signs()),
+    ),
+    "but is looked at now and then": (replace(CLEAN, running=(RUNNING,), look_s=14.0), Wait(LAST_LOOK_S, Signs())),
+    "a running candidate comes before one that has ended": (
+        replace(DOUBTFUL, running=(RUNNING,)),
+        Wait(6.0, Signs()),
+    ),
+    "it is waited for only so long": (replace(CLEAN, began=3701.0, running=(RUNNING,)), STALE),
+    "an ended candidate without results begins a doubt": (
+        replace(DOUBTFUL, signs=Signs(clean_at=140.0)),
+        Wait(30.0, Signs(doubtful_since=200.0)),
+    ),
+    "its results may be late": (
+        replace(DOUBTFUL, signs=Signs(doubtful_since=150.0)),
+        Wait(30.0, Signs(doubtful_since=150.0)),
+    ),
+    "and if they do not come, a person decides": (DOUBTFUL, Hold("these jobs may be this chunk's: failed")),
+    "results of some of its files are a doubt too": (
+        replace(DOUBTFUL, hints=(MIXED,), one_each=True),
+        Hold("these jobs may be this chunk's: mixed, failed"),
+    ),
+    "one job for each chunk: it makes no difference which": (TOLD_APART, ONE_EACH),
+    "as soon as the rivals have waited too": (
+        replace(TOLD_APART, rivals=(Signs(doubtful_since=150.0),)),
+        Wait(30.0, Signs(doubtful_since=140.0)),
+    ),
+    "a rival that has shown no doubt yet is waited for": (
+        replace(TOLD_APART, rivals=(Signs(clean_at=100.0),)),
+        Wait(30.0, Signs(doubtful_since=140.0)),
+    ),
+    "held, and still doubtful": (replace(DOUBTFUL, held=True), StayHeld()),
+    "held, and some results are of its files": (replace(CLEAN, held=True, hints=(MIXED,)), StayHeld()),
+    "held, and the listing is of another project": (replace(CLEAN, held=True, elsewhere=True), StayHeld()),
+    "held, and accepted": (replace(CLEAN, held=True, accepted=True), StayHeld()),
+    "held, and sent too often": (replace(CLEAN, held=True, resends=MAX_RESENDS), StayHeld()),
+    "held, and now proved absent": (replace(CLEAN, held=True), ABSENT),
+    "held, and now told apart": (replace(TOLD_APART, held=True), ONE_EACH),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_finding(name: str) -> None:
+    """One row for each way to a finding."""
+    case, finding = CASES[name]
+    assert judge(case) == finding
+
+
+TIMES = st.floats(0, 1000)
+JOBS = st.lists(st.sampled_from([FAILED, MIXED]), max_size=2).map(tuple)
+
+
+@given(
+    st.builds(
+        Case,
+        began=TIMES,
+        taken_up=TIMES,
+        not_before=TIMES,
+        settle_s=st.just(60.0),
+        stale_s=st.sampled_from([100.0, 3600.0]),
+        look_s=st.just(1.0),
+        signs=st.builds(Signs, st.none() | TIMES, st.none() | TIMES),
+        running=st.sampled_from([(), (RUNNING,)]),
+        empty=JOBS,
+        hints=JOBS,
+        resends=st.integers(0, 4),
+    )
+)
+def test_absence_always_takes_two_clean_listings(case: Case) -> None:
+    """Whatever else is known: no candidate, two listings a settle time apart, and a resend left."""
+    if isinstance(judge(case), Absent):
+        assert not (case.running or case.empty or case.hints or case.elsewhere or case.accepted)
+        assert case.signs.clean_at is not None
+        assert case.began - case.signs.clean_at >= case.settle_s
+        assert case.began >= case.not_before
+        assert case.resends < (MAX_RESENDS if case.eased else 1)
+        assert case.sending
+
+
+MARK = "2026-01-02T03:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("empty", "marks", "nameless", "others", "expected"),
+    [
+        ([FAILED], [None], (), False, True),
+        ([FAILED, replace(FAILED, id="second")], [None, MARK], (), False, True),
+        ([FAILED], [None, None], (), False, False),
+        ([FAILED, replace(FAILED, id="second")], [None], (), False, False),
+        ([FAILED], [None], (), True, False),
+        ([MIXED], [None], (), False, False),
+        ([FAILED, replace(FAILED, id="second", status=JobStatus.CANCELLED)], [None, None], (), False, False),
+        ([FAILED], [None], ("failed",), False, True),
+        ([FAILED, replace(FAILED, id="second")], [None, None], ("failed",), False, False),
+        ([replace(FAILED, created_at=datetime(2026, 1, 1, tzinfo=UTC))], [MARK], (), False, False),
+    ],
+    ids=[
+        "one and one",
+        "two and two",
+        "a chunk too many",
+        "a job too many",
+        "another chunk may own one",
+        "one that succeeded shows results some day",
+        "they ended differently",
+        "its results name no file",
+        "one of two names no file",
+        "older than the calls",
+    ],
+)
+def test_when_jobs_are_one_each(
+    empty: list[RemoteJob], marks: list[str | None], nameless: tuple[str, ...], others: bool, expected: bool
+) -> None:
+    """Only failed jobs that end alike, as many as the chunks, with no other possible owner."""
+    assert one_each(empty, marks, nameless=nameless, others=others) is expected
+
+
+def test_a_job_from_before_the_call_is_not_its_own() -> None:
+    """The clocks of one service differ by a little, so a little earlier still counts."""
+    marked = datetime.fromisoformat(MARK)
+    assert may_be_after(replace(FAILED, created_at=marked - SLACK), MARK)
+    assert not may_be_after(replace(FAILED, created_at=marked - SLACK - timedelta(seconds=1)), MARK)
+    assert may_be_after(FAILED, MARK)
+    assert may_be_after(replace(FAILED, created_at=marked), None)
