@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,7 +34,11 @@ _BLOCK = 1 << 17
 _MAX_LINE = 1 << 20
 
 _is_file_id = re.compile(FILE_ID).fullmatch
-_is_text_row = re.compile(rf"(?!#){FILE_ID}").fullmatch
+#: A line that is an ID for certain; every other line is looked at more closely.
+_is_plain_row = re.compile(rf"(?!#|(?i:file_?ids?)$)[^{_NOT_IN_IDS}\"',;/\\.]{{1,200}}").fullmatch
+_is_header = re.compile(r"(?i:file[_ -]?ids?)").fullmatch
+_is_document = re.compile(r".*[/\\].*|.*\.[A-Za-z][A-Za-z0-9]{1,4}").fullmatch
+_is_separator = re.compile(r'"?sep=([,;|\t])"?[,;|\t ]*').fullmatch
 _strange = re.compile(rf"[{_NOT_IN_IDS}]").search
 
 
@@ -132,31 +137,67 @@ class _Reader:
 def _read_text(reader: _Reader) -> Iterator[str]:
     """One ID a line; blank lines and lines that start with ``#`` are skipped."""
     for number, lines in reader.blocks:
-        if all(map(_is_text_row, lines)):  # a million plain lines go this way, at the speed of C
+        if all(map(_is_plain_row, lines)):  # a million plain lines go this way, at the speed of C
             yield from lines
             continue
         for line, text in enumerate(lines, number):
             file_id = text.strip(" \t")
-            if file_id and not file_id.startswith("#"):
-                yield from reader.checked(file_id, line, text.index(file_id) + 1)
+            if not file_id or file_id.startswith("#"):
+                continue
+            column = text.index(file_id) + 1
+            if advice := _not_an_id(file_id):
+                reader.wrong(line, column, f"{shown(file_id)} is no file ID; {advice}")
+            else:
+                yield from reader.checked(file_id, line, column)
+
+
+def _not_an_id(text: str) -> str | None:
+    """What to do about a line that belongs in another kind of list; None when it may be an ID."""
+    if _is_header(text):
+        return "a .txt list has no header: remove this line, or save the list as .csv"
+    if any(mark in text for mark in "\"',;"):
+        return "write one ID a line, without quotes or commas, or save the list as .csv"
+    if _is_document(text):
+        return "this names a document: upload it, and list the ID that the API gives it"
+    return None
 
 
 def _read_csv(reader: _Reader) -> Iterator[str]:
-    """The column ``file_id`` of comma-separated rows under a header."""
-    rows = csv.reader((f"{text}\n" for _, lines in reader.blocks for text in lines), strict=True)
+    """The column ``file_id``, in upper or lower case, of the rows under a header; empty rows are skipped.
+
+    Commas separate the columns, unless the first line names another separator, as in ``sep=;``: some spreadsheets
+    write such a line.
+    """
+    lines = (text for _, block in reader.blocks for text in block)
+    first = next(lines, "")
+    separator = _is_separator(first.strip(" "))
+    before = 1 if separator else 0
+    texts = lines if separator else chain([first], lines)
+    rows = csv.reader((f"{text}\n" for text in texts), delimiter=separator[1] if separator else ",", strict=True)
+    column: int | None = None
     try:
-        header = [name.strip() for name in next(rows, [])]
-        if header.count("file_id") != 1:
-            hint = "name it so" if "file_id" not in header else "name the other one otherwise"
-            if any(";" in name or "\t" in name for name in header):
-                hint = "separate columns with commas"
-            raise _BadList(1, f"the header must have one column `file_id`; {hint}")
-        column = header.index("file_id")
         for row in rows:
-            if row:
-                yield from reader.checked(row[column].strip() if column < len(row) else "", rows.line_num)
+            if not any(map(str.strip, row)):
+                continue
+            if column is None:
+                column = _id_column(row, before + rows.line_num)
+            else:
+                yield from reader.checked(row[column].strip() if column < len(row) else "", before + rows.line_num)
     except csv.Error as error:
-        raise _BadList(rows.line_num, f"not valid CSV: {error}; look for a quote that is not closed") from None
+        advice = "look for a quote that is not closed"
+        raise _BadList(before + rows.line_num, f"not valid CSV: {error}; {advice}") from None
+    if column is None:
+        raise _BadList(1, "the header must have one column `file_id`; the list is empty")
+
+
+def _id_column(header: list[str], line: int) -> int:
+    names = [name.strip().lower() for name in header]
+    if names.count("file_id") == 1:
+        return names.index("file_id")
+    hint = "rename the others" if "file_id" in names else "name the column with the IDs so"
+    if any(";" in name or "\t" in name for name in names):
+        hint = "separate columns with commas"
+    raise _BadList(line, f"the header must have one column `file_id`; {hint}")
 
 
 def _read_jsonl(reader: _Reader) -> Iterator[str]:
