@@ -162,7 +162,7 @@ class Webhook:
     webhook_url: str
     webhook_events: tuple[str, ...] | None = None
     webhook_headers: Mapping[str, str] | None = None
-    webhook_output_format: str = "json"
+    webhook_output_format: str | None = None  #: None: not sent, so that the API's own default applies
     webhook_signing_secret: str | None = None
 
     def __repr__(self) -> str:

@@ -19,14 +19,24 @@ _V1_CODES = (
 V1_LANGUAGES = frozenset(_V1_CODES.split())
 
 
-#: What v2 takes in ``webhook_events``, and refuses the whole call for otherwise (its SDK's enum); v1 takes any text.
-_V2_EVENT = re.compile(
-    r"classify\.(pending|running|success|partial_success|error|cancelled)|(batch|extract|parse|sheets|split|verify)\.[a-z_]+"
-)
+#: The events of each version. v2 refuses a call that names another; v1 takes any text and never sends the event.
+_EVENTS = {
+    "v1": re.compile(r"(classify|parse)\.(pending|running|success|partial_success|error|cancelled)"),
+    "v2": re.compile(
+        r"classify\.(pending|running|success|partial_success|error|cancelled)"
+        r"|(batch|extract|parse|sheets|split|verify)\.[a-z_]+"
+    ),
+}
 
 _HEADER_VALUE = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*"
 
 _ID = Text(r"[A-Za-z0-9_-]+", "an ID is letters, digits, - and _", max_length=128)
+
+_UUID = Text(
+    r"[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}",
+    "write the UUID, such as 3f2504e0-4f89-41d3-9a0c-0305e82c3301",
+    max_length=128,
+)
 
 _RULE = Record(
     {
@@ -99,7 +109,7 @@ _WEBHOOK = Record(
             "headers to send along",
         ),
         "webhook_output_format": Field(
-            Choice(("json", "string")), "json: an object; string: the same as a JSON-encoded string", default="json"
+            Choice(("json", "string")), "json: an object; string, the API's default: the same as a JSON-encoded string"
         ),
         "webhook_signing_secret": Field(
             Text(_HEADER_VALUE, "a secret is one line of text", secret=True),
@@ -140,8 +150,8 @@ MANIFEST = Record(
             required=True,
         ),
         "api": Field(Choice(("v1", "v2")), "the API's version", default="v1"),
-        "project_id": Field(_ID, "the project that the files are in; left out: the API key's own"),
-        "organization_id": Field(_ID, "the organization that the project is in"),
+        "project_id": Field(_UUID, "the project that the files are in; left out: the API key's own"),
+        "organization_id": Field(_UUID, "the organization that the project is in"),
         "rules": Field(ListOf(_RULE), "the types to tell apart; their order is kept", default=()),
         "configuration_id": Field(_ID, "a configuration saved on the server (cfg-...), instead of rules; v2 only"),
         "mode": Field(
@@ -195,6 +205,7 @@ def check_together(root: Entries, values: dict[str, Json], api: str, reading: Re
     _check_config(root, api, reading)
     _check_rules(root, reading)
     _check_parsing(root, values, api, reading)
+    _check_events(root, api, reading)
     if api == "v2":
         _check_v2(root, values, reading)
     elif (node := _given(root, "webhook_configuration_ids")) is not None:
@@ -251,10 +262,13 @@ def _check_v2(root: Entries, values: dict[str, Json], reading: Reading) -> None:
         reading.wrong(root.values["mode"], "mode MULTIMODAL is v1 only; use mode: FAST, or api: v1")
     if (node := _given(root, "escalate")) is not None:
         reading.wrong(node, "escalate asks for mode MULTIMODAL, which is v1 only; leave it out, or use api: v1")
+
+
+def _check_events(root: Entries, api: str, reading: Reading) -> None:
     for webhook in _items(root.values.get("webhook_configurations")):
         for event in _items(webhook.values.get("webhook_events")) if isinstance(webhook, Entries) else ():
-            if isinstance(event, Scalar) and "$" not in event.text and not _V2_EVENT.fullmatch(event.text):
-                reading.wrong(event, "not an event that v2 has; write one such as classify.success or classify.error")
+            if isinstance(event, Scalar) and "$" not in event.text and not _EVENTS[api].fullmatch(event.text):
+                reading.wrong(event, f"{api} has no such event; write one such as classify.success or classify.error")
 
 
 def _given(entries: Entries, name: str) -> Node | None:

@@ -112,7 +112,7 @@ def test_webhooks_are_sent_with_only_what_was_given(chunk: Chunk) -> None:
     least = Webhook("https://example.com/a")
     most = Webhook("https://example.com/b", ("classify.success",), {"X-A": "1"}, "string", "secret")
     assert V1(Target(webhooks=(least, most))).create(chunk).body["webhook_configurations"] == [
-        {"webhook_url": "https://example.com/a", "webhook_output_format": "json"},
+        {"webhook_url": "https://example.com/a"},
         {
             "webhook_url": "https://example.com/b",
             "webhook_events": ["classify.success"],

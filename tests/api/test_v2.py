@@ -99,7 +99,7 @@ def test_webhooks_are_sent_both_ways(one: Chunk) -> None:
     body = (
         V2(Target(webhooks=(Webhook("https://example.com/a"),), webhook_configuration_ids=("wh-1",))).create(one).body
     )
-    assert body["webhook_configurations"] == [{"webhook_url": "https://example.com/a", "webhook_output_format": "json"}]
+    assert body["webhook_configurations"] == [{"webhook_url": "https://example.com/a"}]
     assert body["webhook_configuration_ids"] == ["wh-1"]
 
 

@@ -62,7 +62,7 @@ def test_every_field_is_read(write: Path) -> None:
         HEAD
         + """\
 project_id: 3f2504e0-4f89-41d3-9a0c-0305e82c3301
-organization_id: org-1
+organization_id: 9B2E1A7C-6C1D-4C58-8A43-0F6B7F2D1E55
 parsing_configuration: {lang: ch_sim, target_pages: [3, 0]}
 file_ids: [b, a, b]
 webhook_configurations:
@@ -78,7 +78,7 @@ limits: {max_files: 1, max_credits: 20, max_generations: 3}
 """,
     )
     assert loaded.project_id == "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
-    assert loaded.organization_id == "org-1"
+    assert loaded.organization_id == "9B2E1A7C-6C1D-4C58-8A43-0F6B7F2D1E55"
     assert loaded.config.parsing_configuration == ParsingConfiguration("ch_sim", None, (3, 0))
     assert list(loaded.file_ids()) == ["b", "a", "b"]
     assert loaded.webhook_configurations == (
