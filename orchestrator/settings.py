@@ -1,18 +1,22 @@
 """How to run: the only reader of the environment.
 
 ``LLAMA_CLOUD_API_KEY`` and ``LLAMA_CLOUD_BASE_URL`` are spelled as in the official SDK; all else is ``ORCHESTRATOR_*``.
-A ``.env`` file in the current folder (or ``ORCHESTRATOR_ENV_FILE``) is read too; the environment wins over it.
+One ``.env`` file is read too, see ``env_file``; the environment wins over it.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
+import stat
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -70,31 +74,72 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe log line shown")
 
 
-def load() -> Settings:
-    """The settings of this process. Raises SettingsError; no value ever appears in its message."""
-    env_file = Path(os.environ.get(f"{PREFIX}ENV_FILE") or ".env")
+def env_file(manifest: str | None = None) -> Path | None:
+    """The one file of settings that is read beside the environment, if there is any.
+
+    ``ORCHESTRATOR_ENV_FILE``; else ``.env`` in the folder of *manifest* (links resolved); else ``.env`` in the current
+    folder.
+    """
+    if named := os.environ.get(f"{PREFIX}ENV_FILE"):
+        places = [Path(os.path.expanduser(named))]
+    else:
+        places = [folder / ".env" for folder in (*([folder_of(manifest)] if manifest else []), Path())]
+    return next((place for place in places if place.is_file()), None)
+
+
+def folder_of(manifest: str) -> Path:
+    """The folder that *manifest* is really in: whoever goes through a link uses the same ledger and settings."""
+    return Path(os.path.realpath(manifest)).parent
+
+
+def load(manifest: str | None = None) -> Settings:
+    """The settings for *manifest*. Raises SettingsError; no value ever appears in its message.
+
+    A relative path in a setting is relative to the file it stands in, one from the environment to the manifest.
+    """
+    file = env_file(manifest)
     try:
-        settings = Settings(_env_file=env_file if env_file.is_file() else None)
+        settings = Settings(_env_file=file)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = str(first["loc"][0])
         name = name if name.isupper() else PREFIX + name.upper()
         raise SettingsError(f"{name}: {first['msg']}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{env_file}: can't be read ({type(error).__name__})") from None
-    if settings.api_key is not None and not _in_environment():
-        _refuse_shared(env_file)
-    return settings
+        raise SettingsError(f"{file}: can't be read ({type(error).__name__})") from None
+    if file is not None and settings.api_key is not None and not _in_environment():
+        _refuse_shared(file)
+    ledger = (settings.ledger or "").removeprefix("sqlite:///")
+    if not ledger or "://" in ledger:
+        return settings
+    in_environment = any(name.upper() == f"{PREFIX}LEDGER" and value for name, value in os.environ.items())
+    folder = folder_of(manifest) if manifest else Path.cwd()
+    if file is not None and not in_environment:
+        folder = file.absolute().parent
+    return settings.model_copy(update={"ledger": str(folder / os.path.expanduser(ledger))})
 
 
-def unknown() -> list[str]:
-    """Variables that look like settings and are none: most likely misspelt."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + name for name in _OTHER_READERS}
-    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+def unknown(manifest: str | None = None) -> list[str]:
+    """The variables, in the environment and the file of settings, that look like settings and are none: misspelt."""
+    found = {name for name in os.environ if _misspelt(name)}
+    file = env_file(manifest)
+    if file is not None:
+        found |= {f"{name} in {file}" for name in dotenv_values(file) if _misspelt(name)}
+    return sorted(found)
+
+
+def _misspelt(name: str) -> bool:
+    if name.upper() in _KNOWN:
+        return False
+    if name.startswith(PREFIX):
+        return True
+    return name.startswith("LLAMA") and bool(difflib.get_close_matches(name, _VENDORS, n=1, cutoff=0.9))
 
 
 #: Read by ``load`` itself and by ``scripts/nightly``.
 _OTHER_READERS = ("ENV_FILE", "LOG_DIR", "PING_URL")
+_VENDORS = ("LLAMA_CLOUD_API_KEY", "LLAMA_CLOUD_BASE_URL", "LLAMA_PARSE_API_KEY")
+_KNOWN = {PREFIX + name.upper() for name in (*Settings.model_fields, *_OTHER_READERS)} | {*_VENDORS}
 
 
 def key_of(settings: Settings) -> str:
@@ -132,6 +177,8 @@ def checked_base_url(value: str, *, allow_http: bool = False) -> str:
             "LLAMA_CLOUD_BASE_URL must be https:// (http:// is for this machine only): it carries the key; "
             "inside one cluster ORCHESTRATOR_ALLOW_HTTP=1 allows it"
         )
+    if version := re.search(r"^/api/?$|/api/v[0-9]+(/.*)?$", parts.path):
+        raise SettingsError(f"LLAMA_CLOUD_BASE_URL has the path {version[0]}; leave it out, the program adds it")
     return value.rstrip("/")
 
 
@@ -179,6 +226,12 @@ def _in_environment() -> bool:
 
 
 def _refuse_shared(path: Path) -> None:
-    """A key in a file that others can read is not a secret."""
-    if path.is_file() and path.stat().st_mode & 0o077:
+    """Raise SettingsError for a file that others can read: a key in it is no secret.
+
+    A group may read a file of root's (0440 or 0640): so Kubernetes and Docker mount secrets.
+    """
+    status = path.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    mounted = mode in (0o440, 0o640) and status.st_uid == 0 and status.st_gid != 0
+    if mode & 0o077 and not mounted:
         raise SettingsError(f"{path} holds the API key and others can read it; run: chmod 600 {path}")

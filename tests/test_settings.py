@@ -93,6 +93,69 @@ def test_another_file_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert settings.load().settle_s == 7
 
 
+def test_the_manifests_own_file_is_read_and_no_other(tmp_path: Path) -> None:
+    """A run from another folder is sent to the same account; through a link, too."""
+    (tmp_path / "work").mkdir()
+    key_file("ORCHESTRATOR_SETTLE_S=7\n").rename(tmp_path / "work" / ".env")
+    key_file("ORCHESTRATOR_SETTLE_S=9\nORCHESTRATOR_STALE_S=9\n")
+    (tmp_path / "work" / "m.yaml").touch()
+    (tmp_path / "link.yaml").symlink_to(tmp_path / "work" / "m.yaml")
+    for manifest in ("work/m.yaml", str(tmp_path / "work" / "m.yaml"), "link.yaml"):
+        loaded = settings.load(manifest)
+        assert (loaded.settle_s, loaded.stale_s) == (7, 7200)
+        assert settings.env_file(manifest) == tmp_path / "work" / ".env"
+
+
+def test_without_one_beside_the_manifest_the_current_folders_file_is_read(tmp_path: Path) -> None:
+    """And with no manifest that alone."""
+    (tmp_path / "work").mkdir()
+    key_file("ORCHESTRATOR_SETTLE_S=9\n")
+    assert settings.load("work/m.yaml").settle_s == settings.load().settle_s == 9
+    assert settings.env_file("work/m.yaml") == Path(".env")
+
+
+@pytest.mark.parametrize("value", ["~/x.db", "sqlite:///~/x.db"])
+def test_a_home_folder_in_a_setting_is_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str) -> None:
+    """And no folder named ``~`` is made."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    key_file(f"ORCHESTRATOR_LEDGER={value}\n")
+    assert settings.load().ledger == str(tmp_path / "home" / "x.db")
+    monkeypatch.setenv("ORCHESTRATOR_LEDGER", value)
+    assert settings.load("m.yaml").ledger == str(tmp_path / "home" / "x.db")
+
+
+def test_a_relative_setting_is_relative_to_where_it_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """To the file's folder; from the environment to the manifest's; never to the folder the run starts in."""
+    (tmp_path / "work").mkdir()
+    key_file("ORCHESTRATOR_LEDGER=a.db\n").rename(tmp_path / "work" / ".env")
+    assert settings.load("work/m.yaml").ledger == str(tmp_path / "work" / "a.db")
+    monkeypatch.setenv("ORCHESTRATOR_LEDGER", "b.db")
+    assert settings.load("work/m.yaml").ledger == str(tmp_path / "work" / "b.db")
+    assert settings.load().ledger == str(tmp_path / "b.db")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize(
+    ("mode", "owner", "group", "fine"),
+    [
+        (0o440, 0, 1000, True),
+        (0o640, 0, 1000, True),
+        (0o660, 0, 1000, False),
+        (0o444, 0, 1000, False),
+        (0o440, 1000, 1000, False),
+        (0o640, 0, 0, False),
+    ],
+)
+def test_a_mounted_secret_is_read(mode: int, owner: int, group: int, fine: bool) -> None:
+    """Kubernetes and Docker mount secrets as root's, readable by the group of the process."""
+    os.chown(key_file(f"LLAMA_CLOUD_API_KEY={CANARY}\n", mode), owner, group)
+    if fine:
+        assert settings.key_of(settings.load()) == CANARY
+        return
+    with pytest.raises(SettingsError, match="chmod 600"):
+        settings.load()
+
+
 def test_a_file_of_other_bytes_is_refused_without_its_content() -> None:
     """Latin-1, or a binary that was named by mistake."""
     key_file(b"LLAMA_CLOUD_API_KEY=" + CANARY.encode() + b"\xff\xfe\n")
@@ -164,6 +227,16 @@ def test_misspelt_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.unknown() == ["ORCHESTRATOR_SETLE_S"]
 
 
+def test_misspelt_variables_of_the_file_and_the_vendor_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever they stand; what belongs to other programs is left alone."""
+    key_file("ORCHESTRATOR_LEGDER=x\nLLAMACLOUD_BASE_URL=https://x\nLLAMA_CLOUD_API_KEY=k\nPATH_TO=x\n")
+    for name in ("LLAMA_CLOUD_APIKEY", "LLAMA_CLOUD_PROJECT_ID", "LLAMA_DEPLOY_PROJECT_ID", "LLAMA_PARSE_API_KEY"):
+        monkeypatch.setenv(name, "x")
+    found = ["LLAMACLOUD_BASE_URL in .env", "LLAMA_CLOUD_APIKEY", "ORCHESTRATOR_LEGDER in .env"]
+    monkeypatch.delenv("ORCHESTRATOR_ENV_FILE", raising=False)
+    assert settings.unknown() == found
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -180,6 +253,13 @@ def test_a_plain_url_is_taken(url: str) -> None:
     """Without its trailing slashes."""
     assert settings.checked_base_url(url) == url
     assert settings.checked_base_url(url + "/") == url
+
+
+@pytest.mark.parametrize("path", ["/api", "/api/", "/api/v1", "/base/api/v2", "/api/v1/classifier/jobs"])
+def test_a_url_that_has_the_programs_own_path_is_named(path: str) -> None:
+    """It would be called twice over, and 404 would look as if the API were gone."""
+    with pytest.raises(SettingsError, match="LLAMA_CLOUD_BASE_URL has the path .*; leave it out"):
+        settings.checked_base_url(f"https://api.example{path}")
 
 
 HOSTILE = [
