@@ -10,7 +10,6 @@ import difflib
 import os
 import re
 import stat
-from collections.abc import Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -81,7 +80,7 @@ def env_file(manifest: str | None = None) -> Path | None:
     folder.
     """
     if named := os.environ.get(f"{PREFIX}ENV_FILE"):
-        places = [Path(os.path.expanduser(named))]
+        places = [Path(os.path.expanduser(named))]  # noqa: PTH111 - Path.expanduser raises where there is no home
     else:
         places = [folder / ".env" for folder in (*([folder_of(manifest)] if manifest else []), Path())]
     return next((place for place in places if place.is_file()), None)
@@ -116,7 +115,8 @@ def load(manifest: str | None = None) -> Settings:
     folder = folder_of(manifest) if manifest else Path.cwd()
     if file is not None and not in_environment:
         folder = file.absolute().parent
-    return settings.model_copy(update={"ledger": str(folder / os.path.expanduser(ledger))})
+    home = os.path.expanduser(ledger)  # noqa: PTH111 - as above
+    return settings.model_copy(update={"ledger": str(folder / home)})
 
 
 def unknown(manifest: str | None = None) -> list[str]:

@@ -186,13 +186,13 @@ class TestNightly:
         assert server.seen[0].headers["Authorization"] == f"Bearer {CANARY}"
         assert CANARY not in done.stdout + done.stderr + log_of(night)
 
-    def test_a_linked_manifest_has_its_ledger_beside_the_link(self, night: Path, tmp_path: Path) -> None:
+    def test_a_linked_manifest_has_its_ledger_beside_the_real_file(self, night: Path, tmp_path: Path) -> None:
         """As in a run by hand: two ledgers for one manifest would pay twice."""
         link = tmp_path / "linked.yaml"
         link.symlink_to(night)
         assert nightly(link, "--sandbox").returncode == 0
-        assert (tmp_path / "ledger.db").is_file()
-        assert not (night.parent / "ledger.db").exists()
+        assert (night.parent / "ledger.db").is_file()
+        assert not (tmp_path / "ledger.db").exists()
 
     def test_a_failed_night_says_why(self, night: Path, serve: Serve) -> None:
         """The mail has the exit code's meaning and the end of the log, with the API's words."""

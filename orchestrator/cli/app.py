@@ -114,10 +114,20 @@ def collect_as_usual() -> None:
     gc.set_threshold(50_000, 20, 20)  # to look through more at once would hold calls up
 
 
-def load_settings() -> Settings:
+def load_settings(manifest: str | None = None) -> Settings:
     from orchestrator import settings
 
-    return settings.load()
+    return settings.load(manifest)
+
+
+def tell_of_settings(manifest: str) -> None:
+    """Which file the settings come from, and the variables that are most likely misspelt."""
+    from orchestrator import settings
+
+    if file := settings.env_file(manifest):
+        say(f"settings read from {file}")
+    for name in settings.unknown(manifest):
+        say(f"warning: {name} is not a setting; is it misspelt?")
 
 
 def load_manifest(path: str, api: str | None, *, resolve_secrets: bool = True) -> Manifest:
@@ -135,7 +145,7 @@ def checked_api(value: str | None) -> str | None:
 def find_ledger(manifest: str | None, option: str | None) -> Path:
     from orchestrator.commands.access import ledger_path
 
-    return ledger_path(manifest, load_settings(), option)
+    return ledger_path(manifest, load_settings(manifest), option)
 
 
 def open_ledger(manifest: str | None, option: str | None) -> Ledger:

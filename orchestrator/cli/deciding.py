@@ -57,7 +57,7 @@ def cancel(
     from orchestrator import logs
     from orchestrator.commands import cancel as cancels
 
-    settings = load_settings()
+    settings = load_settings(manifest)
     logs.configure(settings.log_level if not sys.stderr.isatty() else "WARNING")
     found = cancels.cancel(load_manifest(manifest, None), settings, find_ledger(manifest, ledger), base_url=base_url)
     if as_json:
@@ -84,7 +84,7 @@ def adopt(
     from orchestrator import logs
     from orchestrator.commands import adopt as adopts
 
-    settings = load_settings()
+    settings = load_settings(manifest)
     logs.configure(settings.log_level if not sys.stderr.isatty() else "WARNING")
     path = find_ledger(manifest, ledger)
     tell_of_new_ledger(path)

@@ -34,6 +34,7 @@ from orchestrator.cli.app import (
     run_options,
     say,
     tell_of_new_ledger,
+    tell_of_settings,
 )
 from orchestrator.errors import ExitCode, ManifestError
 from orchestrator.plaintext import safe
@@ -158,7 +159,7 @@ def retry(
     options = replace(options, command="retry", new=False, again=again, config=config, held=held)
     if dry_run:
         clock = SystemClock()
-        since = cancel.stale_since(clock, load_settings())
+        since = cancel.stale_since(clock, load_settings(manifest))
         found = reprocess.preview(loaded, find_ledger(manifest, ledger), options, now=clock.now(), stale_since=since)
         if as_json:
             print_json(found)
@@ -205,7 +206,9 @@ def _execute(path: str, api: str | None, options: Options, *, as_json: bool, qui
     from orchestrator.commands import access
     from orchestrator.commands import run as runner
 
-    settings = load_settings()
+    settings = load_settings(path)
+    if not quiet:
+        tell_of_settings(path)
     watch = None
     if sys.stderr.isatty():
         from orchestrator.cli import live

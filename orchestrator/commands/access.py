@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from orchestrator.api.network import Network, custom_headers
 from orchestrator.api.v1 import V1
 from orchestrator.api.v2 import V2
 from orchestrator.clock import Clock
+from orchestrator.errors import SettingsError
 from orchestrator.logs import redactor
 from orchestrator.manifest.loading import Manifest
 from orchestrator.settings import Settings
@@ -86,11 +88,23 @@ def connect(
 
 
 def ledger_path(manifest: str | None, settings: Settings, option: str | None) -> Path:
-    """``--ledger``, else ``ORCHESTRATOR_LEDGER``, else ``ledger.db`` beside *manifest* (or here)."""
-    location = option if option is not None else settings.ledger
-    if location is not None:
-        return ledger.locate(location)
-    return (Path(manifest).absolute().parent if manifest else Path.cwd()) / "ledger.db"
+    """``--ledger``, else ``ORCHESTRATOR_LEDGER``, else ``ledger.db`` beside *manifest*, links resolved (or here).
+
+    Raises SettingsError where it can't be told which of two ledgers is meant.
+    """
+    if option is not None:
+        return ledger.locate(os.path.expanduser(option))  # noqa: PTH111 - as the settings are read
+    if settings.ledger is not None:
+        return ledger.locate(settings.ledger)
+    if manifest is None:
+        return Path.cwd() / "ledger.db"
+    real, beside_link = settings_.folder_of(manifest) / "ledger.db", Path(manifest).absolute().parent / "ledger.db"
+    if not beside_link.exists() or beside_link.resolve() == real.resolve():
+        return real
+    # An earlier version put it beside the link: to begin another one would pay for everything again.
+    if real.exists():
+        raise SettingsError(f"{manifest} is a link, and both {real} and {beside_link} exist; say which with --ledger")
+    return beside_link
 
 
 def lock_name(manifest: Manifest, *, rehearsal: bool) -> str:

@@ -48,17 +48,19 @@ def examine(manifest: str | None, location: str | None, base_url: str | None) ->
     """Every finding, as it is made. Sends one list call, which costs nothing; changes nothing."""
     yield Finding("program", f"orchestrator {__version__}, Python {sys.version.split()[0]}, {ledger.ENGINE}")
     try:
-        settings = settings_.load()
+        settings = settings_.load(manifest)
     except OrchestratorError as error:
         yield Finding("settings", str(error), error.exit_code)
         return
-    strange = settings_.unknown()
+    strange = settings_.unknown(manifest)
+    file = settings_.env_file(manifest)
     yield (
-        Finding("settings", f"unknown and ignored: {', '.join(strange)}", ExitCode.USAGE)
+        Finding("settings", f"misspelt and ignored: {', '.join(strange)}", ExitCode.USAGE)
         if strange
         else Finding(
             "settings",
-            f"log level {settings.log_level}, settle {settings.settle_s:g} s, deadline {settings.deadline or 'none'}",
+            f"{file.absolute() if file else 'no .env'}; log level {settings.log_level}, "
+            f"settle {settings.settle_s:g} s, deadline {settings.deadline or 'none'}",
         )
     )
     api = "v1"
