@@ -170,6 +170,20 @@ def known_manifests(connection: Transaction, path: str | None, *, rehearsal: boo
     return rows
 
 
+_user_umask = 0o077
+
+
+def keep_private() -> None:
+    """What the program keeps is nobody else's to read; what a person asks for has the mode that they set."""
+    global _user_umask  # the process has one, and it can only be read by setting it
+    _user_umask = os.umask(0o077)
+
+
+def output_mode() -> int:
+    """The mode of a new file that a person names with -o."""
+    return 0o666 & ~_user_umask
+
+
 def print_json(value: Json) -> None:
     print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
 

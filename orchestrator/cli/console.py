@@ -14,7 +14,7 @@ from typing import NoReturn, cast
 
 import typer
 
-from orchestrator.cli.app import app, print_json, say, tell
+from orchestrator.cli.app import app, keep_private, print_json, say, tell
 from orchestrator.errors import ExitCode, LedgerError, ManifestError, OrchestratorError
 from orchestrator.models import Json
 from orchestrator.plaintext import safe
@@ -97,7 +97,7 @@ def _written_out(code: int) -> int:
 
 def main() -> NoReturn:
     """The console script: every way out is one of ``ExitCode``."""
-    os.umask(0o077)
+    keep_private()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us: its number must not become another file's
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for as long as the process lives

@@ -18,6 +18,7 @@ from orchestrator.cli.app import (
     app,
     known_manifests,
     open_ledger,
+    output_mode,
     print_json,
     say,
 )
@@ -49,20 +50,25 @@ def status(
 def export(
     manifest: MaybeManifest = None,
     ledger: LedgerOption = None,
-    form: Annotated[str, typer.Option("--format", metavar="jsonl|csv|parquet")] = "jsonl",
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="jsonl|csv|parquet|xlsx", help="Default: by the suffix of -o, or jsonl."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: standard output.")
     ] = None,
     sandbox: RehearsalOption = False,
     review: Annotated[bool, typer.Option("--review", help="Only what a person should look at.")] = False,
     history: Annotated[bool, typer.Option("--history", help="Every generation, not only the one that counts.")] = False,
+    bom: Annotated[bool, typer.Option("--bom", help="Mark a CSV as UTF-8, for spreadsheets.")] = False,
 ) -> None:
     """Write one row per file with an outcome."""
     from orchestrator.ledger import export as ledger_export
     from orchestrator.reports import export as exports
 
-    if form not in exports.FORMATS:
-        raise InputError(f"--format {form}: must be one of {', '.join(exports.FORMATS)}")
+    form = exports.format_of(form, output)
+    if bom and form != "csv":
+        raise InputError("--bom is for CSV: add --format csv, or name a .csv file with -o")
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         if output is not None:
             exports.refuse_sources(output, *opened.describe().files, *([Path(manifest)] if manifest else []))
@@ -74,7 +80,7 @@ def export(
         if any(row.rehearsal for row in rows):
             say("these rows are of a rehearsal (column rehearsal); nothing was billed")
             columns, results = (*columns, "rehearsal"), ((*row, True) for row in results)
-        count = exports.export(output, form, columns, results)
+        count = exports.export(output, form, columns, results, mode=output_mode(), bom=bom)
     if output is not None:
         say(f"{count:,} rows written to {safe(output)}")
 
@@ -108,7 +114,7 @@ def report(
     if output is None:
         print(page, end="")
         return
-    with exports.replacing(output) as temporary:
+    with exports.replacing(output, output_mode()) as temporary:
         temporary.write_text(page, encoding="utf-8")
     say(f"report written to {safe(output)}")
 

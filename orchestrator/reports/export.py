@@ -1,4 +1,4 @@
-"""The ledger's results as a file: JSONL without loss, CSV that is safe to open in a spreadsheet, or Parquet.
+"""The ledger's results as a file: JSONL without loss, CSV and XLSX that are safe to open in a spreadsheet, or Parquet.
 
 Streamed row by row; written beside its target and renamed, so that a reader never sees half of it.
 """
@@ -9,9 +9,11 @@ import csv
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -22,7 +24,26 @@ from orchestrator.plaintext import safe
 #: What makes a spreadsheet take a cell for a formula, also behind blanks and invisible characters.
 _FORMULA = re.compile(r"[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n\x00]")
 
-FORMATS = ("jsonl", "csv", "parquet")
+#: Control characters but tab and line breaks: a terminal that shows the file would obey them.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+FORMATS = ("jsonl", "csv", "parquet", "xlsx")
+
+#: Rows of a sheet, the header among them (Excel's limit).
+MOST_SHEET_ROWS = 1_048_576
+
+
+def format_of(form: str | None, path: Path | None) -> str:
+    """The format to write: *form*, or what the suffix of *path* says, or JSONL.
+
+    Raises InputError for an unknown format, or one that contradicts the suffix.
+    """
+    suffix = "" if path is None else path.suffix.lower().removeprefix(".")
+    if form is not None and form not in FORMATS:
+        raise InputError(f"--format {safe(form)}: must be one of {', '.join(FORMATS)}")
+    if form is not None and suffix in FORMATS and suffix != form:
+        raise InputError(f"-o {safe(path)}: its name says {suffix}, --format says {form}; leave one of them out")
+    return form or (suffix if suffix in FORMATS else "jsonl")
 
 
 def cell(value: Json) -> Json:
@@ -30,6 +51,11 @@ def cell(value: Json) -> Json:
     if isinstance(value, str) and (_FORMULA.match(value) or value.startswith("'")):
         return "'" + value
     return "" if value is None else value
+
+
+def harmless(value: Json) -> Json:
+    """*value* with control characters spelled out as ``\\x1b``; tabs and line breaks stay."""
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], value) if isinstance(value, str) else value
 
 
 def write_jsonl(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Json]]) -> int:
@@ -47,7 +73,7 @@ def write_csv(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Json]
     writer.writerow(columns)
     count = 0
     for row in rows:
-        writer.writerow([cell(value) for value in row])
+        writer.writerow([harmless(cell(value)) for value in row])
         count += 1
     return count
 
@@ -72,24 +98,65 @@ def write_parquet(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Js
     return count
 
 
-def export(path: Path | None, form: str, columns: Sequence[str], rows: Iterable[Sequence[Json]]) -> int:
-    """Write *rows* to *path*, or to standard output; how many. Raises LedgerError when it can't be written."""
-    if form == "parquet":
+def write_xlsx(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Json]]) -> int:
+    """One sheet at *path* whose texts are texts, never formulas; how many rows.
+
+    Raises InputError when the optional openpyxl is not installed, or a sheet can't hold that many rows.
+    """
+    try:
+        from openpyxl import Workbook
+        from openpyxl.cell import WriteOnlyCell
+    except ImportError:
+        raise InputError("XLSX needs openpyxl: pip install 'orchestrator[xlsx]'") from None
+    book = Workbook(write_only=True)
+    sheet = book.create_sheet("results")
+    count = 0
+    for count, row in enumerate(chain([columns], rows)):
+        if count >= MOST_SHEET_ROWS:
+            raise InputError(f"a sheet holds {MOST_SHEET_ROWS - 1:,} rows at most; use --format csv or parquet")
+        cells = []
+        for value in row:
+            made = WriteOnlyCell(sheet, harmless(value))
+            if isinstance(value, str):
+                made.data_type = "s"  # a text that begins with = would be a formula
+            cells.append(made)
+        sheet.append(cells)
+    book.save(path)
+    return count
+
+
+def export(
+    path: Path | None,
+    form: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Json]],
+    *,
+    mode: int = 0o600,
+    bom: bool = False,
+) -> int:
+    """Write *rows* to *path*, or to standard output; how many. *mode*: of a file that is new; *bom*: CSV only.
+
+    Raises LedgerError when it can't be written.
+    """
+    if form in ("parquet", "xlsx"):
         if path is None:
-            raise InputError("Parquet is not text: name a file with -o")
-        with replacing(path) as temporary:
-            return write_parquet(temporary, columns, rows)
+            raise InputError(f"{form} is not text: name a file with -o")
+        with replacing(path, mode) as temporary:
+            return (write_parquet if form == "parquet" else write_xlsx)(temporary, columns, rows)
     write = write_csv if form == "csv" else write_jsonl
     if path is None:
         if form == "csv" and sys.stdout.isatty():  # JSONL is ASCII anyway
             rows = ([safe(value) if isinstance(value, str) else value for value in row] for row in rows)
         try:
+            if bom and form == "csv":
+                sys.stdout.write("\ufeff")
             return write(sys.stdout, columns, rows)
         except BrokenPipeError:  # the reader has what it wanted
             raise
         except OSError as error:
             raise LedgerError(f"standard output: {error.strerror or error}") from error
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
+    encoding = "utf-8-sig" if bom and form == "csv" else "utf-8"
+    with replacing(path, mode) as temporary, temporary.open("w", encoding=encoding, newline="") as out:
         return write(out, columns, rows)
 
 
@@ -101,12 +168,14 @@ def refuse_sources(output: Path, *sources: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A private file beside *path* that takes its place, whole and on disk, when the block ends well.
+def replacing(path: Path, mode: int = 0o600) -> Iterator[Path]:
+    """A file beside *path* that takes its place, whole and on disk, when the block ends well.
 
-    Raises LedgerError when it can't be written; *path* is then as it was.
+    Through a link its target is written. What was there keeps its mode and group; a new file has *mode*. Raises
+    LedgerError when it can't be written; *path* is then as it was.
     """
     try:
+        path = path.resolve()
         if path.exists() and not path.is_file():
             yield path  # a device or a pipe: there is nothing to replace
             return
@@ -114,6 +183,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         try:
             yield temporary
+            _take_after(temporary, path, mode)
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)
@@ -122,6 +192,17 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
     except OSError as error:
         raise LedgerError(f"{path}: {error.strerror or error}") from error
+
+
+def _take_after(temporary: Path, path: Path, mode: int) -> None:
+    """Give *temporary* the mode and group of the file at *path*, or *mode* where there is none."""
+    if not path.exists():
+        temporary.chmod(mode)
+        return
+    before = path.stat()
+    with suppress(PermissionError):  # of a group that is not ours
+        os.chown(temporary, -1, before.st_gid)
+    temporary.chmod(stat.S_IMODE(before.st_mode))
 
 
 def _sync(path: Path) -> None:

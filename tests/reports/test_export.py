@@ -110,9 +110,9 @@ def test_csv_holds_every_cell_and_no_formula(rows: list[tuple[Json, ...]]) -> No
     assert tuple(header) == COLUMNS
     assert len(read) == len(rows)
     for (file_id, confidence, reasoning), (read_id, read_confidence, read_reasoning) in zip(rows, read, strict=True):
-        assert read_id == export.cell(file_id)
+        assert read_id == export.harmless(export.cell(file_id))
         assert read_confidence == ("" if confidence is None else str(confidence))
-        assert read_reasoning == export.cell(reasoning)
+        assert read_reasoning == export.harmless(export.cell(reasoning))
 
 
 def test_text_is_quoted_and_numbers_are_not() -> None:
@@ -192,14 +192,64 @@ def test_a_link_in_the_parts_place_is_not_followed(tmp_path: Path) -> None:
     assert victim.read_text() == "precious"
 
 
-def test_a_link_in_the_outputs_place_is_replaced_and_its_target_left(tmp_path: Path) -> None:
-    """Nothing is written through it."""
-    victim, path = tmp_path / "victim", tmp_path / "out"
-    victim.write_text("precious")
-    path.symlink_to(victim)
+def test_through_a_link_its_target_is_written(tmp_path: Path) -> None:
+    """Whole or not at all, as without a link; the link stays."""
+    (tmp_path / "shared").mkdir()
+    target, path = tmp_path / "shared" / "latest", tmp_path / "out"
+    target.write_text("yesterday's")
+    path.symlink_to(target)
     export.export(path, "jsonl", COLUMNS, rows_of(1))
-    assert victim.read_text() == "precious"
-    assert not path.is_symlink()
+    assert path.is_symlink()
+    assert json.loads(target.read_text())["file_id"] == "f0"
+
+
+def test_what_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    """Whoever could read yesterday's can read today's; a new file has the mode that is asked for."""
+    path = tmp_path / "out"
+    export.export(path, "csv", COLUMNS, rows_of(1), mode=0o640)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    path.chmod(0o664)
+    export.export(path, "csv", COLUMNS, rows_of(1))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o664
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "found"),
+    [(None, "x.csv", "csv"), (None, "x.XLSX", "xlsx"), (None, "x", "jsonl"), (None, None, "jsonl"),
+     (None, "x.txt", "jsonl"), ("csv", "x.txt", "csv"), ("csv", "x.csv", "csv"), ("parquet", None, "parquet")],
+)  # fmt: skip
+def test_the_suffix_decides_the_format(form: str | None, name: str | None, found: str) -> None:
+    """Unless the format is named."""
+    assert export.format_of(form, None if name is None else Path(name)) == found
+
+
+def test_a_suffix_and_a_format_that_contradict_each_other() -> None:
+    """A file that is not what its name says helps nobody."""
+    with pytest.raises(InputError, match="its name says parquet, --format says csv"):
+        export.format_of("csv", Path("x.parquet"))
+
+
+def test_escape_codes_are_harmless_in_csv(tmp_path: Path) -> None:
+    """A terminal that shows the file obeys nothing in it; tabs and line breaks stay."""
+    export.export(tmp_path / "out", "csv", COLUMNS, [("a", 0.5, "red \x1b[31m\x9b2J\ttab\nline")])
+    assert (tmp_path / "out").read_bytes().endswith(b'"red \\x1b[31m\\x9b2J\ttab\nline"\r\n')
+
+
+def test_a_csv_for_spreadsheets_begins_with_a_mark(tmp_path: Path) -> None:
+    """Only where it is asked for."""
+    export.export(tmp_path / "out", "csv", COLUMNS, rows_of(1), bom=True)
+    assert (tmp_path / "out").read_bytes().startswith(b'\xef\xbb\xbf"file_id"')
+
+
+def test_a_sheet_has_texts_and_numbers_and_no_formula(tmp_path: Path) -> None:
+    """What a spreadsheet could run stays a text, and control characters break no file."""
+    openpyxl = importlib.import_module("openpyxl")  # untyped
+    rows: list[tuple[Json, ...]] = [("007", 0.5, "=1+1"), ("b", None, "red \x1b[31m")]
+    assert export.export(tmp_path / "out.xlsx", "xlsx", COLUMNS, rows) == 2
+    header, first, second = openpyxl.load_workbook(tmp_path / "out.xlsx")["results"].iter_rows()
+    assert tuple(cell.value for cell in header) == COLUMNS
+    assert [(cell.value, cell.data_type) for cell in first] == [("007", "s"), (0.5, "n"), ("=1+1", "s")]
+    assert [cell.value for cell in second] == ["b", None, "red \\x1b[31m"]
 
 
 def test_a_place_that_cannot_be_written_is_a_ledger_error(tmp_path: Path) -> None:
