@@ -38,13 +38,13 @@ def accept(
     sandbox: RehearsalOption = False,
 ) -> None:
     """Record a person's verdict on files; later runs respect it."""
-    from orchestrator.commands import accept as verdicts
+    from orchestrator.commands import accept as command
 
     if label is not None and unmatched:
         raise InputError("--type and --unmatched exclude each other")
     loaded = load_manifest(manifest, None, resolve_secrets=False)
     path = find_ledger(manifest, ledger)
-    accepted = verdicts.accept(loaded, path, file, label=label, unmatched=unmatched, rehearsal=sandbox)
+    accepted = command.accept(loaded, path, file, label=label, unmatched=unmatched, rehearsal=sandbox)
     for file_id, given in accepted.items():
         print(f"{safe(file_id)}: {safe(given or 'unmatched')}")
 
@@ -55,11 +55,11 @@ def cancel(
 ) -> None:
     """Cancel what is in flight, where the API can (v2). Nothing is marked failed."""
     from orchestrator import logs
-    from orchestrator.commands import cancel as cancels
+    from orchestrator.commands import cancel as command
 
     settings = load_settings(manifest)
     logs.configure(settings.log_level if not sys.stderr.isatty() else "WARNING")
-    found = cancels.cancel(load_manifest(manifest, None), settings, find_ledger(manifest, ledger), base_url=base_url)
+    found = command.cancel(load_manifest(manifest, None), settings, find_ledger(manifest, ledger), base_url=base_url)
     if as_json:
         print_json(found.as_json())
         return
@@ -82,14 +82,14 @@ def adopt(
 ) -> None:
     """Record jobs that only the API knows of. After a lost ledger, or an earlier script."""
     from orchestrator import logs
-    from orchestrator.commands import adopt as adopts
+    from orchestrator.commands import adopt as command
 
     settings = load_settings(manifest)
     logs.configure(settings.log_level if not sys.stderr.isatty() else "WARNING")
     path = find_ledger(manifest, ledger)
     tell_of_new_ledger(path)
     collect_as_usual()
-    found = adopts.adopt(load_manifest(manifest, api), settings, path, base_url=base_url)
+    found = command.adopt(load_manifest(manifest, api), settings, path, base_url=base_url)
     if as_json:
         print_json(found.as_json())
         return

@@ -35,13 +35,13 @@ def status(
 ) -> None:
     """Where everything is."""
     from orchestrator.cli import screens
-    from orchestrator.reports.status import status as state_of
+    from orchestrator.reports import status as reports
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
-        states = [state_of(connection, row) for row in rows]
+        states = [reports.status(connection, row) for row in rows]
     if as_json:
-        print_json({"ledger": opened.describe().location, "manifests": states})
+        print_json({"ledger": opened.describe().location, "manifests": [state.as_json() for state in states]})
     else:
         screens.show(screens.status_view(states, ledger))
 
@@ -99,13 +99,16 @@ def report(
     from orchestrator.ledger import export as ledger_export
     from orchestrator.reports import export as exports
     from orchestrator.reports import page as reports
-    from orchestrator.reports.status import status as state_of
+    from orchestrator.reports import status as reports_status
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         if output is not None:
             exports.refuse_sources(output, *opened.describe().files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
-        states = [state_of(connection, row, most_failed=reports.MOST_ROWS, most_runs=20) for row in rows]
+        states = [
+            reports_status.status(connection, row, most_failed=reports.MOST_ROWS, most_runs=20).as_json()
+            for row in rows
+        ]
         columns = [ledger_export.COLUMNS.index(name) for name in ("file_id", "type", "confidence", "review")]
         results = ledger_export.export_rows(connection, [row.id for row in rows])
         flagged = (tuple(row[at] for at in columns) for row in results if row[columns[-1]])
@@ -127,10 +130,10 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """See whether all is ready for a run. Settings, ledger, key, clock, reachability: each good, or what to do."""
-    from orchestrator.commands import doctor as doctors
+    from orchestrator.commands import doctor as command
 
     findings = []
-    for finding in doctors.examine(manifest, ledger, base_url):
+    for finding in command.examine(manifest, ledger, base_url):
         findings.append(finding)
         if not as_json:
             print(f"{'good' if finding.good else 'BAD '}  {finding.what:9} {safe(finding.words)}")
@@ -152,16 +155,16 @@ def diff(
 ) -> None:
     """Show what changed from one run to another. Types, flipped files, new failures, confidence."""
     from orchestrator.cli import screens
-    from orchestrator.reports import diff as diffs
+    from orchestrator.reports import diff as reports
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         rows = known_manifests(connection, manifest, rehearsal=sandbox)
         if not rows:
             raise InputError(f"{opened.path}: nothing to compare")
-        found = diffs.diff(connection, rows[0], run_a, run_b)
-    if found["rehearsal"]:
+        found = reports.diff(connection, rows[0], run_a, run_b)
+    if found.rehearsal:
         say("these runs are rehearsals; nothing was billed")
     if as_json:
-        print_json(found)
+        print_json(found.as_json())
     else:
         screens.show(screens.diff_view(found))

@@ -66,13 +66,13 @@ def plan(
     """Show what `run` would do and cost; no network, no key."""
     from orchestrator.cli import screens
     from orchestrator.clock import SystemClock
-    from orchestrator.planning import preview as planner
+    from orchestrator.planning import preview as planning
 
     loaded = load_manifest(manifest, api, resolve_secrets=False)
     if chunk_size is not None:
         loaded = replace(loaded, chunk_size=chunk_size)
     path = find_ledger(manifest, ledger)
-    preview = planner.preview(loaded, path, rehearsal=sandbox, now=SystemClock().now())
+    preview = planning.preview(loaded, path, rehearsal=sandbox, now=SystemClock().now())
     tell_of_new_ledger(path)
     if as_json:
         print_json(preview.as_json())
@@ -138,13 +138,13 @@ def retry(
     from orchestrator.cli import screens
     from orchestrator.clock import SystemClock
     from orchestrator.commands import cancel
-    from orchestrator.planning import retry as reprocess
+    from orchestrator.planning import retry as planning
 
     options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
     file_ids = None
     if file or file_from is not None:
-        file_ids = [*(file or ()), *(reprocess.listed(file_from) if file_from is not None else ())]
-    again = reprocess.selection(
+        file_ids = [*(file or ()), *(planning.listed(file_from) if file_from is not None else ())]
+    again = planning.selection(
         outcomes=outcome,
         types=label,
         below_confidence=below_confidence,
@@ -155,14 +155,14 @@ def retry(
     loaded = load_manifest(manifest, api, resolve_secrets=not dry_run)
     if chunk_size is not None:
         loaded = replace(loaded, chunk_size=chunk_size)
-    config = reprocess.overridden(loaded, mode=mode, lang=lang, max_pages=max_pages)
+    config = planning.overridden(loaded, mode=mode, lang=lang, max_pages=max_pages)
     options = replace(options, command="retry", new=False, again=again, config=config, held=held)
     if dry_run:
         clock = SystemClock()
         since = cancel.stale_since(clock, load_settings(manifest))
-        found = reprocess.preview(loaded, find_ledger(manifest, ledger), options, now=clock.now(), stale_since=since)
+        found = planning.preview(loaded, find_ledger(manifest, ledger), options, now=clock.now(), stale_since=since)
         if as_json:
-            print_json(found)
+            print_json(found.as_json())
         else:
             screens.show(screens.retry_view(found, _again(manifest, ledger)))
         return
@@ -204,7 +204,7 @@ def _execute(path: str, api: str | None, options: Options, *, as_json: bool, qui
     """Run, show how it went, and exit with its code."""
     from orchestrator import logs
     from orchestrator.commands import access
-    from orchestrator.commands import run as runner
+    from orchestrator.commands import run as command
 
     settings = load_settings(path)
     if not quiet:
@@ -220,7 +220,7 @@ def _execute(path: str, api: str | None, options: Options, *, as_json: bool, qui
     if on_terminal and options.new and not quiet:
         tell_of_new_ledger(access.ledger_path(path, settings, options.ledger))
     collect_as_usual()
-    summary = runner.run(loaded, settings, options, watcher=None if quiet else watch)
+    summary = command.run(loaded, settings, options, watcher=None if quiet else watch)
     if as_json:
         print_json(summary.as_json())
     elif not quiet:

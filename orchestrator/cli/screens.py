@@ -14,10 +14,13 @@ from rich.text import Text
 
 from orchestrator.commands.summary import Summary
 from orchestrator.errors import ExitCode
-from orchestrator.ledger.retry import Changes
-from orchestrator.models import Json
+from orchestrator.ledger.reading import FailedFile, RunRecord
+from orchestrator.ledger.retry import Quarantine
 from orchestrator.plaintext import counted, safe
 from orchestrator.planning.preview import Preview
+from orchestrator.planning.retry import RetryPreview
+from orchestrator.reports.diff import Diff
+from orchestrator.reports.status import Status
 
 REHEARSAL = "REHEARSAL: answered by the embedded sandbox; these are not real results and nothing was billed"
 
@@ -54,7 +57,7 @@ def plan_view(preview: Preview, again: str) -> RenderableType:
     """What ``run`` would do. *again*: see ``summary_view``."""
     title = Text(f"plan for {preview.manifest}" + (" (rehearsal)" if preview.rehearsal else ""), style="bold")
     table = _pairs()
-    failed = preview.failed - preview.quarantined["files"]
+    failed = preview.failed - preview.quarantined.files
     rows: list[tuple[str, int, str]] = [
         ("files", preview.files, ""),
         ("new", preview.new, "to be sent"),
@@ -62,8 +65,8 @@ def plan_view(preview: Preview, again: str) -> RenderableType:
         ("in flight", preview.in_flight, "planned or sent by an earlier run"),
         ("failed", preview.failed, f"`orchestrator retry` sends {failed:,} of them again" if failed else ""),
         ("duplicate", preview.duplicates, "listed more than once, sent once" if preview.duplicates else ""),
-        ("changed", preview.changed, "of the new: have an outcome under other rules" if preview.changed else ""),
-        ("free", preview.free, "of the new: classified on a parse that is there already" if preview.free else ""),
+        ("changed", preview.changed, "of the new: classified before, under other rules" if preview.changed else ""),
+        ("free", preview.free, "of the new: reuse an existing parse" if preview.free else ""),
         ("create calls", preview.create_calls, f"of at most {preview.chunk_size} files"),
     ]
     for label, value, note in rows:
@@ -78,31 +81,27 @@ def plan_view(preview: Preview, again: str) -> RenderableType:
     return Group(*parts)
 
 
-def retry_view(found: dict[str, Json], again: str) -> RenderableType:
+def retry_view(found: RetryPreview, again: str) -> RenderableType:
     """What ``retry`` would send. *again*: see ``summary_view``."""
-    parts: list[RenderableType] = [
-        Text(f"{counted(found['files'], 'file')} in {counted(found['chunks'], 'create call')}")
-    ]
-    ceiling = found["credits_ceiling"]
+    parts: list[RenderableType] = [Text(f"{counted(found.files, 'file')} in {counted(found.chunks, 'create call')}")]
+    ceiling = found.credits_ceiling
     parts.append(Text(f"credits unknown: {UNKNOWN_CREDITS}" if ceiling is None else f"up to {ceiling:,} credits"))
-    if found["free"]:
-        parts.append(Text(f"{counted(found['free'], 'file')} on parses that are there, for nothing"))
-    if found["cancelled_first"]:
+    if found.free:
+        parts.append(Text(f"{counted(found.free, 'file')} free: an existing parse is reused"))
+    if found.cancelled_first:
+        parts.append(Text(f"{found.cancelled_first:,} of them are in jobs that never end: those are cancelled first"))
+    if found.cannot_cancel:
         parts.append(
-            Text(f"{found['cancelled_first']:,} of them are in jobs that do not end: these are cancelled first")
+            Text(f"left out: {counted(found.cannot_cancel, 'file')} in jobs that never end; v1 has no call to cancel")
         )
-    if found["cannot_cancel"]:
-        parts.append(
-            Text(f"without {counted(found['cannot_cancel'], 'file')} in jobs that do not end: v1 has no call to cancel")
-        )
-    if words := Changes(**found["changes"]).words:
+    if words := found.changes.words:
         parts.append(Text(words, style="yellow"))
-    parts += [Text(f"  {safe(file_id)}") for file_id in found["file_ids"]]
-    if more := found["files"] - len(found["file_ids"]):
+    parts += [Text(f"  {safe(file_id)}") for file_id in found.file_ids]
+    if more := found.files - len(found.file_ids):
         parts.append(Text(f"  and {more:,} more"))
-    parts += _quarantine(found["quarantined"], again, found["rehearsal"])
-    if found["over_limits"]:
-        parts.append(Text(f"over the limits: {safe(found['over_limits'])}", style="bold red"))
+    parts += _quarantine(found.quarantined, again, found.rehearsal)
+    if found.over_limits:
+        parts.append(Text(f"over the limits: {safe(found.over_limits)}", style="bold red"))
     return Group(*parts)
 
 
@@ -125,7 +124,7 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
     if summary.review:
         counts.add_row("to review", f"{summary.review:,}", "")
     parts.append(counts)
-    if words := Changes(**summary.changes).words:
+    if words := summary.changes.words:
         parts.append(Text(words, style="yellow"))
     parts.append(
         Text(
@@ -134,9 +133,9 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
             f"{counted(summary.requests, 'request')}, {summary.seconds:,.1f} s"
         )
     )
-    if (asked := summary.second_opinions) and asked["answered"]:
-        before, after = asked["confidence_before"], asked["confidence_after"]
-        opinions = counted(asked["answered"], "second opinion")
+    if (asked := summary.second_opinions) and asked.answered:
+        before, after = asked.confidence_before, asked.confidence_after
+        opinions = counted(asked.answered, "second opinion")
         parts.append(Text(f"{opinions}: mean confidence {before:.3f} -> {after:.3f}, the surer answer counts"))
     if summary.credits is not None:
         most = "" if summary.credits_ceiling is None else f", of at most {summary.credits_ceiling:,}"
@@ -149,12 +148,12 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
     return Group(*parts)
 
 
-def failed_files(failed: Sequence[dict[str, str]], quarantined: dict[str, Json]) -> list[Text]:
+def failed_files(failed: Sequence[FailedFile], quarantined: Quarantine) -> list[Text]:
     """File ID, outcome and the API's words of each that is not quarantined; the ID unbroken, to be copied."""
-    apart = {file["file_id"] for file in quarantined["first"]}
-    shown = [file for file in failed if file["file_id"] not in apart]
+    apart = {file.file_id for file in quarantined.first}
+    shown = [file for file in failed if file.file_id not in apart]
     title = f"the first {len(shown)} failed files" if len(failed) >= MOST_FAILED else "failed files"
-    lines = [f"  {safe(file['file_id'])}  {file['outcome']}: {safe(file['error'], 200)}" for file in shown]
+    lines = [f"  {safe(file.file_id)}  {file.outcome}: {safe(file.error, 200)}" for file in shown]
     return [Text(title, style="bold"), *map(Text, lines)] if shown else []
 
 
@@ -165,22 +164,22 @@ def _next_step(summary: Summary, again: str) -> str:
     if summary.exit_code == ExitCode.SOME_FAILED:
         rows = f"all rows:  orchestrator export {again} --format csv"
         bad = summary.failed + summary.missing + summary.cancelled
-        return f"{rows}\ntry again: orchestrator retry {again}" if bad > summary.quarantined["files"] else rows
+        return f"{rows}\ntry again: orchestrator retry {again}" if bad > summary.quarantined.files else rows
     if summary.exit_code == ExitCode.OK:
         return f"all rows:  orchestrator export {again} --format csv"
     return ""
 
 
-def _quarantine(found: dict[str, Json], again: str, rehearsal: bool) -> list[Text]:
+def _quarantine(found: Quarantine, again: str, rehearsal: bool) -> list[Text]:
     """The first quarantined files, and the command that sends them all the same; nothing without any."""
-    first = found["first"][:MOST_FAILED]
+    first = found.first[:MOST_FAILED]
     if not first:
         return []
-    more = f", the first {len(first)}" if found["files"] > len(first) else ""
-    lines = [f"  {safe(file['file_id'])}  {file['why']}: {safe(file['error'], 200)}" for file in first]
-    names = "".join(f" --file {shlex.quote(safe(file['file_id']))}" for file in first)
+    more = f", the first {len(first)}" if found.files > len(first) else ""
+    lines = [f"  {safe(file.file_id)}  {file.why}: {safe(file.error, 200)}" for file in first]
+    names = "".join(f" --file {shlex.quote(safe(file.file_id))}" for file in first)
     return [
-        Text(f"{found['files']:,} quarantined: sent again only by name{more}", style="bold"),
+        Text(f"{found.files:,} quarantined: sent again only by name{more}", style="bold"),
         *map(Text, lines),
         Text(
             f"send:      orchestrator retry {again}{' --sandbox' if rehearsal else ''}{names}",
@@ -190,84 +189,77 @@ def _quarantine(found: dict[str, Json], again: str, rehearsal: bool) -> list[Tex
     ]
 
 
-def status_view(states: Sequence[dict[str, Json]], ledger: str | None) -> RenderableType:
+def status_view(states: Sequence[Status], ledger: str | None) -> RenderableType:
     """Every manifest of a ledger; *ledger* as it was named on the command line, if it was."""
     parts: list[RenderableType] = []
     for state in states:
         if parts:
             parts.append(Text())
-        if state["rehearsal"]:
+        if state.rehearsal:
             parts.append(Text(REHEARSAL, style="bold yellow"))
-        parts.append(Text(f"{safe(state['manifest'])} at {safe(state['api'])}", style="bold"))
+        api = "127.0.0.1" if state.api == "loopback" else safe(state.api)
+        parts.append(Text(f"{safe(state.manifest)} (API at {api})", style="bold"))
         table = _pairs()
         for name in ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished"):
-            if state[name] or name == "files":
-                table.add_row(Text(name, style=_STYLES.get(name, "")), f"{state[name]:,}", "")
-        for label, files in list(state["types"].items())[:20]:
+            if (value := int(getattr(state, name))) or name == "files":
+                table.add_row(Text(name, style=_STYLES.get(name, "")), f"{value:,}", "")
+        for label, files in list(state.types.items())[:20]:
             table.add_row(Text(f"  {safe(label, 50)}", style="dim"), f"{files:,}", "")
-        if state["other_rules"]:
+        if state.other_rules:
             remark = "more files, with an outcome under other rules only; `orchestrator run` classifies them again"
-            table.add_row("other rules", f"{state['other_rules']:,}", remark)
-        if state["review"]:
-            table.add_row("to review", f"{state['review']:,}", "`orchestrator export --review` lists them")
-        for name, job in state["open"].items():
-            oldest = f", the oldest since {job['oldest'][:19].replace('T', ' ')} UTC" if job["oldest"] else ""
-            table.add_row(f"jobs {name}", f"{job['jobs']:,}", f"{counted(job['files'], 'file')}{oldest}")
-        if state["spent"]["jobs_billed"]:
-            untold = (
-                f"{counted(state['spent']['jobs_untold'], 'job')} not yet billed"
-                if state["spent"]["jobs_untold"]
-                else ""
-            )
-            table.add_row("credits", f"{state['spent']['credits']:,g}", untold)
+            table.add_row("other rules", f"{state.other_rules:,}", remark)
+        if state.review:
+            table.add_row("to review", f"{state.review:,}", "`orchestrator export --review` lists them")
+        for name, job in state.open.items():
+            oldest = f", the oldest since {job.oldest[:19].replace('T', ' ')} UTC" if job.oldest else ""
+            table.add_row(f"jobs {name}", f"{job.jobs:,}", f"{counted(job.files, 'file')}{oldest}")
+        if state.spent.jobs_billed:
+            untold = f"{counted(state.spent.jobs_untold, 'job')} not yet billed" if state.spent.jobs_untold else ""
+            table.add_row("credits", f"{state.spent.credits:,g}", untold)
         parts.append(table)
         parts += [
-            Text(f"needs you: chunk {found['chunk_id']} {found['event']}: {safe(found['note'])}")
-            for found in state["needs_decision"]
+            Text(f"needs you: chunk {found.chunk_id} {found.event}: {safe(found.note)}")
+            for found in state.needs_decision
         ]
-        if any(found["event"] == "held" for found in state["needs_decision"]):
+        if any(found.event == "held" for found in state.needs_decision):
             parts.append(
                 Text("held: look for the job at the API; if there is none, `orchestrator retry --held` sends it")
             )
-        parts += failed_files(state["failed_files"], state["quarantined"])
-        again = shlex.join([state["path"], *(["--ledger", ledger] if ledger else [])])
-        parts += _quarantine(state["quarantined"], safe(again), state["rehearsal"])
-        if state["runs"]:
-            parts.append(_runs_table(state["runs"]))
+        parts += failed_files(state.failed_files, state.quarantined)
+        again = shlex.join([state.path, *(["--ledger", ledger] if ledger else [])])
+        parts += _quarantine(state.quarantined, safe(again), state.rehearsal)
+        if state.runs:
+            parts.append(_runs_table(state.runs))
     return Group(*parts)
 
 
-def _runs_table(runs: Sequence[dict[str, Json]]) -> Table:
+def _runs_table(runs: Sequence[RunRecord]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("latest runs", "command", "exit"):
         table.add_column(column, overflow="fold", no_wrap=True)
     table.add_column("reason", overflow="fold")
     for run in runs:
-        exit_code = "-" if run["exit_code"] is None else str(run["exit_code"])
-        reason = (run["summary"] or {"reason": "under way, or killed"}).get("reason", "")
-        table.add_row(run["id"], run["command"], exit_code, safe(reason, 120))  # when it began is in its id
+        exit_code = "-" if run.exit_code is None else str(run.exit_code)
+        table.add_row(run.id, run.command, exit_code, safe(run.reason, 120))  # when it began is in its id
     return table
 
 
-def diff_view(found: dict[str, Json]) -> RenderableType:
+def diff_view(found: Diff) -> RenderableType:
     """Totals side by side, then what moved."""
     totals = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("outcome", found["run_a"], found["run_b"], "change"):
+    for column in ("outcome", found.run_a, found.run_b, "change"):
         totals.add_column(column, justify="left" if column == "outcome" else "right", overflow="fold")
-    for row in found["totals"]:
-        change = row["after"] - row["before"]
-        totals.add_row(
-            safe(row["label"], 60), f"{row['before']:,}", f"{row['after']:,}", f"{change:+,}" if change else ""
-        )
-    lines = [f"{counted(found['new_files'], 'new file')}, {counted(found['new_failures'], 'new failure')}"]
+    for row in found.totals:
+        change = row.after - row.before
+        totals.add_row(safe(row.label, 60), f"{row.before:,}", f"{row.after:,}", f"{change:+,}" if change else "")
+    lines = [f"{counted(found.new_files, 'new file')}, {counted(found.new_failures, 'new failure')}"]
     lines += [
-        f"{flow['files']:,} flipped: {safe(flow['before'], 60)} -> {safe(flow['after'], 60)}, "
-        f"such as {safe(flow['example'])}"
-        for flow in found["flipped"][:20]
+        f"{flow.files:,} flipped: {safe(flow.before, 60)} -> {safe(flow.after, 60)}, such as {safe(flow.example)}"
+        for flow in found.flipped[:20]
     ]
     lines += [
-        f"{safe(flow['before'], 60)}: mean confidence {flow['confidence_before']:.3f} -> {flow['confidence_after']:.3f}"
-        for flow in found["drift"][:20]
+        f"{safe(flow.before, 60)}: mean confidence {flow.confidence_before:.3f} -> {flow.confidence_after:.3f}"
+        for flow in found.drift[:20]
     ]
     return Group(totals, *map(Text, lines))
 

@@ -9,7 +9,7 @@ from orchestrator import ledger
 from orchestrator.clock import SystemClock, timestamp
 from orchestrator.commands.access import lock_name
 from orchestrator.errors import ExitCode, InputError
-from orchestrator.ledger import accept as verdicts
+from orchestrator.ledger import accept as ledger_accept
 from orchestrator.ledger import runs
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.manifest.loading import Manifest
@@ -41,18 +41,18 @@ def accept(
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
         if not scope.manifest_id or not scope.config_id:
             raise InputError(
-                f"{path}: this ledger has no outcomes of manifest {manifest.name!r} under its rules of now"
+                f"{path}: this ledger has no outcomes of manifest {manifest.name!r} under its current rules"
             )
-        runs.begin(connection, run_id, scope.manifest_id, command="accept", api=verdicts.PERSON, at=at)
+        runs.begin(connection, run_id, scope.manifest_id, command="accept", api=ledger_accept.PERSON, at=at)
         for file_id in file_ids:
-            found = verdicts.standing(connection, scope, file_id)
+            found = ledger_accept.standing(connection, scope, file_id)
             if found is None:
                 raise InputError(f"--file {file_id}: no outcome yet; nothing was recorded")
             outcome, given = found
             if outcome not in GOOD and label is None and not unmatched:
                 raise InputError(f"--file {file_id} is {outcome}: say --type or --unmatched; nothing was recorded")
             accepted[file_id] = None if unmatched else label or given
-            verdicts.accept(connection, scope, file_id, accepted[file_id], run_id=run_id, at=at)
+            ledger_accept.accept(connection, scope, file_id, accepted[file_id], run_id=run_id, at=at)
         runs.finish(
             connection, run_id, exit_code=int(ExitCode.OK), summary={"reason": counted(len(accepted), "verdict")}, at=at
         )

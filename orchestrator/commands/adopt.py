@@ -22,7 +22,7 @@ from orchestrator.clock import SystemClock, timestamp
 from orchestrator.commands.access import access, connect
 from orchestrator.errors import ExitCode, Rejected
 from orchestrator.ledger import Ledger, Transaction, jobs, plan, queue, runs
-from orchestrator.ledger import adopt as adopting
+from orchestrator.ledger import adopt as ledger_adopt
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import TERMINAL, JobResults, Json, RemoteJob
@@ -90,7 +90,7 @@ async def _adopt(
     with opened.transaction() as connection:
         known = queue.known_job_ids(connection, [job.id for job in alike])
     alike = [job for job in alike if job.id not in known]
-    # What has ended first: a file whose older job is stuck is under way, and its good result would be passed over.
+    # Ended jobs first: a file whose older job is stuck counts as in flight, and its good result would be passed over.
     alike.sort(
         key=lambda job: (
             job.config != manifest.config,
@@ -148,10 +148,10 @@ def _take_in(
     escalation = job.config != manifest.config
     ended = job.status in TERMINAL
     mended_by = run_id if ended else None
-    file_ids = adopting.to_take_in(connection, scope, told, mended_by=mended_by, escalation=escalation)
+    file_ids = ledger_adopt.to_take_in(connection, scope, told, mended_by=mended_by, escalation=escalation)
     if not file_ids:
         return []
-    chunk_id = adopting.take_in(
+    chunk_id = ledger_adopt.take_in(
         connection,
         scope,
         file_ids,

@@ -34,7 +34,7 @@ AT_ONCE = 32
 #: How often a job that is to be cancelled is looked at until it is.
 LOOK_S = 1.0
 
-V1_CANNOT = "v1 has no call to cancel a job: the files of one that does not end can't be sent again"
+V1_CANNOT = "v1 has no call to cancel a job: files in a job that never ends cannot be resent"
 
 
 @dataclass(frozen=True, slots=True)

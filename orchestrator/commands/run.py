@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import structlog
 
@@ -16,15 +16,14 @@ from orchestrator.clock import Clock, SystemClock, timestamp
 from orchestrator.commands.access import access, connect, ledger_path, lock_name
 from orchestrator.commands.cancel import Canceller, free_stuck
 from orchestrator.commands.stopping import deadline, signals
-from orchestrator.commands.summary import Summary, verdict
-from orchestrator.errors import Interrupted, OrchestratorError
-from orchestrator.ledger import Ledger, Transaction, billing, halving, reading, retry, runs
-from orchestrator.ledger.queue import Shard, open_apis, tally
+from orchestrator.commands.summary import Ended, Summary, conclude
+from orchestrator.errors import OrchestratorError
+from orchestrator.ledger import Ledger, Transaction, runs
+from orchestrator.ledger.queue import Shard, open_apis
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import Outcome
 from orchestrator.plaintext import safe
-from orchestrator.planning import run as outset
+from orchestrator.planning import run as planning
 from orchestrator.planning.limits import may_begin_anew
 from orchestrator.planning.options import Options
 from orchestrator.planning.run import Plan
@@ -36,9 +35,6 @@ log = structlog.get_logger()
 
 #: The embedded sandbox shows a job as soon as it is made: no need to wait as long as for the API.
 REHEARSAL_SETTLE_S = 3.0
-
-#: How many failed and how many quarantined files a summary names.
-MOST_NAMED = 5
 
 
 #: Called with the run's work while it goes on: shows it to a person.
@@ -124,7 +120,7 @@ class _Execution:
             again, self.not_freed = free_stuck(canceller, self.options.again, deadline_s=self.deadline_s)
             self.options = replace(self.options, again=again)
         with self.ledger.transaction() as connection:
-            plan = outset.plan(
+            plan = planning.plan(
                 connection,
                 self.manifest,
                 self.options,
@@ -150,11 +146,6 @@ class _Execution:
         if error is not None and not isinstance(error, OrchestratorError):
             raise error
         return self._conclude(plan, error)
-
-    def _ceiling(self, plan: Plan) -> int | None:
-        """What the run can have cost at most: files whose parse was gone had to be paid for."""
-        more = self.manifest.config.credits_ceiling(self.progress.parses_gone)
-        return None if plan.credits_ceiling is None or more is None else plan.credits_ceiling + more
 
     def _apis_with_work(self, connection: Transaction, plan: Plan) -> list[str]:
         """The API versions that something is to be done with; first those that only an earlier run used."""
@@ -222,63 +213,28 @@ class _Execution:
             await sandbox.stop()
 
     def _conclude(self, plan: Plan, error: OrchestratorError | None) -> Summary:
-        manifest = self.manifest
-        review = {"below_confidence": manifest.review.below_confidence, "unmatched": manifest.review.unmatched}
+        ended = Ended(
+            run_id=self.run_id,
+            options=self.options,
+            plan=plan,
+            progress=self.progress,
+            requests=self.requests,
+            seconds=self.clock.monotonic() - self.began,
+            left=(self.left | self.not_freed).values(),
+            error=error,
+        )
         with self.ledger.transaction() as connection:
-            totals = reading.totals(connection, plan.scope, wanted=True, review=review)
-            left = list((self.left | self.not_freed).values())
-            if not self.options.new:  # a retry leaves alone what was never sent under the rules of now
-                totals, unsent = reading.with_other_rules(connection, plan.scope, totals, review)
-                left += [f"{unsent} files were not sent yet: `orchestrator run` sends them"] * (unsent > 0)
-            failed_files = reading.failed_files(connection, plan.scope, MOST_NAMED)
-            leftover = sum(files for _, files in tally(connection, plan.scope.manifest_id).values())
-            unfinished = max(totals.unfinished, leftover)
-            suspects = self._to_be_halved(connection, plan, error)
-            left += [f"{suspects} files failed together: the next run looks for those at fault"] * (suspects > 0)
-            code, reason = verdict(totals, unfinished or suspects, error, left)
-            outcomes = totals.outcomes
-            summary = Summary(
-                manifest=manifest.name,
-                run_id=self.run_id,
-                rehearsal=self.options.sandbox,
-                files=plan.counts.files,
-                classified=outcomes[Outcome.CLASSIFIED],
-                unmatched=outcomes[Outcome.UNMATCHED],
-                failed=outcomes[Outcome.FAILED],
-                missing=outcomes[Outcome.MISSING],
-                cancelled=outcomes[Outcome.CANCELLED],
-                unfinished=unfinished,
-                skipped=plan.counts.done + plan.counts.failed,
-                duplicates=plan.counts.duplicates,
-                jobs_created=self.progress.created,
-                requests=self.requests,
-                seconds=round(self.clock.monotonic() - self.began, 3),
-                exit_code=int(code),
-                reason=reason,
-                types=totals.types,
-                review=totals.review,
-                adopted=self.progress.adopted,
-                sent_again=self.progress.sent_again,
-                credits_ceiling=self._ceiling(plan),
-                credits=billing.spent_by_run(connection, self.run_id),
-                failed_files=failed_files,
-                quarantined=retry.quarantined(
-                    connection, plan.scope, manifest.limits.max_generations, wanted=True, most=MOST_NAMED
-                ),
-                second_opinions=reading.second_opinions(connection, self.run_id) if manifest.escalate else None,
-                changes=asdict(plan.changes),
-            )
-            at = timestamp(self.clock.now())
-            runs.finish(connection, self.run_id, exit_code=int(code), summary=summary.as_json(), at=at)
-        log.info("run.finished", exit_code=int(code), reason=reason, files=summary.files, unfinished=unfinished)
+            summary = conclude(connection, self.manifest, ended)
+            code, at = summary.exit_code, timestamp(self.clock.now())
+            runs.finish(connection, self.run_id, exit_code=code, summary=summary.as_json(), at=at)
+        log.info(
+            "run.finished",
+            exit_code=code,
+            reason=summary.reason,
+            files=summary.files,
+            unfinished=summary.unfinished,
+        )
         return summary
-
-    def _to_be_halved(self, connection: Transaction, plan: Plan, error: OrchestratorError | None) -> int:
-        """Files of failed jobs among which a run that ended before its time has not looked for the one at fault."""
-        if self.options.wait and not isinstance(error, Interrupted):
-            return 0
-        failed = halving.to_isolate(connection, Shard(plan.scope.manifest_id, self.manifest.api))
-        return sum(len(chunk.file_ids) for chunk in failed if len(chunk.file_ids) > 1)
 
 
 @asynccontextmanager

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
-from orchestrator.errors import ExitCode, OrchestratorError, exit_code_of
-from orchestrator.ledger.reading import Totals
-from orchestrator.models import Json, Outcome
+from orchestrator.errors import ExitCode, Interrupted, OrchestratorError, exit_code_of
+from orchestrator.ledger import Transaction, billing, halving, reading, retry
+from orchestrator.ledger.queue import Shard, tally
+from orchestrator.ledger.reading import FailedFile, SecondOpinions, Totals
+from orchestrator.manifest.loading import Manifest
+from orchestrator.models import BAD, Json, Outcome
+from orchestrator.plaintext import counted
+from orchestrator.planning.options import Options
+from orchestrator.planning.run import Plan
+from orchestrator.stages.work import Progress
+
+#: How many failed and how many quarantined files a summary names.
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +47,97 @@ class Summary:
     sent_again: int
     credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
     credits: float | None  #: billed to this run's jobs, as far as the API has told; None when it has not
-    failed_files: list[dict[str, str]]  #: the first few
-    quarantined: dict[str, Json]  #: ``files``: how many; ``first``: the first few of them
-    second_opinions: dict[str, Json] | None  #: with ``escalate``: files, answered, mean confidence before and after
-    changes: dict[str, Json]  #: of the manifest since the retried files were last sent: ``files``, ``fields``
+    failed_files: list[FailedFile]  #: the first few
+    quarantined: retry.Quarantine  #: the first few of them named
+    second_opinions: SecondOpinions | None  #: with ``escalate``
+    changes: retry.Changes  #: of the manifest since the retried files were last sent
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
 
 
-def verdict(
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run's own account of how it ended; the rest of its summary is in the ledger."""
+
+    run_id: str
+    options: Options
+    plan: Plan
+    progress: Progress
+    requests: int
+    seconds: float
+    left: Collection[str]  #: why chunks were left to a later run or to a person
+    error: OrchestratorError | None  #: why it ended early, if it did
+
+
+def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summary:
+    """The summary of a run, from its own account and the ledger."""
+    plan, scope = ended.plan, ended.plan.scope
+    review = {"below_confidence": manifest.review.below_confidence, "unmatched": manifest.review.unmatched}
+    totals = reading.totals(connection, scope, wanted=True, review=review)
+    left = list(ended.left)
+    if not ended.options.new:  # a retry leaves alone what was never sent under the current rules
+        totals, unsent = reading.with_other_rules(connection, scope, totals, review)
+        left += [f"not sent yet: {counted(unsent, 'file')}; `orchestrator run` sends them"] * (unsent > 0)
+    leftover = sum(files for _, files in tally(connection, scope.manifest_id).values())
+    unfinished = max(totals.unfinished, leftover)
+    suspects = _to_be_halved(connection, manifest, ended)
+    left += [f"{counted(suspects, 'file')} failed together: the next run looks for those at fault"] * (suspects > 0)
+    code, reason = why(totals, unfinished or suspects, ended.error, left)
+    outcomes = totals.outcomes
+    return Summary(
+        manifest=manifest.name,
+        run_id=ended.run_id,
+        rehearsal=ended.options.sandbox,
+        files=plan.counts.files,
+        classified=outcomes[Outcome.CLASSIFIED],
+        unmatched=outcomes[Outcome.UNMATCHED],
+        failed=outcomes[Outcome.FAILED],
+        missing=outcomes[Outcome.MISSING],
+        cancelled=outcomes[Outcome.CANCELLED],
+        unfinished=unfinished,
+        skipped=plan.counts.done + plan.counts.failed,
+        duplicates=plan.counts.duplicates,
+        jobs_created=ended.progress.created,
+        requests=ended.requests,
+        seconds=round(ended.seconds, 3),
+        exit_code=int(code),
+        reason=reason,
+        types=totals.types,
+        review=totals.review,
+        adopted=ended.progress.adopted,
+        sent_again=ended.progress.sent_again,
+        credits_ceiling=_ceiling(manifest, ended),
+        credits=billing.spent_by_run(connection, ended.run_id),
+        failed_files=reading.failed_files(connection, scope, MOST_NAMED),
+        quarantined=retry.quarantined(connection, scope, manifest.limits.max_generations, wanted=True, most=MOST_NAMED),
+        second_opinions=reading.second_opinions(connection, ended.run_id) if manifest.escalate else None,
+        changes=plan.changes,
+    )
+
+
+def why(
     totals: Totals, unfinished: int, error: OrchestratorError | None, left: Collection[str]
 ) -> tuple[ExitCode, str]:
     """The exit code and the one line that says why; *left*: why chunks were left to a later run or to a person."""
-    code = exit_code_of(error, unfinished=bool(unfinished))
-    if code is not None:
+    if (code := exit_code_of(error, unfinished=bool(unfinished))) is not None:
         return code, str(error)
     if unfinished:
-        reasons = "; ".join(sorted(set(left))[:3])
-        return ExitCode.UNFINISHED, reasons or "submitted; a later run collects the results"
-    bad = sum(totals.outcomes[outcome] for outcome in (Outcome.FAILED, Outcome.MISSING, Outcome.CANCELLED))
-    if bad:
-        return ExitCode.SOME_FAILED, f"{bad} files failed, are missing or were cancelled"
+        return ExitCode.UNFINISHED, "; ".join(sorted(set(left))[:3]) or "submitted; a later run collects the results"
+    if bad := sum(totals.outcomes[outcome] for outcome in BAD):
+        return ExitCode.SOME_FAILED, f"{counted(bad, 'file')} failed, missing or cancelled"
     return ExitCode.OK, "every file has an outcome"
+
+
+def _ceiling(manifest: Manifest, ended: Ended) -> int | None:
+    """What the run can have cost at most: files whose parse was gone had to be paid for."""
+    more = manifest.config.credits_ceiling(ended.progress.parses_gone)
+    return None if ended.plan.credits_ceiling is None or more is None else ended.plan.credits_ceiling + more
+
+
+def _to_be_halved(connection: Transaction, manifest: Manifest, ended: Ended) -> int:
+    """Files of failed jobs among which a run that ended before its time has not looked for the one at fault."""
+    if ended.options.wait and not isinstance(ended.error, Interrupted):
+        return 0
+    failed = halving.to_isolate(connection, Shard(ended.plan.scope.manifest_id, manifest.api))
+    return sum(len(chunk.file_ids) for chunk in failed if len(chunk.file_ids) > 1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
 from orchestrator.ledger.accept import PERSON
 from orchestrator.ledger.queue import Shard
-from orchestrator.models import Config, Json
+from orchestrator.models import Config
 
 
 def unbilled(connection: Connection, shard: Shard, *, since: str, but_of_run: str, most: int) -> dict[str, int]:
@@ -44,8 +45,17 @@ def ceiling_of_run(connection: Connection, run_id: str) -> int:
     return sum(Config.from_canonical(row.canonical).credits_ceiling(row.files) or 0 for row in rows)
 
 
-def spent(connection: Connection, manifest_id: int) -> dict[str, Json]:
-    """``credits`` known to be billed, for how many jobs, and for how many more the API has not told."""
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Credits known to be billed, for how many jobs, and for how many more the API has not told."""
+
+    credits: float
+    jobs_billed: int
+    jobs_untold: int
+
+
+def spent(connection: Connection, manifest_id: int) -> Spent:
+    """What the manifest's jobs were billed so far."""
     row = connection.execute(
         text(
             "SELECT coalesce(sum(credits), 0) AS credits, count(credits) AS jobs, "
@@ -54,7 +64,7 @@ def spent(connection: Connection, manifest_id: int) -> dict[str, Json]:
         ),
         {"manifest_id": manifest_id, "person": PERSON},
     ).one()
-    return {"credits": row.credits, "jobs_billed": row.jobs, "jobs_untold": row.untold}
+    return Spent(row.credits, row.jobs, row.untold)
 
 
 def spent_by_run(connection: Connection, run_id: str) -> float | None:

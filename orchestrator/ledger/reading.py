@@ -194,8 +194,17 @@ def _under_way_again(
     )
 
 
-def failed_files(connection: Connection, scope: Scope, most: int) -> list[dict[str, str]]:
-    """The first files that ended badly, each as ``file_id``, ``outcome`` and ``error``: the API's words."""
+@dataclass(frozen=True, slots=True)
+class FailedFile:
+    """A file that ended badly; ``error`` has the API's words."""
+
+    file_id: str
+    outcome: str
+    error: str
+
+
+def failed_files(connection: Connection, scope: Scope, most: int) -> list[FailedFile]:
+    """The first files that ended badly."""
     rows = connection.execute(
         text(
             "SELECT f.file_id, r.outcome, coalesce(r.error, '') AS error "
@@ -206,13 +215,21 @@ def failed_files(connection: Connection, scope: Scope, most: int) -> list[dict[s
         ),
         {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "most": most},
     )
-    return [dict(row._mapping) for row in rows]
+    return [FailedFile(*row) for row in rows]
 
 
-def second_opinions(connection: Connection, run_id: str) -> dict[str, Json]:
-    """``files`` that the run asked about once more in a better mode, how many were ``answered``, and the means of the
-    ``confidence_before`` and ``confidence_after`` of those: of the surer answer, which counts.
-    """
+@dataclass(frozen=True, slots=True)
+class SecondOpinions:
+    """The files that a run asked about once more in a better mode."""
+
+    files: int
+    answered: int
+    confidence_before: float | None  #: mean, of those that were answered
+    confidence_after: float | None  #: mean of the surer answer, which counts
+
+
+def second_opinions(connection: Connection, run_id: str) -> SecondOpinions:
+    """What became of the run's second opinions so far."""
     row = connection.execute(
         text("""
         SELECT count(*) AS files, count(r.file_row) AS answered,
@@ -226,15 +243,22 @@ def second_opinions(connection: Connection, run_id: str) -> dict[str, Json]:
         """),
         {"run_id": run_id},
     ).one()
-    means = {
-        name: None if mean is None else round(mean, 3)
-        for name, mean in (("confidence_before", row.before), ("confidence_after", row.after))
-    }
-    return {"files": row.files, "answered": row.answered, **means}
+    before, after = (None if mean is None else round(float(mean), 3) for mean in (row.before, row.after))
+    return SecondOpinions(row.files, row.answered, before, after)
 
 
-def open_jobs(connection: Connection, manifest_id: int) -> list[dict[str, Json]]:
-    """Status -> jobs and files that have not ended, and what the oldest waits since."""
+@dataclass(frozen=True, slots=True)
+class OpenJobs:
+    """The jobs of one status that have not ended."""
+
+    jobs: int
+    files: int
+    oldest: str | None  #: what the oldest waits since
+    held: int
+
+
+def open_jobs(connection: Connection, manifest_id: int) -> dict[str, OpenJobs]:
+    """Status -> the jobs that have not ended."""
     rows = connection.execute(
         text(
             "SELECT status, count(*) AS jobs, sum(size) AS files, min(coalesce(submitted_at, sent_at)) AS oldest, "
@@ -243,10 +267,20 @@ def open_jobs(connection: Connection, manifest_id: int) -> list[dict[str, Json]]
         ),
         {"manifest_id": manifest_id},
     )
-    return [dict(row._mapping) for row in rows]
+    return {row.status: OpenJobs(row.jobs, row.files, row.oldest, row.held) for row in rows}
 
 
-def decisions(connection: Connection, manifest_id: int) -> list[dict[str, Json]]:
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An event that only a person can settle."""
+
+    chunk_id: int
+    event: str
+    note: str
+    at: str
+
+
+def decisions(connection: Connection, manifest_id: int) -> list[Decision]:
     """Chunks that only a person can settle, and jobs that were paid for twice."""
     rows = connection.execute(
         text(
@@ -257,10 +291,31 @@ def decisions(connection: Connection, manifest_id: int) -> list[dict[str, Json]]
         ),
         {"manifest_id": manifest_id},
     )
-    return [dict(row._mapping) for row in rows]
+    return [Decision(*row) for row in rows]
 
 
-def runs(connection: Connection, manifest_id: int, most: int) -> list[dict[str, Json]]:
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run as the ledger keeps it; what has not ended, or was killed, has no exit code and no summary."""
+
+    id: str
+    command: str
+    api: str
+    started_at: str
+    finished_at: str | None
+    exit_code: int | None
+    summary: dict[str, Json] | None
+
+    @property
+    def reason(self) -> str:
+        return (
+            "ended without a record (killed), or still running"
+            if self.summary is None
+            else self.summary.get("reason", "")
+        )
+
+
+def runs(connection: Connection, manifest_id: int, most: int) -> list[RunRecord]:
     """The latest runs, newest first."""
     rows = connection.execute(
         text(
@@ -269,9 +324,15 @@ def runs(connection: Connection, manifest_id: int, most: int) -> list[dict[str, 
         ),
         {"manifest_id": manifest_id, "most": most},
     )
-    found = []
-    for row in rows:
-        values = dict(row._mapping)
-        values["summary"] = json.loads(row.summary) if row.summary else None
-        found.append(values)
-    return found
+    return [
+        RunRecord(
+            r.id,
+            r.command,
+            r.api,
+            r.started_at,
+            r.finished_at,
+            r.exit_code,
+            json.loads(r.summary) if r.summary else None,
+        )
+        for r in rows
+    ]

@@ -16,7 +16,8 @@ from orchestrator.ledger.accept import PERSON
 from orchestrator.ledger.plan import choose
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.sql import GOOD_SQL, scalar_int
-from orchestrator.models import BAD, Config, Json, Outcome
+from orchestrator.models import BAD, Config, Outcome
+from orchestrator.plaintext import counted
 
 #: The event that halving leaves at the chunk of a file at fault; its note is the file.
 QUARANTINED = "quarantined"
@@ -161,7 +162,10 @@ class Changes:
         if not self.files:
             return ""
         fields = " and ".join(self.fields)
-        return f"changed since {self.files:,} of these files were last sent: {fields}; they are sent under those of now"
+        return (
+            f"changed since {self.files:,} of these files were last sent: {fields}; "
+            "they will be sent with the current settings"
+        )
 
 
 def changes(connection: Connection, scope: Scope, config: Config) -> Changes:
@@ -180,13 +184,28 @@ def changes(connection: Connection, scope: Scope, config: Config) -> Changes:
     return Changes(files, Config.from_canonical(found.scalar_one()).differences(config))
 
 
+@dataclass(frozen=True, slots=True)
+class QuarantinedFile:
+    """A file that is sent again only when a person names it."""
+
+    file_id: str
+    outcome: str
+    error: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """How many files are quarantined, and the first of them."""
+
+    files: int
+    first: list[QuarantinedFile]
+
+
 def quarantined(
     connection: Connection, scope: Scope, max_generations: int | None, *, wanted: bool, most: int
-) -> dict[str, Json]:
-    """``files``: how many are quarantined; ``first``: of at most *most* the file ID, outcome, error and why.
-
-    Of the staged files (*wanted*), or of all that the ledger has.
-    """
+) -> Quarantine:
+    """The quarantined files, at most *most* of them named: of the staged files (*wanted*), or of the whole ledger."""
     rows = connection.execute(
         # CROSS: from the bad results, which have an index of their own, to their files.
         text(f"""
@@ -203,12 +222,12 @@ def quarantined(
         {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "max_generations": max_generations},
     ).all()
     first = [
-        {
-            "file_id": row.file_id,
-            "outcome": row.outcome,
-            "error": row.error,
-            "why": "sank its job alone" if row.isolated else f"submitted {row.submissions} times in vain",
-        }
+        QuarantinedFile(
+            row.file_id,
+            row.outcome,
+            row.error,
+            "sank its job alone" if row.isolated else f"submitted {counted(row.submissions, 'time')} in vain",
+        )
         for row in rows[:most]
     ]
-    return {"files": len(rows), "first": first}
+    return Quarantine(len(rows), first)

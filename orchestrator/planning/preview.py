@@ -38,9 +38,9 @@ class Preview:
     chunk_size: int
     chunks: int
     create_calls: int
-    free: int  #: of ``new``: classified on a parse that is there already, which bills nothing
+    free: int  #: of ``new``: free: reuses an existing parse
     credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
-    quarantined: dict[str, Json]  #: ``files``, and the ``first`` of them
+    quarantined: retry.Quarantine
     over_limits: str | None
 
     def as_json(self) -> dict[str, Json]:

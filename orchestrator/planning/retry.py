@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -93,7 +93,28 @@ def overridden(manifest: Manifest, *, mode: str | None, lang: str | None, max_pa
     return None if config == manifest.config else config
 
 
-def preview(manifest: Manifest, path: Path, options: Options, *, now: datetime, stale_since: str) -> dict[str, Json]:
+@dataclass(frozen=True, slots=True)
+class RetryPreview:
+    """``retry --dry-run``: what would be sent."""
+
+    manifest: str
+    rehearsal: bool
+    files: int
+    chunks: int
+    free: int  #: of ``files``: reuses an existing parse
+    credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
+    over_limits: str | None
+    file_ids: list[str]  #: the first of them
+    changes: retry.Changes
+    quarantined: retry.Quarantine
+    cancelled_first: int  #: of ``files``: in jobs that never end, which are cancelled before
+    cannot_cancel: int  #: besides: files in such jobs of v1, which has no call to cancel
+
+    def as_json(self) -> dict[str, Json]:
+        return asdict(self)
+
+
+def preview(manifest: Manifest, path: Path, options: Options, *, now: datetime, stale_since: str) -> RetryPreview:
     """What a retry with *options* would send: nothing is written. Raises LedgerError, ManifestError, InputError."""
     rehearsal, again = options.sandbox, options.again or Selection()
     config = options.config or manifest.config
@@ -117,17 +138,17 @@ def preview(manifest: Manifest, path: Path, options: Options, *, now: datetime, 
         stuck = [] if rehearsal else select_stuck(connection, scope, again, manifest.file_ids(), since=stale_since)
     can = [job.file_id for job in stuck if job.api == "v2"]
     files = found.files + len(can)
-    return {
-        "manifest": manifest.name,
-        "rehearsal": rehearsal,
-        "files": files,
-        "chunks": math.ceil(files / files_per_chunk(manifest)),
-        "free": found.free,
-        "credits_ceiling": config.credits_ceiling(files - found.free),
-        "over_limits": over_limits(manifest, files, config.credits_ceiling(files)),
-        "file_ids": [*shown, *can][:MOST_SHOWN],
-        "changes": asdict(found.changes),
-        "quarantined": quarantined,
-        "cancelled_first": len(can),
-        "cannot_cancel": sum(job.files for job in stuck) - len(can),
-    }
+    return RetryPreview(
+        manifest=manifest.name,
+        rehearsal=rehearsal,
+        files=files,
+        chunks=math.ceil(files / files_per_chunk(manifest)),
+        free=found.free,
+        credits_ceiling=config.credits_ceiling(files - found.free),
+        over_limits=over_limits(manifest, files, config.credits_ceiling(files)),
+        file_ids=[*shown, *can][:MOST_SHOWN],
+        changes=found.changes,
+        quarantined=quarantined,
+        cancelled_first=len(can),
+        cannot_cancel=sum(job.files for job in stuck) - len(can),
+    )

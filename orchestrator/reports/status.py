@@ -1,38 +1,71 @@
-"""Where everything is: what ``status`` shows, as one JSON-ready value per manifest."""
+"""Where everything is: what ``status`` shows, one value per manifest."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+
 from orchestrator.ledger import Transaction, billing, reading, retry
 from orchestrator.ledger.scope import Scope
-from orchestrator.models import GOOD, Json
+from orchestrator.models import GOOD, Json, Outcome
 from orchestrator.planning.preview import MOST_QUARANTINED
 
 
-def status(
-    connection: Transaction, row: reading.ManifestRow, *, most_failed: int = 5, most_runs: int = 5
-) -> dict[str, Json]:
-    """Totals, open jobs, what needs a person, quarantined and failed files, latest runs of one manifest."""
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How one manifest stands: totals, open jobs, what needs a person, quarantined and failed files, latest runs."""
+
+    manifest: str
+    rehearsal: bool
+    path: str
+    api: str
+    fingerprint: str
+    files: int
+    classified: int
+    unmatched: int
+    failed: int
+    missing: int
+    cancelled: int
+    unfinished: int
+    other_rules: int  #: files with an outcome under other rules only
+    review: int
+    types: dict[str, int]
+    open: dict[str, reading.OpenJobs]  #: by job status
+    spent: billing.Spent
+    needs_decision: list[reading.Decision]
+    quarantined: retry.Quarantine
+    failed_files: list[reading.FailedFile]  #: the first few
+    runs: list[reading.RunRecord]  #: the latest, newest first
+
+    def as_json(self) -> dict[str, Json]:
+        return asdict(self)
+
+
+def status(connection: Transaction, row: reading.ManifestRow, *, most_failed: int = 5, most_runs: int = 5) -> Status:
+    """How the manifest *row* stands."""
     scope = Scope(row.id, row.config_id)
     totals = reading.totals(connection, scope, wanted=False, review=row.review)
-    open_ = {job.pop("status"): job for job in reading.open_jobs(connection, row.id)}
-    outcomes = {outcome.value: files for outcome, files in totals.outcomes.items()}
-    bad = sum(files for outcome, files in totals.outcomes.items() if outcome not in GOOD)
-    return {
-        "manifest": row.name,
-        "rehearsal": row.rehearsal,
-        "path": row.path,
-        "api": row.origin,
-        "fingerprint": row.fingerprint,
-        "files": sum(outcomes.values()) + totals.unfinished,
-        **outcomes,
-        "unfinished": totals.unfinished,
-        "other_rules": reading.only_under_other_rules(connection, scope),
-        "review": totals.review,
-        "types": totals.types,
-        "open": open_,
-        "spent": billing.spent(connection, row.id),
-        "needs_decision": reading.decisions(connection, row.id),
-        "quarantined": retry.quarantined(connection, scope, row.max_generations, wanted=False, most=MOST_QUARANTINED),
-        "failed_files": reading.failed_files(connection, scope, most_failed) if bad else [],
-        "runs": reading.runs(connection, row.id, most_runs),
-    }
+    outcomes = totals.outcomes
+    bad = sum(files for outcome, files in outcomes.items() if outcome not in GOOD)
+    return Status(
+        manifest=row.name,
+        rehearsal=row.rehearsal,
+        path=row.path,
+        api=row.origin,
+        fingerprint=row.fingerprint,
+        files=sum(outcomes.values()) + totals.unfinished,
+        classified=outcomes[Outcome.CLASSIFIED],
+        unmatched=outcomes[Outcome.UNMATCHED],
+        failed=outcomes[Outcome.FAILED],
+        missing=outcomes[Outcome.MISSING],
+        cancelled=outcomes[Outcome.CANCELLED],
+        unfinished=totals.unfinished,
+        other_rules=reading.only_under_other_rules(connection, scope),
+        review=totals.review,
+        types=totals.types,
+        open=reading.open_jobs(connection, row.id),
+        spent=billing.spent(connection, row.id),
+        needs_decision=reading.decisions(connection, row.id),
+        quarantined=retry.quarantined(connection, scope, row.max_generations, wanted=False, most=MOST_QUARANTINED),
+        failed_files=reading.failed_files(connection, scope, most_failed) if bad else [],
+        runs=reading.runs(connection, row.id, most_runs),
+    )

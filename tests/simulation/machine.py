@@ -46,8 +46,8 @@ from orchestrator.ledger.retry import QUARANTINED, Selection
 from orchestrator.manifest import loading
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import GOOD, Json, Outcome
-from orchestrator.planning import retry as reprocess
-from orchestrator.planning import run as outset
+from orchestrator.planning import retry
+from orchestrator.planning import run as planning
 from orchestrator.planning.options import Options
 from orchestrator.planning.run import Plan
 from orchestrator.reports import status
@@ -340,7 +340,7 @@ class Machine(RuleBasedStateMachine):
         self, end: End, weather: Weather, outcomes: tuple[str, ...], file_ids: list[str], below: float | None
     ) -> None:
         named = [file_id for file_id in file_ids if file_id in self.wanted.files]
-        again = reprocess.selection(
+        again = retry.selection(
             outcomes=outcomes, types=None, below_confidence=below, file_ids=named or None, run_id=None, error=None
         )
         self.execute(Options(command="retry", new=False, again=again), end, weather)
@@ -478,7 +478,7 @@ class Machine(RuleBasedStateMachine):
             patch.object(runner, "Pipeline", pipeline),
             patch.object(runner, "connect", connected),
             patch.object(cancel, "connect", connected),
-            patch.object(outset, "plan", partial(self.planning, outset.plan)),
+            patch.object(planning, "plan", partial(self.planning, planning.plan)),
             patch.object(asyncio, "run", run),
         ):
             yield
@@ -671,7 +671,7 @@ class Machine(RuleBasedStateMachine):
         assert shown == {file_id: (submission[2], told) for file_id, (submission, told) in best.items()}
         assert len(shown) == len(exported)
         for state in states:
-            self.judge_status(state, now, standing)
+            self.judge_status(state.as_json(), now, standing)
 
     def judge_status(
         self, state: dict[str, Json], now: int, standing: dict[tuple[str, int], tuple[Submission, Told]]

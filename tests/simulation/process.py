@@ -22,7 +22,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest.loading import Manifest
-from orchestrator.planning import run as outset
+from orchestrator.planning import run as planning
 from orchestrator.planning.options import Options
 from orchestrator.settings import Settings
 from orchestrator.stages.pipeline import Pipeline
@@ -154,7 +154,7 @@ class Program:
         clock = VirtualClock(loop, skew)
         execution = _Execution(manifest, SETTINGS, options, self.ledger, clock, run_id, ORIGIN, "key", None, None)
         with self._released(), self.ledger.transaction() as connection:
-            plan = outset.plan(connection, manifest, options, run_id=run_id, origin=ORIGIN, now=clock.now())
+            plan = planning.plan(connection, manifest, options, run_id=run_id, origin=ORIGIN, now=clock.now())
             apis = execution._apis_with_work(connection, plan)
         error = None
         if apis:
