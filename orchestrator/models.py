@@ -16,7 +16,7 @@ MAX_CHUNK_SIZE = 500
 
 
 class JobStatus(StrEnum):
-    """Where a chunk and its job are. ``TERMINAL`` and ``MOVES`` below are the only other places that speak of this."""
+    """Where a chunk and its job are. ``TERMINAL`` to ``MOVES`` below are the only other places that speak of this."""
 
     PENDING = "pending"  #: planned; no create call is out
     SUBMITTING = "submitting"  #: a create call was sent and no answer is recorded
@@ -32,6 +32,9 @@ TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED
 
 #: The API has the job and it has not ended.
 IN_FLIGHT = frozenset({JobStatus.SUBMITTED, JobStatus.RUNNING})
+
+#: Has not ended.
+OPEN = frozenset(JobStatus) - TERMINAL
 
 #: Every allowed move; a move that is not here is a bug.
 MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger import jobs
+from orchestrator.ledger import jobs, plan
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import scalar_int
 from orchestrator.models import FileResult, JobStatus, Outcome
 
 #: What ``jobs.api`` says of a verdict.
@@ -28,31 +27,17 @@ def standing(connection: Connection, scope: Scope, file_id: str) -> tuple[Outcom
 
 def accept(connection: Connection, scope: Scope, file_id: str, label: str | None, *, run_id: str, at: str) -> None:
     """Record that *file_id* is a *label* (None: of no type), whatever the API said."""
-    chunk_id = scalar_int(connection, "SELECT max(id) FROM jobs") + 1
-    parameters = {
-        "id": chunk_id,
-        "manifest_id": scope.manifest_id,
-        "config_id": scope.config_id,
-        "run_id": run_id,
-        "api": PERSON,
-        "job_id": f"verdict-{chunk_id}",
-        "at": at,
-        "file_id": file_id,
-    }
-    connection.execute(
-        text(
-            "INSERT INTO jobs (id, manifest_id, config_id, run_id, api, size, status, job_id, sent_at, submitted_at, "
-            "changed_at) VALUES (:id, :manifest_id, :config_id, :run_id, :api, 1, 'submitted', :job_id, :at, :at, :at)"
-        ),
-        parameters,
-    )
-    connection.execute(
-        text(
-            "INSERT INTO files (chunk_id, manifest_id, config_id, file_id, generation, standing) "
-            "SELECT :id, manifest_id, config_id, file_id, 1 + max(generation), 0 FROM files "
-            "WHERE manifest_id = :manifest_id AND file_id = :file_id AND config_id = :config_id"
-        ),
-        parameters,
+    chunk_id = plan.last_chunk(connection) + 1
+    plan.choose_named(connection, scope, [file_id])
+    plan.cut(
+        connection,
+        scope,
+        chunk_size=1,
+        job_config_id=scope.config_id,
+        api=PERSON,
+        run_id=run_id,
+        at=at,
+        job_id=f"verdict-{chunk_id}",
     )
     outcome = Outcome.CLASSIFIED if label is not None else Outcome.UNMATCHED
     verdict = FileResult(file_id, outcome, label, 1.0, "accepted by a person")

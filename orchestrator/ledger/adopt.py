@@ -6,9 +6,9 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger.retry import name_files
+from orchestrator.ledger import plan
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import GOOD_SQL, scalar_int
+from orchestrator.ledger.sql import GOOD_SQL
 
 
 def to_take_in(
@@ -19,22 +19,30 @@ def to_take_in(
     Not those under way, nor those with a good result, unless the run *mended_by* has just adopted it of an older job.
     A second opinion (*escalation*) is for those that have a good result and no other such opinion.
     """
-    name_files(connection, file_ids)
+    plan.name_files(connection, file_ids)
     known = f"(f.standing = 1 AND r.outcome IN {GOOD_SQL})"
-    kept_back = "j.escalation = 1" if escalation else f"({known} AND (:mended_by IS NULL OR j.run_id <> :mended_by))"
+    kept_back = (
+        "j.escalation = 1"
+        if escalation
+        else f"({known} AND (CAST(:mended_by AS TEXT) IS NULL OR j.run_id <> :mended_by))"
+    )
     rows = connection.execute(
         # CROSS: from the few files of one job, not from all that the manifest has.
         text(f"""
         WITH known AS (
-          SELECT f.file_id, max(r.outcome IS NULL OR {kept_back}) AS kept_back, max({known}) AS good
-          FROM temp.named n CROSS JOIN files f ON f.file_id = n.file_id
-          JOIN jobs j ON j.id = f.chunk_id LEFT JOIN results r ON r.file_row = f.id
-          WHERE f.manifest_id = :manifest_id AND f.config_id = :config_id GROUP BY f.file_id)
-        SELECT w.file_id FROM temp.named n CROSS JOIN temp.wanted w ON w.file_id = n.file_id
-        LEFT JOIN known k ON k.file_id = w.file_id
-        WHERE {"k.good AND NOT k.kept_back" if escalation else "NOT coalesce(k.kept_back, 0)"} ORDER BY w.position
+          SELECT f.file_id, max(CASE WHEN r.outcome IS NULL OR {kept_back} THEN 1 ELSE 0 END) AS kept_back,
+                 max(CASE WHEN {known} THEN 1 ELSE 0 END) AS good
+          FROM named n CROSS JOIN files f JOIN jobs j ON j.id = f.chunk_id LEFT JOIN results r ON r.file_row = f.id
+          WHERE f.file_id = n.file_id AND f.manifest_id = :manifest_id AND f.config_id = :config_id GROUP BY f.file_id)
+        SELECT w.file_id FROM named n CROSS JOIN wanted w LEFT JOIN known k ON k.file_id = w.file_id
+        WHERE w.file_id = n.file_id
+          AND {"k.good = 1 AND k.kept_back = 0" if escalation else "coalesce(k.kept_back, 0) = 0"} ORDER BY w.position
         """),
-        {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "mended_by": mended_by},
+        {
+            "manifest_id": scope.manifest_id,
+            "config_id": scope.config_id,
+            **({} if escalation else {"mended_by": mended_by}),
+        },
     )
     return list(rows.scalars())
 
@@ -55,34 +63,16 @@ def take_in(
 
     *job_config_id* is what the job was created with; of a second opinion (*escalation*) it is not the scope's.
     """
-    chunk_id = scalar_int(connection, "SELECT max(id) FROM jobs") + 1
-    parameters = {
-        "id": chunk_id,
-        "manifest_id": scope.manifest_id,
-        "config_id": scope.config_id,
-        "job_config_id": job_config_id,
-        "escalation": escalation,
-        "run_id": run_id,
-        "api": api,
-        "size": len(file_ids),
-        "job_id": job_id,
-        "at": at,
-    }
-    connection.execute(
-        text("""
-        INSERT INTO jobs (id, manifest_id, config_id, run_id, api, escalation, size, status, job_id,
-                          sent_at, submitted_at, changed_at)
-        VALUES (:id, :manifest_id, :job_config_id, :run_id, :api, :escalation, :size, 'submitted', :job_id,
-                :at, :at, :at)
-        """),
-        parameters,
+    plan.choose_named(connection, scope, file_ids)
+    plan.cut(
+        connection,
+        scope,
+        chunk_size=len(file_ids),
+        job_config_id=job_config_id,
+        api=api,
+        run_id=run_id,
+        at=at,
+        escalation=escalation,
+        job_id=job_id,
     )
-    connection.execute(
-        text("""
-        INSERT INTO files (chunk_id, manifest_id, config_id, file_id, generation, standing)
-        SELECT :id, :manifest_id, :config_id, :file_id, coalesce(max(generation) + 1, 0), count(*) = 0
-        FROM files WHERE manifest_id = :manifest_id AND config_id = :config_id AND file_id = :file_id
-        """),
-        [{**parameters, "file_id": file_id} for file_id in file_ids],
-    )
-    return chunk_id
+    return plan.last_chunk(connection)

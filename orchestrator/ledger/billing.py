@@ -37,8 +37,8 @@ def ceiling_of_run(connection: Connection, run_id: str) -> int:
     """The most credits that the jobs this run planned can cost, as far as that is known."""
     rows = connection.execute(
         text(
-            "SELECT c.canonical, sum(j.size) AS files FROM jobs j JOIN configs c ON c.id = j.config_id "
-            "WHERE j.run_id = :run_id GROUP BY c.id"
+            "SELECT c.canonical, CAST(sum(j.size) AS INTEGER) AS files "
+            "FROM jobs j JOIN configs c ON c.id = j.config_id WHERE j.run_id = :run_id GROUP BY c.id, c.canonical"
         ),
         {"run_id": run_id},
     )

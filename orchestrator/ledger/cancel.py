@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger.plan import stage
-from orchestrator.ledger.retry import SUBMISSIONS, Selection, name_files
+from orchestrator.ledger.plan import name_files, stage
+from orchestrator.ledger.retry import SUBMISSIONS, Selection
 from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.sql import IN_FLIGHT_SQL
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ def select_stuck(
 
     *file_ids*, what the manifest wants, is read only when there are such jobs.
     """
-    of_manifest = "j.manifest_id = :manifest_id AND j.status IN ('submitted', 'running') AND j.submitted_at < :since"
+    of_manifest = f"j.manifest_id = :manifest_id AND j.status IN {IN_FLIGHT_SQL} AND j.submitted_at < :since"
     parameters = {
         "manifest_id": scope.manifest_id,
         "config_id": scope.config_id,
@@ -45,17 +46,17 @@ def select_stuck(
     named = selection.file_ids is not None
     name_files(connection, selection.file_ids or ())
     conditions = {
-        "f.file_id IN (SELECT file_id FROM temp.named)": named,
+        "f.file_id IN (SELECT file_id FROM named)": named,
         "j.run_id = :run_id": selection.run_id is not None,
         f"{SUBMISSIONS} < :max_generations": selection.max_generations is not None and not named,
     }
     rows = connection.execute(
         text(f"""
         SELECT j.id, j.job_id, j.api, min(f.file_id) AS file_id, count(*) AS files
-        FROM jobs j JOIN files f ON f.chunk_id = j.id JOIN temp.wanted w ON w.file_id = f.file_id
+        FROM jobs j JOIN files f ON f.chunk_id = j.id JOIN wanted w ON w.file_id = f.file_id
         WHERE {of_manifest} AND f.config_id = :config_id
           {"".join(f" AND {condition}" for condition, applies in conditions.items() if applies)}
-        GROUP BY j.id ORDER BY j.id
+        GROUP BY j.id, j.job_id, j.api ORDER BY j.id
         """),
         parameters,
     )

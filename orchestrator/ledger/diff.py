@@ -50,14 +50,14 @@ def flows(connection: Connection, manifest_id: int, before: str, after: str) -> 
                  row_number() OVER (PARTITION BY f.file_id ORDER BY f.id DESC) AS latest
           FROM files f JOIN results r ON r.file_row = f.id JOIN jobs j ON j.id = f.chunk_id
           WHERE f.manifest_id = :manifest_id AND j.finished_at <= :{when}
-        ) WHERE latest = 1
+        ) AS ranked WHERE latest = 1
     """
     rows = connection.execute(
         text(f"""
         SELECT b.label AS before, a.label AS after, count(*) AS files, avg(b.confidence) AS confidence_before,
                avg(a.confidence) AS confidence_after, min(a.file_id) AS example
         FROM ({state.format(when="after")}) a LEFT JOIN ({state.format(when="before")}) b ON b.file_id = a.file_id
-        GROUP BY b.label, a.label ORDER BY files DESC, before, after
+        GROUP BY b.label, a.label ORDER BY count(*) DESC, coalesce(b.label, ''), a.label
         """),
         {"manifest_id": manifest_id, "before": before, "after": after},
     )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, text
 
+from orchestrator.ledger import plan
 from orchestrator.ledger.queue import Shard
-from orchestrator.ledger.sql import scalar_int
+from orchestrator.ledger.scope import Scope
 
 
 def suspect(connection: Connection, chunk_id: int) -> None:
@@ -58,35 +59,40 @@ def ended_at_depth(connection: Connection, run_ids: Collection[str], *, halves: 
     """(ended, failed) of the chunks that these runs planned: their own, or with *halves* those made by halving."""
     row = connection.execute(
         text(
-            "SELECT count(*) AS ended, sum(status = 'failed') AS failed FROM jobs "
-            "WHERE run_id IN :run_ids AND finished_at IS NOT NULL AND (depth > 0) = :halves"
+            "SELECT count(*) AS ended, count(*) FILTER (WHERE status = 'failed') AS failed FROM jobs "
+            "WHERE run_id IN :run_ids AND finished_at IS NOT NULL "
+            "AND CASE WHEN depth > 0 THEN 1 ELSE 0 END = :halves"
         ).bindparams(bindparam("run_ids", expanding=True)),
-        {"run_ids": list(run_ids), "halves": halves},
+        {"run_ids": list(run_ids), "halves": int(halves)},
     ).one()
-    return row.ended, row.failed or 0
+    return row.ended, row.failed
 
 
 def split(connection: Connection, chunk_id: int, halves: Sequence[Sequence[str]], *, run_id: str, at: str) -> list[int]:
     """New pending chunks for *halves* of an ended chunk's files, each file one generation on; their ids."""
     leave_whole(connection, [chunk_id])
+    whole = connection.execute(
+        text(
+            "SELECT j.manifest_id, j.config_id AS job_config_id, j.api, j.depth, j.escalation, f.config_id "
+            "FROM jobs j JOIN files f ON f.chunk_id = j.id WHERE j.id = :chunk_id LIMIT 1"
+        ),
+        {"chunk_id": chunk_id},
+    ).one()
+    scope = Scope(whole.manifest_id, whole.config_id)
     made: list[int] = []
     for half in halves:
-        new_id = scalar_int(connection, "SELECT max(id) FROM jobs") + 1
-        connection.execute(
-            text("""
-            INSERT INTO jobs (id, manifest_id, config_id, run_id, api, parent_id, depth, escalation, size, changed_at)
-            SELECT :new_id, manifest_id, config_id, :run_id, api, id, depth + 1, escalation, :size, :at
-            FROM jobs WHERE id = :chunk_id
-            """),
-            {"new_id": new_id, "run_id": run_id, "size": len(half), "at": at, "chunk_id": chunk_id},
+        plan.choose_named(connection, scope, half)
+        plan.cut(
+            connection,
+            scope,
+            chunk_size=len(half),
+            job_config_id=whole.job_config_id,
+            api=whole.api,
+            run_id=run_id,
+            at=at,
+            escalation=bool(whole.escalation),
+            parent_id=chunk_id,
+            depth=whole.depth + 1,
         )
-        connection.execute(
-            text("""
-            INSERT INTO files (chunk_id, manifest_id, config_id, file_id, generation, standing)
-            SELECT :new_id, manifest_id, config_id, file_id, generation + 1, 0
-            FROM files WHERE chunk_id = :chunk_id AND file_id = :file_id
-            """),
-            [{"new_id": new_id, "chunk_id": chunk_id, "file_id": file_id} for file_id in half],
-        )
-        made.append(new_id)
+        made.append(plan.last_chunk(connection))
     return made

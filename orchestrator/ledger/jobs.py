@@ -10,10 +10,13 @@ from collections.abc import Collection, Iterable
 from sqlalchemy import Connection, bindparam, text
 
 from orchestrator.ledger import nights
-from orchestrator.ledger.sql import GOOD_SQL, PERCENT_SQL
+from orchestrator.ledger.sql import GOOD_SQL, insert, percent
 from orchestrator.models import MOVES, FileResult, JobStatus
 
 SOURCES = {to: tuple(source for source in JobStatus if to in MOVES[source]) for to in JobStatus}
+
+
+RESULT = ("file_row", "outcome", "type", "confidence", "percent", "reasoning", "error")
 
 
 class ForbiddenMove(RuntimeError):
@@ -48,7 +51,7 @@ def intend(connection: Connection, chunk_ids: Collection[int], *, mark: str | No
 
 
 def not_created(connection: Connection, chunk_id: int, *, at: str) -> None:
-    """The create call surely had no effect: of it nothing is in doubt, and the chunk may be planned anew."""
+    """The create call had no effect; the chunk can be planned again."""
     move(connection, [chunk_id], JobStatus.PENDING, at=at)
     connection.execute(text("UPDATE jobs SET sends = sends - 1 WHERE id = :id"), {"id": chunk_id})
 
@@ -69,8 +72,10 @@ def running(connection: Connection, chunk_id: int, *, at: str) -> None:
 def unanswered_call(connection: Connection, chunk_id: int, words: str, *, accepted: bool, at: str) -> None:
     """The create call went out and no readable answer came: the chunk stays ``submitting``."""
     connection.execute(
-        text("UPDATE jobs SET error = :words, accepted = max(accepted, :accepted) WHERE id = :id"),
-        {"words": words, "accepted": accepted, "id": chunk_id},
+        text(
+            "UPDATE jobs SET error = :words, accepted = CASE WHEN :accepted = 1 THEN 1 ELSE accepted END WHERE id = :id"
+        ),
+        {"words": words, "accepted": int(accepted), "id": chunk_id},
     )
     note(connection, chunk_id, "unanswered", words, at=at)
 
@@ -110,14 +115,19 @@ def end(
     """The job has ended: its status and, by row of ``files``, how each of its files did. One transaction."""
     move(connection, [chunk_id], to, at=at, finished_at=at, **changes)
     rows = [
-        (row, result.outcome.value, result.type, result.confidence, result.reasoning, result.error)
+        (
+            row,
+            result.outcome.value,
+            result.type,
+            result.confidence,
+            percent(result.confidence),
+            result.reasoning,
+            result.error,
+        )
         for row, result in results
     ]
     if rows:
-        connection.exec_driver_sql(
-            "INSERT INTO results (file_row, outcome, type, confidence, reasoning, error) VALUES (?, ?, ?, ?, ?, ?)",
-            rows,
-        )
+        insert(connection, "results", RESULT, rows)
     _let_stand(connection, chunk_id)
     _count(connection, "f.chunk_id = :chunk_id AND f.standing = 1", {"chunk_id": chunk_id}, sign=1)
     nights.count(connection, chunk_id)
@@ -128,10 +138,11 @@ def _count(connection: Connection, which: str, parameters: dict[str, int], *, si
     connection.execute(
         text(f"""
         INSERT INTO tallies (manifest_id, config_id, outcome, type, percent, files)
-        SELECT f.manifest_id, f.config_id, r.outcome, coalesce(r.type, ''), {PERCENT_SQL} AS percent, count(*)
+        SELECT f.manifest_id, f.config_id, r.outcome, coalesce(r.type, ''), r.percent, count(*)
         FROM files f JOIN results r ON r.file_row = f.id WHERE {which}
-        GROUP BY f.manifest_id, f.config_id, r.outcome, r.type, percent
-        ON CONFLICT DO UPDATE SET files = files + :sign * excluded.files
+        GROUP BY f.manifest_id, f.config_id, r.outcome, r.type, r.percent
+        ON CONFLICT (manifest_id, config_id, outcome, type, percent)
+        DO UPDATE SET files = tallies.files + :sign * excluded.files
         """),
         {"sign": sign, **parameters},
     )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, text
 
-from orchestrator.ledger.sql import PERCENT_SQL
 from orchestrator.models import Json
 
 
@@ -27,7 +26,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """So many files of one run got this answer. ``type`` is "" without one, ``percent`` (confidence) then -1."""
+    """So many files of one run got this answer. ``type`` is "" without one, ``percent`` (of confidence) then 0."""
 
     run_id: str
     outcome: str
@@ -39,12 +38,12 @@ class Tally:
 def count(connection: Connection, chunk_id: int) -> None:
     """Add the results of a chunk that has just ended to those of the run that is going on."""
     connection.execute(
-        text(f"""
+        text("""
         INSERT INTO run_tallies (run_id, outcome, type, percent, files)
         SELECT n.run_id, n.outcome, n.type, n.percent, count(*) FROM (
           SELECT (SELECT u.id FROM runs u WHERE u.manifest_id = f.manifest_id
                   ORDER BY u.started_at DESC, u.id DESC LIMIT 1) AS run_id,
-                 r.outcome, coalesce(r.type, '') AS type, {PERCENT_SQL} AS percent
+                 r.outcome, coalesce(r.type, '') AS type, r.percent
           FROM files f JOIN results r ON r.file_row = f.id WHERE f.chunk_id = :chunk_id
         ) AS n WHERE 1 = 1 GROUP BY n.run_id, n.outcome, n.type, n.percent
         ON CONFLICT (run_id, outcome, type, percent) DO UPDATE SET files = run_tallies.files + excluded.files

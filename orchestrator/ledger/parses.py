@@ -47,9 +47,9 @@ def count_reusable(connection: Connection, scope: Scope, config: Config, *, sinc
     configs = _alike(connection, config)
     if not configs or not scope.manifest_id:
         return 0
-    statement = text(
-        f"SELECT count(*) FROM temp.chosen w WHERE EXISTS ({_PARSED.format(file_id='w.file_id')})"
-    ).bindparams(bindparam("configs", expanding=True))
+    statement = text(f"SELECT count(*) FROM chosen w WHERE EXISTS ({_PARSED.format(file_id='w.file_id')})").bindparams(
+        bindparam("configs", expanding=True)
+    )
     parameters = {"manifest_id": scope.manifest_id, "since": since, "configs": configs}
     return int(connection.execute(statement, parameters).scalar_one())
 

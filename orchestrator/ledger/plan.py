@@ -5,16 +5,18 @@ The wanted file IDs live in a temporary table of the connection, never in Python
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from itertools import islice
 
 from sqlalchemy import Connection, bindparam, text
 
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import GOOD_SQL, scalar_int
+from orchestrator.ledger.sql import GOOD_SQL, batches, insert, scalar_int
+from orchestrator.models import JobStatus
 
-#: Rows a statement takes at once.
+#: Rows that are handed to the driver at once.
 BATCH = 10_000
 
 
@@ -37,12 +39,12 @@ class Counts:
 
 def stage(connection: Connection, file_ids: Iterable[str]) -> int:
     """Put *file_ids*, in order and each once, into the connection's table ``wanted``; how many were listed."""
-    connection.exec_driver_sql("DROP TABLE IF EXISTS temp.wanted")
+    connection.exec_driver_sql("DROP TABLE IF EXISTS wanted")
     connection.exec_driver_sql("CREATE TEMP TABLE wanted (position INTEGER PRIMARY KEY, file_id TEXT NOT NULL UNIQUE)")
     listed = 0
-    rest = iter(file_ids)
-    while batch := [(file_id,) for file_id in islice(rest, BATCH)]:
-        connection.exec_driver_sql("INSERT OR IGNORE INTO temp.wanted (file_id) VALUES (?)", batch)
+    for batch in batches(file_ids, BATCH):
+        rows = list(enumerate(batch, start=listed))
+        insert(connection, "wanted", ("position", "file_id"), rows, "ON CONFLICT (file_id) DO NOTHING")
         listed += len(batch)
     return listed
 
@@ -102,11 +104,11 @@ def count(connection: Connection, scope: Scope, listed: int) -> Counts:
     row = connection.execute(
         text(f"""
         SELECT count(*) AS files,
-               sum(f.id IS NULL) AS new,
-               sum(r.outcome IN {GOOD_SQL}) AS done,
-               sum(r.outcome NOT IN {GOOD_SQL}) AS failed,
-               sum(f.id IS NOT NULL AND r.file_row IS NULL) AS in_flight
-        FROM temp.wanted w
+               count(*) FILTER (WHERE f.id IS NULL) AS new,
+               count(*) FILTER (WHERE r.outcome IN {GOOD_SQL}) AS done,
+               count(*) FILTER (WHERE r.outcome NOT IN {GOOD_SQL}) AS failed,
+               count(*) FILTER (WHERE f.id IS NOT NULL AND r.file_row IS NULL) AS in_flight
+        FROM wanted w
         LEFT JOIN files f ON f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.file_id = w.file_id
                          AND f.standing = 1
         LEFT JOIN results r ON r.file_row = f.id
@@ -118,7 +120,7 @@ def count(connection: Connection, scope: Scope, listed: int) -> Counts:
         changed = scalar_int(
             connection,
             """
-            SELECT count(DISTINCT w.file_id) FROM temp.wanted w
+            SELECT count(DISTINCT w.file_id) FROM wanted w
             JOIN files f ON f.manifest_id = :manifest_id AND f.file_id = w.file_id AND f.config_id <> :config_id
             JOIN results r ON r.file_row = f.id
             WHERE NOT EXISTS (SELECT 1 FROM files g WHERE g.manifest_id = :manifest_id AND g.file_id = w.file_id
@@ -127,7 +129,7 @@ def count(connection: Connection, scope: Scope, listed: int) -> Counts:
             manifest_id=scope.manifest_id,
             config_id=scope.config_id,
         )
-    return Counts(listed, row.files, row.done or 0, row.failed or 0, row.in_flight or 0, row.new or 0, changed)
+    return Counts(listed, row.files, row.done, row.failed, row.in_flight, row.new, changed)
 
 
 def select_new(connection: Connection, scope: Scope) -> int:
@@ -135,10 +137,9 @@ def select_new(connection: Connection, scope: Scope) -> int:
     return choose(
         connection,
         """
-        SELECT w.file_id, 0 FROM temp.wanted w
+        SELECT w.position, w.file_id, 0 AS generation FROM wanted w
         WHERE NOT EXISTS (SELECT 1 FROM files f WHERE f.manifest_id = :manifest_id AND f.file_id = w.file_id
                           AND f.config_id = :config_id)
-        ORDER BY w.position
         """,
         scope,
     )
@@ -146,28 +147,60 @@ def select_new(connection: Connection, scope: Scope) -> int:
 
 def chosen(connection: Connection, most: int) -> list[str]:
     """The first *most* of the chosen files."""
-    return list(
-        connection.execute(text("SELECT file_id FROM temp.chosen ORDER BY n LIMIT :most"), {"most": most}).scalars()
-    )
+    return list(connection.execute(text("SELECT file_id FROM chosen ORDER BY n LIMIT :most"), {"most": most}).scalars())
 
 
 def choose(connection: Connection, query: str, scope: Scope, **parameters: object) -> int:
-    """Put the rows of *query*, file ID and generation, into the connection's table ``chosen``, in order; how many."""
-    connection.exec_driver_sql("DROP TABLE IF EXISTS temp.chosen")
+    """Put the rows of *query* into the connection's table ``chosen``, in order of their position; how many.
+
+    *query* gives ``position``, ``file_id`` and ``generation``; of *parameters* those are bound that it names.
+    """
+    connection.exec_driver_sql("DROP TABLE IF EXISTS chosen")
     connection.exec_driver_sql(
         "CREATE TEMP TABLE chosen (n INTEGER PRIMARY KEY, file_id TEXT NOT NULL, generation INTEGER NOT NULL)"
     )
     values = {"manifest_id": scope.manifest_id, "config_id": scope.config_id, **parameters}
-    statement = text(f"INSERT INTO temp.chosen (file_id, generation) {query}")
-    used = {name: value for name, value in values.items() if f":{name}" in query}
+    statement = text(f"""
+        INSERT INTO chosen (n, file_id, generation)
+        SELECT row_number() OVER (ORDER BY q.position), q.file_id, q.generation FROM ({query}) AS q
+    """)
+    used = {name: value for name, value in values.items() if re.search(rf":{name}\b", query)}
     lists = [name for name, value in used.items() if isinstance(value, list)]
     connection.execute(statement.bindparams(*(bindparam(name, expanding=True) for name in lists)), used)
-    return scalar_int(connection, "SELECT count(*) FROM temp.chosen")
+    return scalar_int(connection, "SELECT count(*) FROM chosen")
+
+
+def choose_named(connection: Connection, scope: Scope, file_ids: Collection[str]) -> int:
+    """Choose *file_ids*, in order, for the next cut, each one generation on from what *scope* has of it; how many."""
+    name_files(connection, file_ids)
+    return choose(
+        connection,
+        """
+        SELECT n.position, n.file_id, 1 + coalesce((SELECT max(g.generation) FROM files g
+          WHERE g.manifest_id = :manifest_id AND g.config_id = :config_id AND g.file_id = n.file_id), -1) AS generation
+        FROM named n
+        """,
+        scope,
+    )
+
+
+def name_files(connection: Connection, file_ids: Collection[str]) -> None:
+    """Put *file_ids*, in order and each once, into the connection's table ``named``."""
+    connection.exec_driver_sql("DROP TABLE IF EXISTS named")
+    connection.exec_driver_sql("CREATE TEMP TABLE named (position INTEGER PRIMARY KEY, file_id TEXT NOT NULL UNIQUE)")
+    if file_ids:
+        insert(connection, "named", ("position", "file_id"), list(enumerate(dict.fromkeys(file_ids))))
 
 
 def last_chunk(connection: Connection) -> int:
-    """The highest chunk id; 0 without any."""
-    return scalar_int(connection, "SELECT max(id) FROM jobs")
+    """The last chunk id given out; 0 before the first. Ids are never given out again."""
+    return scalar_int(connection, "SELECT last FROM sequences WHERE name = 'jobs'")
+
+
+def _chunk_ids(connection: Connection, how_many: int) -> int:
+    """The first of *how_many* chunk ids that follow one another and are the caller's from now on."""
+    connection.execute(text("UPDATE sequences SET last = last + :how_many WHERE name = 'jobs'"), {"how_many": how_many})
+    return last_chunk(connection) - how_many + 1
 
 
 def cut(
@@ -180,14 +213,21 @@ def cut(
     run_id: str,
     at: str,
     escalation: bool = False,
+    parent_id: int | None = None,
+    depth: int = 0,
+    job_id: str | None = None,
 ) -> int:
-    """Make pending chunks of at most *chunk_size* out of the chosen files, in order; how many chunks.
+    """Make chunks of at most *chunk_size* out of the chosen files, in order; how many. All chunks are made here.
 
-    *job_config_id* is what the jobs will be created with; it differs from the scope's when a retry overrides it.
+    *job_config_id* is what the jobs are created with; it differs from the scope's when a retry overrides it. The
+    chunks are pending; with *job_id*, the one chunk has been submitted *at*. *parent_id* and *depth*: of a half.
     """
-    base = last_chunk(connection)
+    files = scalar_int(connection, "SELECT count(*) FROM chosen")
+    chunks = math.ceil(files / chunk_size)
+    if not chunks:
+        return 0
     parameters = {
-        "base": base,
+        "first": _chunk_ids(connection, chunks),
         "size": chunk_size,
         "manifest_id": scope.manifest_id,
         "config_id": scope.config_id,
@@ -195,22 +235,32 @@ def cut(
         "run_id": run_id,
         "api": api,
         "at": at,
-        "escalation": escalation,
+        "escalation": int(escalation),
+        "parent_id": parent_id,
+        "depth": depth,
+        "status": (JobStatus.PENDING if job_id is None else JobStatus.SUBMITTED).value,
+        "job_id": job_id,
+        "submitted_at": None if job_id is None else at,
     }
     connection.execute(
         text("""
-        INSERT INTO jobs (id, manifest_id, config_id, run_id, api, size, changed_at, escalation)
-        SELECT :base + 1 + (n - 1) / :size, :manifest_id, :job_config_id, :run_id, :api, count(*), :at, :escalation
-        FROM temp.chosen GROUP BY (n - 1) / :size
+        INSERT INTO jobs (id, manifest_id, config_id, run_id, api, parent_id, depth, escalation, size, status, job_id,
+                          sent_at, submitted_at, changed_at)
+        SELECT c.id, :manifest_id, :job_config_id, :run_id, :api, CAST(:parent_id AS INTEGER), :depth, :escalation,
+               c.files, :status, :job_id, :submitted_at, :submitted_at, :at
+        FROM (SELECT :first + (n - 1) / :size AS id, count(*) AS files FROM chosen GROUP BY :first + (n - 1) / :size)
+             AS c
+        ORDER BY c.id
         """),
         parameters,
     )
     connection.execute(
         text("""
         INSERT INTO files (chunk_id, manifest_id, config_id, file_id, generation, standing)
-        SELECT :base + 1 + (n - 1) / :size, :manifest_id, :config_id, file_id, generation, generation = 0
-        FROM temp.chosen ORDER BY n
+        SELECT :first + (n - 1) / :size, :manifest_id, :config_id, file_id, generation,
+               CASE WHEN generation = 0 THEN 1 ELSE 0 END
+        FROM chosen ORDER BY n
         """),
-        parameters,
+        {name: parameters[name] for name in ("first", "size", "manifest_id", "config_id")},
     )
-    return last_chunk(connection) - base
+    return chunks

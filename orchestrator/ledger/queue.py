@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, bindparam, text
 
 from orchestrator.ledger.jobs import move, note
-from orchestrator.models import IN_FLIGHT, TERMINAL, Chunk, Config, JobStatus
+from orchestrator.ledger.sql import IN_FLIGHT_SQL, OPEN_SQL, batches
+from orchestrator.models import Chunk, Config, JobStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def release_held(connection: Connection, shard: Shard, *, at: str) -> int:
     """A person has decided that the held chunks are to be sent again; how many there were."""
     held = [parked.chunk_id for parked in unanswered(connection, shard) if parked.held]
     for chunk_id in held:
-        move(connection, [chunk_id], JobStatus.PENDING, at=at, held=0, accepted=0)
+        move(connection, [chunk_id], JobStatus.PENDING, at=at, held=0, accepted=0, error=None)
         note(connection, chunk_id, "released", "to be sent again, as a person decided", at=at)
     return len(held)
 
@@ -139,9 +140,9 @@ def in_flight(connection: Connection, shard: Shard) -> list[OpenJob]:
     rows = connection.execute(
         text(
             "SELECT id, job_id, size, submitted_at FROM jobs "
-            "WHERE manifest_id = :manifest_id AND api = :api AND status IN :open ORDER BY id"
-        ).bindparams(bindparam("open", expanding=True)),
-        {"manifest_id": shard.manifest_id, "api": shard.api, "open": [status.value for status in IN_FLIGHT]},
+            f"WHERE manifest_id = :manifest_id AND api = :api AND status IN {IN_FLIGHT_SQL} ORDER BY id"
+        ),
+        {"manifest_id": shard.manifest_id, "api": shard.api},
     )
     return [OpenJob(row.id, row.job_id, row.size, row.submitted_at) for row in rows]
 
@@ -150,10 +151,10 @@ def tally(connection: Connection, manifest_id: int) -> dict[JobStatus, tuple[int
     """Status -> (jobs, files), for the jobs that have not ended."""
     rows = connection.execute(
         text(
-            "SELECT status, count(*), sum(size) FROM jobs WHERE manifest_id = :manifest_id AND status NOT IN :ended "
-            "GROUP BY status"
-        ).bindparams(bindparam("ended", expanding=True)),
-        {"manifest_id": manifest_id, "ended": [status.value for status in TERMINAL]},
+            "SELECT status, count(*), CAST(sum(size) AS INTEGER) FROM jobs "
+            f"WHERE manifest_id = :manifest_id AND status IN {OPEN_SQL} GROUP BY status"
+        ),
+        {"manifest_id": manifest_id},
     )
     return {JobStatus(status): (jobs, files) for status, jobs, files in rows}
 
@@ -162,8 +163,7 @@ def open_apis(connection: Connection, manifest_id: int) -> list[str]:
     """The API versions with jobs of this manifest that have not ended, or have failed and are yet to be halved."""
     rows = connection.execute(
         text(
-            "SELECT api FROM jobs WHERE manifest_id = :manifest_id "
-            "AND status IN ('pending', 'submitting', 'submitted', 'running') "
+            f"SELECT api FROM jobs WHERE manifest_id = :manifest_id AND status IN {OPEN_SQL} "
             "UNION SELECT j.api FROM jobs j JOIN manifests m ON m.id = j.manifest_id WHERE m.id = :manifest_id "
             "AND j.isolate = 1 AND EXISTS (SELECT 1 FROM files f WHERE f.chunk_id = j.id AND f.config_id = m.config_id)"
         ),
@@ -175,7 +175,10 @@ def open_apis(connection: Connection, manifest_id: int) -> list[str]:
 def known_job_ids(connection: Connection, job_ids: Collection[str]) -> set[str]:
     """Those of *job_ids* that some manifest of this ledger has."""
     statement = text("SELECT job_id FROM jobs WHERE job_id IN :ids").bindparams(bindparam("ids", expanding=True))
-    return set(connection.execute(statement, {"ids": list(job_ids)}).scalars())
+    found: set[str] = set()
+    for batch in batches(job_ids):
+        found.update(connection.execute(statement, {"ids": batch}).scalars())
+    return found
 
 
 def to_audit(connection: Connection, manifest_id: int) -> list[int]:

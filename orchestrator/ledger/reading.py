@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, text
 
 from orchestrator.ledger.export import why_review
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import GOOD_SQL, PERCENT_SQL, scalar_int
+from orchestrator.ledger.sql import GOOD_SQL, OPEN_SQL, STATUSES_SQL, scalar_int
 from orchestrator.models import Json, Outcome
 
 
@@ -38,10 +38,11 @@ def manifests(connection: Connection, name: str | None = None, *, rehearsal: boo
             "SELECT m.id, m.name, m.rehearsal, m.origin, m.project_id, m.config_id, c.fingerprint, m.path, m.review, "
             "m.max_generations "
             "FROM manifests m JOIN configs c ON c.id = m.config_id "
-            "WHERE (:name IS NULL OR m.name = :name) AND (:rehearsal IS NULL OR m.rehearsal = :rehearsal) "
+            "WHERE (CAST(:name AS TEXT) IS NULL OR m.name = :name) "
+            "AND (CAST(:rehearsal AS INTEGER) IS NULL OR m.rehearsal = :rehearsal) "
             "ORDER BY m.name, m.rehearsal"
         ),
-        {"name": name, "rehearsal": rehearsal},
+        {"name": name, "rehearsal": None if rehearsal is None else int(rehearsal)},
     )
     return [
         ManifestRow(
@@ -76,16 +77,17 @@ def totals(connection: Connection, scope: Scope, *, wanted: bool, review: dict[s
     unfinished = scalar_int(
         connection,
         "SELECT count(*) FROM jobs j JOIN files f ON f.chunk_id = j.id WHERE j.manifest_id = :manifest_id "
-        "AND f.config_id = :config_id AND j.status IN ('pending', 'submitting', 'submitted', 'running')"
-        + (" AND EXISTS (SELECT 1 FROM temp.wanted w WHERE w.file_id = f.file_id)" if wanted else ""),
+        "AND f.config_id = :config_id "
+        f"AND j.status IN {OPEN_SQL}"
+        + (" AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = f.file_id)" if wanted else ""),
         **parameters,
     )
     if wanted and not _all_wanted(connection, parameters):
-        counted = f"""
-            SELECT r.outcome, coalesce(r.type, '') AS type, {PERCENT_SQL} AS percent, count(*) AS files
-            FROM temp.wanted w JOIN files f ON f.file_id = w.file_id JOIN results r ON r.file_row = f.id
+        counted = """
+            SELECT r.outcome, coalesce(r.type, '') AS type, r.percent, count(*) AS files
+            FROM wanted w JOIN files f ON f.file_id = w.file_id JOIN results r ON r.file_row = f.id
             WHERE f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1
-            GROUP BY r.outcome, r.type, percent
+            GROUP BY r.outcome, r.type, r.percent
         """
     else:
         counted = "SELECT * FROM tallies WHERE manifest_id = :manifest_id AND config_id = :config_id AND files > 0"
@@ -102,21 +104,21 @@ def with_other_rules(
     Those that were never sent are unfinished.
     """
     rows = connection.execute(
-        text(f"""
-        SELECT r.outcome, coalesce(r.type, '') AS type, {PERCENT_SQL} AS percent, count(*) AS files
-        FROM temp.wanted w
+        text("""
+        SELECT r.outcome, coalesce(r.type, '') AS type, r.percent, count(*) AS files
+        FROM wanted w
         JOIN files f ON f.id = (SELECT max(o.id) FROM files o WHERE o.manifest_id = :manifest_id
                                 AND o.file_id = w.file_id AND o.standing = 1)
         JOIN results r ON r.file_row = f.id
         WHERE NOT EXISTS (SELECT 1 FROM files o WHERE o.manifest_id = :manifest_id AND o.file_id = w.file_id
                           AND o.config_id = :config_id)
-        GROUP BY r.outcome, r.type, percent
+        GROUP BY r.outcome, r.type, r.percent
         """),
         {"manifest_id": scope.manifest_id, "config_id": scope.config_id},
     ).all()
     unsent = scalar_int(
         connection,
-        "SELECT count(*) FROM temp.wanted w WHERE NOT EXISTS "
+        "SELECT count(*) FROM wanted w WHERE NOT EXISTS "
         "(SELECT 1 FROM files f WHERE f.manifest_id = :manifest_id AND f.file_id = w.file_id)",
         manifest_id=scope.manifest_id,
     )
@@ -137,7 +139,7 @@ def only_under_other_rules(connection: Connection, scope: Scope) -> int:
     return scalar_int(
         connection,
         "SELECT count(*) FROM (SELECT file_id FROM files WHERE manifest_id = :manifest_id "
-        "GROUP BY file_id HAVING sum(config_id = :config_id) = 0)",
+        "GROUP BY file_id HAVING count(*) FILTER (WHERE config_id = :config_id) = 0) AS elsewhere",
         manifest_id=scope.manifest_id,
         config_id=scope.config_id,
     )
@@ -166,10 +168,10 @@ def _all_wanted(connection: Connection, parameters: dict[str, int]) -> bool:
         "WHERE manifest_id = :manifest_id AND config_id = :config_id), 0) "
         "+ coalesce((SELECT count(*) FROM jobs j JOIN files f ON f.chunk_id = j.id AND f.standing = 1 "
         "WHERE j.manifest_id = :manifest_id AND f.config_id = :config_id "
-        "AND j.status IN ('pending', 'submitting', 'submitted', 'running')), 0)",
+        f"AND j.status IN {OPEN_SQL}), 0)",
         **parameters,
     )
-    return known == scalar_int(connection, "SELECT count(*) FROM temp.wanted")
+    return known == scalar_int(connection, "SELECT count(*) FROM wanted")
 
 
 def _under_way_again(
@@ -179,15 +181,15 @@ def _under_way_again(
     return list(
         connection.execute(
             text(f"""
-            SELECT r.outcome, coalesce(r.type, '') AS type, {PERCENT_SQL} AS percent, -count(*) AS files
+            SELECT r.outcome, coalesce(r.type, '') AS type, r.percent, -count(*) AS files
             FROM jobs j JOIN files n ON n.chunk_id = j.id AND n.standing = 0
             JOIN files f ON f.manifest_id = n.manifest_id AND f.file_id = n.file_id AND f.config_id = n.config_id
                         AND f.standing = 1
             JOIN results r ON r.file_row = f.id
-            WHERE j.manifest_id = :manifest_id AND j.status IN ('pending', 'submitting', 'submitted', 'running')
+            WHERE j.manifest_id = :manifest_id AND j.status IN {OPEN_SQL}
               AND n.config_id = :config_id
-              {"AND EXISTS (SELECT 1 FROM temp.wanted w WHERE w.file_id = n.file_id)" if wanted else ""}
-            GROUP BY r.outcome, r.type, percent
+              {"AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = n.file_id)" if wanted else ""}
+            GROUP BY r.outcome, r.type, r.percent
             """),
             parameters,
         )
@@ -234,7 +236,9 @@ def second_opinions(connection: Connection, run_id: str) -> SecondOpinions:
         text("""
         SELECT count(*) AS files, count(r.file_row) AS answered,
                avg(CASE WHEN r.file_row IS NOT NULL THEN coalesce(o.confidence, 0) END) AS before,
-               avg(max(coalesce(r.confidence, 0), coalesce(o.confidence, 0)) + 0 * r.file_row) AS after
+               avg(CASE WHEN r.file_row IS NULL THEN NULL
+                        WHEN coalesce(r.confidence, 0) >= coalesce(o.confidence, 0) THEN coalesce(r.confidence, 0)
+                        ELSE o.confidence END) AS after
         FROM jobs j JOIN files f ON f.chunk_id = j.id LEFT JOIN results r ON r.file_row = f.id
         LEFT JOIN files p ON p.manifest_id = f.manifest_id AND p.file_id = f.file_id AND p.config_id = f.config_id
                          AND p.generation = f.generation - 1
@@ -261,9 +265,10 @@ def open_jobs(connection: Connection, manifest_id: int) -> dict[str, OpenJobs]:
     """Status -> the jobs that have not ended."""
     rows = connection.execute(
         text(
-            "SELECT status, count(*) AS jobs, sum(size) AS files, min(coalesce(submitted_at, sent_at)) AS oldest, "
-            "sum(held) AS held FROM jobs WHERE manifest_id = :manifest_id "
-            "AND status IN ('pending', 'submitting', 'submitted', 'running') GROUP BY status"
+            "SELECT status, count(*) AS jobs, CAST(sum(size) AS INTEGER) AS files, "
+            "min(coalesce(submitted_at, sent_at)) AS oldest, CAST(sum(held) AS INTEGER) AS held "
+            "FROM jobs WHERE manifest_id = :manifest_id "
+            f"AND status IN {OPEN_SQL} GROUP BY status"
         ),
         {"manifest_id": manifest_id},
     )
@@ -286,7 +291,7 @@ def decisions(connection: Connection, manifest_id: int) -> list[Decision]:
         text(
             "SELECT e.chunk_id, e.event, e.note, e.at FROM events e JOIN jobs j ON j.id = e.chunk_id "
             "WHERE j.manifest_id = :manifest_id AND (e.event = 'held' AND j.held = 1 OR e.event = 'orphan') "
-            "AND e.event NOT IN ('pending', 'submitting', 'submitted', 'running', 'succeeded', 'failed', 'cancelled') "
+            f"AND e.event NOT IN {STATUSES_SQL} "
             "ORDER BY e.id"
         ),
         {"manifest_id": manifest_id},

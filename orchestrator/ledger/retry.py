@@ -6,14 +6,13 @@ often as the manifest's ``limits.max_generations`` allows. Nothing sends it agai
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
 from orchestrator.errors import InputError
 from orchestrator.ledger.accept import PERSON
-from orchestrator.ledger.plan import choose
+from orchestrator.ledger.plan import choose, name_files
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.sql import GOOD_SQL, scalar_int
 from orchestrator.models import BAD, Config, Outcome
@@ -80,9 +79,9 @@ def select_again(connection: Connection, scope: Scope, selection: Selection) -> 
         "r.outcome IN :outcomes": True,
         "r.type IN :types": bool(selection.types),
         "r.confidence < :below": selection.below_confidence is not None,
-        "w.file_id IN (SELECT file_id FROM temp.named)": named,
+        "w.file_id IN (SELECT file_id FROM named)": named,
         "j.run_id = :run_id": selection.run_id is not None,
-        "instr(lower(coalesce(r.error, '')), lower(:error)) > 0": selection.error is not None,
+        "replace(lower(r.error), lower(:error), '') <> lower(r.error)": bool(selection.error),  # the text is in it
         f"NOT EXISTS (SELECT 1 FROM files g JOIN jobs gj ON gj.id = g.chunk_id WHERE g.{_SAME_FILE.format(alias='g')}"
         " AND gj.escalation = 1)": selection.never_escalated,
         f"(r.outcome IN {GOOD_SQL} OR NOT {_ISOLATED})": not named,
@@ -93,16 +92,16 @@ def select_again(connection: Connection, scope: Scope, selection: Selection) -> 
     return choose(
         connection,
         f"""
-        SELECT w.file_id, 1 + coalesce((SELECT max(g.generation) FROM files g
-                                        WHERE g.{_SAME_FILE.format(alias="g")}), -1)
-        FROM temp.wanted w
+        SELECT w.position, w.file_id,
+               1 + coalesce((SELECT max(g.generation) FROM files g WHERE g.{_SAME_FILE.format(alias="g")}), -1)
+                 AS generation
+        FROM wanted w
         JOIN files f ON f.id = coalesce(
           (SELECT o.id FROM files o WHERE o.manifest_id = :manifest_id AND o.file_id = w.file_id
              AND o.config_id = :config_id AND o.standing = 1),
           {elsewhere if selection.other_rules else "NULL"})
         JOIN results r ON r.file_row = f.id JOIN jobs j ON j.id = f.chunk_id
         WHERE {" AND ".join(condition for condition, applies in conditions.items() if applies)}
-        ORDER BY w.position
         """,
         scope,
         outcomes=[outcome.value for outcome in selection.outcomes],
@@ -121,8 +120,8 @@ def check(connection: Connection, scope: Scope, selection: Selection, config: Co
         name_files(connection, selection.file_ids)
         strange = connection.execute(
             text(
-                "SELECT n.file_id FROM temp.named n "
-                "WHERE NOT EXISTS (SELECT 1 FROM temp.wanted w WHERE w.file_id = n.file_id) ORDER BY n.file_id"
+                "SELECT n.file_id FROM named n "
+                "WHERE NOT EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = n.file_id) ORDER BY n.file_id"
             )
         ).all()
         if strange:
@@ -139,14 +138,6 @@ def check(connection: Connection, scope: Scope, selection: Selection, config: Co
         raise InputError(
             f"--type {unknown[0]!a}: no rule names it and no file has it; write {', '.join(sorted(known))}"
         )
-
-
-def name_files(connection: Connection, file_ids: Collection[str]) -> None:
-    """Put *file_ids* into the connection's table ``named``."""
-    connection.exec_driver_sql("DROP TABLE IF EXISTS temp.named")
-    connection.exec_driver_sql("CREATE TEMP TABLE named (file_id TEXT PRIMARY KEY)")
-    if file_ids:
-        connection.exec_driver_sql("INSERT OR IGNORE INTO temp.named VALUES (?)", [(file_id,) for file_id in file_ids])
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +161,12 @@ class Changes:
 
 def changes(connection: Connection, scope: Scope, config: Config) -> Changes:
     """After ``select_again`` in *scope*, whose config is *config*. Files that were sent under several: the latest."""
-    files = scalar_int(connection, "SELECT count(*) FROM temp.chosen WHERE generation = 0")
+    files = scalar_int(connection, "SELECT count(*) FROM chosen WHERE generation = 0")
     if not files:
         return Changes()
     found = connection.execute(
         text(
-            "SELECT c.canonical FROM temp.chosen ch JOIN files f ON f.manifest_id = :manifest_id "
+            "SELECT c.canonical FROM chosen ch JOIN files f ON f.manifest_id = :manifest_id "
             "AND f.file_id = ch.file_id AND f.standing = 1 JOIN configs c ON c.id = f.config_id "
             "WHERE ch.generation = 0 ORDER BY f.id DESC LIMIT 1"
         ),
@@ -214,9 +205,9 @@ def quarantined(
         FROM results r CROSS JOIN files f
         WHERE f.id = r.file_row AND r.outcome NOT IN {GOOD_SQL}
           AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1
-          AND ({_ISOLATED} OR {SUBMISSIONS} >= :max_generations)
+          AND ({_ISOLATED} OR {SUBMISSIONS} >= CAST(:max_generations AS INTEGER))
           AND NOT {_UNDER_WAY}
-          {"AND EXISTS (SELECT 1 FROM temp.wanted w WHERE w.file_id = f.file_id)" if wanted else ""}
+          {"AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = f.file_id)" if wanted else ""}
         ORDER BY r.file_row
         """),
         {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "max_generations": max_generations},

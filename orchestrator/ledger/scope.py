@@ -22,23 +22,32 @@ class Scope:
 
 def find_scope(connection: Connection, name: str, *, rehearsal: bool, config: Config) -> Scope:
     """The manifest's and the config's rows; ids of 0 where the ledger has none yet."""
-    parameters = {"name": name, "rehearsal": rehearsal, "fingerprint": config.fingerprint}
     return Scope(
         scalar_int(
-            connection, "SELECT max(id) FROM manifests WHERE name = :name AND rehearsal = :rehearsal", **parameters
+            connection,
+            "SELECT max(id) FROM manifests WHERE name = :name AND rehearsal = :rehearsal",
+            name=name,
+            rehearsal=int(rehearsal),
         ),
-        scalar_int(connection, "SELECT max(id) FROM configs WHERE fingerprint = :fingerprint", **parameters),
+        scalar_int(
+            connection, "SELECT max(id) FROM configs WHERE fingerprint = :fingerprint", fingerprint=config.fingerprint
+        ),
     )
 
 
 def config_row(connection: Connection, config: Config) -> int:
     """The id of *config*'s row, made if need be."""
-    parameters = {"fingerprint": config.fingerprint, "canonical": config.canonical}
+    known = "SELECT coalesce(max(id), 0) FROM configs WHERE fingerprint = :fingerprint"
+    if found := scalar_int(connection, known, fingerprint=config.fingerprint):
+        return found
     connection.execute(
-        text("INSERT INTO configs (fingerprint, canonical) VALUES (:fingerprint, :canonical) ON CONFLICT DO NOTHING"),
-        parameters,
+        text(
+            "INSERT INTO configs (fingerprint, canonical) VALUES (:fingerprint, :canonical) "
+            "ON CONFLICT (fingerprint) DO NOTHING"
+        ),
+        {"fingerprint": config.fingerprint, "canonical": config.canonical},
     )
-    return scalar_int(connection, "SELECT id FROM configs WHERE fingerprint = :fingerprint", **parameters)
+    return scalar_int(connection, known, fingerprint=config.fingerprint)
 
 
 def register(
@@ -58,7 +67,7 @@ def register(
     config_id = config_row(connection, config)
     row = {
         "name": name,
-        "rehearsal": rehearsal,
+        "rehearsal": int(rehearsal),
         "origin": origin,
         "project_id": project_id,
         "config_id": config_id,

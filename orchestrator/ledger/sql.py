@@ -1,15 +1,35 @@
-"""Pieces of SQL that several query modules share."""
+"""Pieces of SQL that several query modules share. All of it means the same on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
+from itertools import islice
+from typing import TypeVar
+
 from sqlalchemy import Connection, text
 
-from orchestrator.models import GOOD
+from orchestrator.models import GOOD, IN_FLIGHT, OPEN, JobStatus
+
+T = TypeVar("T")
 
 #: What one transaction of the ledger is done with; the rooms above hand it on and never look inside.
 Transaction = Connection
 
-GOOD_SQL = "(" + ", ".join(f"'{outcome.value}'" for outcome in sorted(GOOD)) + ")"
+#: Values that one statement takes in a list: SQLite may take no more than 999.
+BATCH = 500
+
+
+def listed(words: Iterable[StrEnum]) -> str:
+    """*words* as a list of SQL, in an order of its own: an index on such a condition serves only the same text."""
+    return "(" + ", ".join(f"'{word.value}'" for word in words) + ")"
+
+
+GOOD_SQL = listed(sorted(GOOD))
+#: Which jobs have not ended, and which of them the API has; every status there is.
+OPEN_SQL = listed(status for status in JobStatus if status in OPEN)
+IN_FLIGHT_SQL = listed(status for status in JobStatus if status in IN_FLIGHT)
+STATUSES_SQL = listed(JobStatus)
 
 
 def scalar_int(connection: Connection, statement: str, **parameters: object) -> int:
@@ -17,5 +37,25 @@ def scalar_int(connection: Connection, statement: str, **parameters: object) -> 
     return int(connection.execute(text(statement), parameters).scalar_one() or 0)
 
 
-#: A result's confidence in whole percent, rounded down; -1 without one.
-PERCENT_SQL = "CAST(coalesce(r.confidence, -0.01) * 100 + 0.0000001 AS INTEGER)"
+def batches(values: Iterable[T], most: int = BATCH) -> Iterator[list[T]]:
+    """*values* in lists of at most *most*, in order."""
+    rest = iter(values)
+    while batch := list(islice(rest, most)):
+        yield batch
+
+
+def insert(
+    connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[object, ...]], rest: str = ""
+) -> None:
+    """Insert *rows*; *rest* may say what to do on a conflict.
+
+    The driver gets the rows as they are: a dictionary for each of a million would take longer than the database.
+    """
+    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    marks = ", ".join([mark] * len(columns))
+    connection.exec_driver_sql(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) {rest}", list(rows))
+
+
+def percent(confidence: float | None) -> int:
+    """A result's confidence in whole percent, rounded down; 0 without one. What the tallies are kept by."""
+    return int((confidence or 0.0) * 100 + 0.0000001)

@@ -185,6 +185,38 @@ def test_what_was_planned_and_never_sent_is_forgotten(ledger: Ledger, config: Co
         assert planning.chosen(connection, 9) == ["d", "a"]
 
 
+def test_a_chunk_id_is_never_given_out_twice(ledger: Ledger, config: Config) -> None:
+    """Events and logs that name a forgotten chunk must not seem to be about a later one."""
+    with ledger.transaction() as connection:
+        scope = plan(connection, config, ["a", "b"], size=1)
+        planning.forget_unsent(connection, scope, api="v1")
+        plan(connection, config, ["a", "b"], size=1)
+        assert [chunk.id for chunk in queue.pending(connection, Shard(1, "v1"), after=0, most=9)] == [3, 4]
+
+
+def test_a_released_chunk_begins_without_its_old_reason(ledger: Ledger, config: Config) -> None:
+    """Later events do not repeat why it was held, and a kill after the release still reads as cut off."""
+    with ledger.transaction() as connection:
+        scope = plan(connection, config, ["a"])
+        shard = Shard(scope.manifest_id, "v1")
+        bring(connection, 1, JobStatus.SUBMITTING)
+        jobs.hold(connection, 1, "two jobs could be its own", at=AT)
+        assert queue.release_held(connection, shard, at=AT) == 1
+        jobs.intend(connection, [1], mark=None, at=AT)
+        notes = connection.execute(text("SELECT event, note FROM events ORDER BY id")).all()[-2:]
+        assert [parked.cut_off for parked in queue.unanswered(connection, shard)] == [True]
+    assert ("submitting", None) in [tuple(row) for row in notes]
+
+
+def test_a_listing_of_any_length_is_looked_up(ledger: Ledger, config: Config) -> None:
+    """A project may hold more jobs than one statement takes values."""
+    with ledger.transaction() as connection:
+        plan(connection, config, ["a"])
+        bring(connection, 1, JobStatus.SUBMITTED)
+        listed = [f"job-{number}" for number in range(300_000)]
+        assert queue.known_job_ids(connection, listed) == {"job-1"}
+
+
 def test_a_retry_chooses_what_ended_badly(ledger: Ledger, config: Config) -> None:
     """Failed, missing and cancelled files; not what is good, new, or under way."""
     with ledger.transaction() as connection:

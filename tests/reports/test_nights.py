@@ -83,6 +83,8 @@ def test_an_older_ledger_counts_its_runs_when_it_is_brought_up_to_date(
         made = thirty(connection, files=20, quiet=4)
         counted = nights.nights(connection, made.scope.manifest_id)
         connection.execute(text("DROP TABLE run_tallies"))
+        connection.execute(text("DROP TABLE sequences"))
+        connection.execute(text("ALTER TABLE results DROP COLUMN percent"))
         connection.execute(text("DROP INDEX jobs_finished"))
         connection.exec_driver_sql(f"PRAGMA user_version = {schema.MIGRATIONS.index(schema._run_tallies)}")
     with Ledger(path) as ledger, ledger.transaction() as connection:

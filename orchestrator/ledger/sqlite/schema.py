@@ -190,8 +190,25 @@ GROUP BY ended.recorded_by, r.outcome, coalesce(r.type, ''),
 """
 
 
+def _percents(connection: Connection) -> None:
+    """What a query worked out each time is stored: a result's percent. Chunk ids come from a sequence of our own."""
+    for statement in _statements(_PERCENTS):
+        connection.exec_driver_sql(statement)
+
+
+_PERCENTS = """
+ALTER TABLE results ADD COLUMN percent INTEGER NOT NULL DEFAULT 0;
+UPDATE results SET percent = CAST(confidence * 100 + 0.0000001 AS INTEGER) WHERE confidence IS NOT NULL;
+CREATE TABLE sequences (
+  name TEXT PRIMARY KEY,
+  last INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO sequences (name, last) SELECT 'jobs', coalesce(max(id), 0) FROM jobs
+"""
+
+
 #: ``MIGRATIONS[n]`` takes a ledger of version n to version n + 1.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _quarantine, _run_tallies)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _quarantine, _run_tallies, _percents)
 
 
 def check_version(connection: Connection) -> None:
