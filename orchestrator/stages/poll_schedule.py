@@ -47,6 +47,12 @@ REMEMBERED = 128
 LEAST_GAP_S = 0.1
 STRAGGLER_GAP = 0.12
 
+#: The API's word for a duration is not believed when it differs by more from what was seen here.
+DOUBT_S = 1.0
+
+#: The first ask waits no longer than the longest interval and this multiple of the longest wait that this run has seen.
+MOST_SEEN = 2.0
+
 
 class Durations:
     """The distribution of the last durations, smoothed while they are few, with a tail for the longer ones to come.
@@ -168,6 +174,8 @@ class PollSchedule:
         self._asked: list[tuple[float, int]] = []  # (target, key), a heap
         self._ready: dict[int, float] = {}  # key -> target, in the order they became worth an ask
         self._last_started = -math.inf
+        self._began = math.inf  # when this run first had an eye on its jobs
+        self._seen_s = 0.0  # the longest that it waited for one that ended
         self._scouts: deque[int] = deque()
         self._scout_at = math.inf  # the next scout's ask
         self._set_out = math.inf  # the scouts' age, for those that were started by an earlier run, counts from here
@@ -188,6 +196,7 @@ class PollSchedule:
     def due(self, now: float, limit: int) -> list[int]:
         """The jobs to ask about now, in one call; at most *limit*, none while no call is worth it. Marks nothing."""
         most = min(limit, self.batch)
+        self._began = min(self._began, now)
         if not len(self._all):
             return self._scouting(now, most) if now >= self._scout_at else []
         self._promote(now)
@@ -227,7 +236,8 @@ class PollSchedule:
         """The job ended; *duration* in the API's own words, None when it told none."""
         job = self._jobs.get(key)
         if job is not None:
-            self._remove(key, job, now, self._guess(job, now) if duration is None else duration)
+            self._seen_s = max(self._seen_s, now - max(job.started, self._began))
+            self._remove(key, job, now, self._believed(job, now, duration))
 
     def forget(self, key: int, now: float) -> None:
         """The job is left alone from now on; how old it became says nothing about how long jobs take."""
@@ -254,7 +264,7 @@ class PollSchedule:
         for kind in self._kinds.values():
             while self._next_fresh(kind) <= now:
                 started, key = heappop(kind.fresh)
-                self._ready[key] = self._jobs[key].target = started + kind.first_age
+                self._ready[key] = self._jobs[key].target = started + self._first_age(kind)
 
     def _hold_until(self) -> float:
         """When the call goes although it is not full."""
@@ -288,7 +298,7 @@ class PollSchedule:
         if known != kind.first_age_of:
             kind.first_age_of = known
             kind.first_age = durations.wait(0.0, self._share_s(durations), 20 * durations.mean)
-        return kind.first_age
+        return min(kind.first_age, self._max_interval_s + MOST_SEEN * self._seen_s)
 
     def _durations(self, kind: _Kind) -> Durations:
         return kind.durations if len(kind.durations) >= ENOUGH else self._all
@@ -320,6 +330,13 @@ class PollSchedule:
             passed = now - self._set_out
             gap = SCOUT_GAP * passed / (1 + 0.5 * math.sqrt(len(self._jobs) / self.batch / math.sqrt(passed)))
             self._scout_at = now + min(max(gap, LEAST_GAP_S), self._max_interval_s)
+
+    def _believed(self, job: _Job, now: float, told: float | None) -> float | None:
+        """How long a job took: what was *told*, or a guess where that contradicts what was seen here."""
+        least, most = (job.asked_before or job.started) - job.started, now - job.started
+        if told is None or not least - DOUBT_S <= told <= most + DOUBT_S:
+            return self._guess(job, now)
+        return min(max(told, least), most)
 
     def _guess(self, job: _Job, now: float) -> float | None:
         """How long a job took that was alive at the ask before the last, if that is known well enough."""

@@ -258,7 +258,7 @@ class Poller:
             return
         duration = None
         if job.created_at and job.ended_at:
-            duration = max((job.ended_at - job.created_at).total_seconds(), 0.0)
+            duration = (job.ended_at - job.created_at).total_seconds()
         self._schedule.ended(key, work.clock.monotonic(), duration)
         for result in collected.results:
             work.progress.outcomes[result.outcome] += 1

@@ -9,6 +9,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -70,7 +71,7 @@ def test_long_jobs_are_asked_far_less_often_than_by_the_sdk(name: str) -> None:
 @pytest.mark.parametrize("timestamps", [True, False])
 def test_drifting_durations_are_followed(name: str, timestamps: bool) -> None:
     """Jobs that grow or shrink eightfold during the run, with and without the API's own times."""
-    result = SIM.simulate(SIM.scenarios()[name], 1, timestamps=timestamps)
+    result = SIM.simulate(SIM.scenarios()[name], 1, told=SIM.in_truth if timestamps else SIM.not_at_all)
     assert result.calls_per_job <= 4
     assert result.mean_delay_s <= 0.25 * result.mean_duration_s
 
@@ -101,7 +102,8 @@ def test_before_anything_is_known_only_a_scout_is_asked() -> None:
 def test_what_one_job_tells_is_used_for_all() -> None:
     """Once a job is known to take 10 s, the others are not asked at half that age, and all are soon after it."""
     schedule = PollSchedule(batch=100)
-    for key in range(50):
+    schedule.add(0, -8.0)
+    for key in range(1, 50):
         schedule.add(key, 0.0)
     schedule.ended(0, 2.0, 10.0)
     assert schedule.due(3.0, 100) == []
@@ -136,6 +138,57 @@ def test_a_straggler_is_asked_ever_less_often_but_at_least_once_a_minute() -> No
     assert gaps[-1] == pytest.approx(60.0, rel=0.02)
     assert max(gaps) <= 60.001
     assert all(later >= 0.98 * earlier for earlier, later in pairwise(gaps))
+
+
+#: How much longer than in truth a job took, in the API's words; ``"now"``: it ended when it was asked about.
+LIES = st.sampled_from([None, "now", -86400.0, -7200.0, -0.5, 0.0, 0.9, 60.0, 28_800.0, 86_400.0, 6e10]) | st.floats(
+    -1e11, 1e11
+)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.05, 90), st.floats(0, 2), LIES), min_size=1, max_size=40), st.sampled_from([1, 100])
+)
+def test_no_clock_of_the_api_keeps_the_run_waiting(
+    told: list[tuple[float, float, float | str | None]], batch: int
+) -> None:
+    """Whatever the API says of when jobs ended, the last is noticed within twice the time it took, and 5 s."""
+    jobs, started = [], 0.0
+    lies: dict[float, float | str | None] = {}
+    for duration, gap, lie in told:
+        started += gap + 0.001
+        jobs.append(SIM.Job(started, duration))
+        lies[started] = lie
+
+    def said(job: Any, now: float) -> float | None:
+        lie = lies[job.started]
+        return None if lie is None else now - job.started if isinstance(lie, str) else job.duration + lie
+
+    result = SIM.simulate(jobs, batch, told=said)
+    assert result.last_delay_s <= max(job.ended for job in jobs) + 5
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+@pytest.mark.parametrize("late_s", [60.0, 86_400.0, -7200.0])
+def test_a_wrong_clock_changes_nothing(batch: int, late_s: float) -> None:
+    """Times that can't be true count as not told: ten jobs of 0.2 s are done with in a second or so."""
+    jobs = SIM.at_pace(10, 40, lambda _: 0.2)
+    wrong = SIM.simulate(jobs, batch, told=lambda job, _: job.duration + late_s)
+    assert wrong == SIM.simulate(jobs, batch, told=SIM.not_at_all)
+    assert wrong.last_delay_s <= 1.0
+
+
+def test_one_job_whose_time_is_wrong_holds_up_no_other() -> None:
+    """A job of an earlier run that is said to have taken a day says nothing of those that start now."""
+    schedule = PollSchedule()
+    schedule.add(0, -90_000.0)
+    for key in range(1, 5):
+        schedule.add(key, 0.0)
+    assert schedule.due(0.0, 1) == [0]
+    schedule.ended(0, 0.1, 86_400.0)
+    at = schedule.next_at()
+    assert at is not None
+    assert at <= 61.0
 
 
 STEPS = st.lists(
