@@ -13,6 +13,19 @@ def timestamp(moment: datetime, precision: Literal["milliseconds", "seconds"] = 
     return moment.astimezone(UTC).isoformat(timespec=precision)
 
 
+#: Years in which a time from outside can lie; one beyond them breaks arithmetic, and was never meant.
+YEARS = range(2000, 2101)
+
+
+def time_of(text: str) -> datetime | None:
+    """The time that *text* from outside tells, aware; None unless it is ISO 8601 and within reason."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time.replace(tzinfo=time.tzinfo or UTC) if time.year in YEARS else None
+
+
 class Clock(Protocol):
     """Durations come from ``monotonic``; ``now`` is only for what is written down."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import pytest
 from hostile.books import Books, Job, Truth
-from hostile.case import Told, judged
+from hostile.case import Told, judged, play
 from hostile.server import Loop
 from hostile.temper import HONEST, Temper
 
@@ -33,6 +36,27 @@ def test_an_honest_server_is_done_with_in_one_run() -> None:
     (told,) = all_of(range(1), HONEST)
     assert (told.wrong, told.retried) == ([], False)
     assert all("exit 0" in run or "exit 1" in run for run in told.runs)
+
+
+def test_times_beyond_reason_are_no_times() -> None:
+    """All jobs are of the year 1, and an unanswered create call has to be told from them by when it was made."""
+    temper = Temper(created="year1", foreign=1, lost_first=True)
+    assert [str(told) for told in all_of((7,), temper) if told.wrong] == []
+
+
+def test_a_ledger_that_holds_such_a_time_is_as_good_as_any() -> None:
+    """An earlier version wrote down whatever the API called the newest job's time."""
+    marked = []
+
+    def mark(ledger: Path) -> None:
+        with closing(sqlite3.connect(ledger)) as connection:
+            change = "UPDATE jobs SET mark = '0001-01-01T00:00:00+00:00' WHERE status = 'submitting'"
+            marked.append(connection.execute(change).rowcount)
+            connection.commit()
+
+    with Loop() as loop:
+        told = play(7, loop, Temper(lost_first=True, loss="no id", hides_own=True), between=mark)
+    assert (told.wrong, marked) == ([], [1])
 
 
 @pytest.mark.parametrize(("first", "second", "twice"), [("sinks", "x", []), ("x", "x", ["x"]), ("x", "y", [])])

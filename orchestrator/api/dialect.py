@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 from urllib.parse import quote
 
+from orchestrator.clock import time_of
 from orchestrator.errors import Ambiguous
 from orchestrator.models import Chunk, FileResult, JobResults, Json, Outcome, RemoteJob, Rule, Webhook
 
@@ -117,14 +118,8 @@ def read_rules(value: Json) -> tuple[Rule, ...]:
 
 
 def read_time(value: Json) -> datetime | None:
-    """An ISO 8601 time, aware; None when absent or unreadable."""
-    if not isinstance(value, str):
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    """An ISO 8601 time, aware; None when absent, unreadable or beyond reason."""
+    return time_of(value) if isinstance(value, str) else None
 
 
 def plain(value: Json) -> str | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
+from orchestrator.clock import time_of
 from orchestrator.models import JobStatus, RemoteJob
 
 #: The wait before a running candidate is looked at again: at first, at most, and its growth from look to look.
@@ -170,17 +171,18 @@ def one_each(
     other chunk, one that a person had sent again for example, may be the true owner of a job.
     """
     statuses = {job.status for job in empty}
-    newest = max((mark or "" for mark in marks), default="")
+    newest = max((mark for mark in marks if mark and time_of(mark)), default=None)
     return (
         len(marks) == len(empty)
         and not others
         and len(statuses) == 1
         and JobStatus.SUCCEEDED not in statuses
         and (len(empty) == 1 or not any(job.id in nameless for job in empty))
-        and all(may_be_after(job, newest or None) for job in empty)
+        and all(may_be_after(job, newest) for job in empty)
     )
 
 
 def may_be_after(job: RemoteJob, mark: str | None) -> bool:
     """Whether a call that left when *mark* was the newest time in the listing may have made *job*."""
-    return mark is None or job.created_at is None or job.created_at >= datetime.fromisoformat(mark) - SLACK
+    newest = time_of(mark) if mark else None  # an earlier version kept whatever the API said
+    return newest is None or job.created_at is None or job.created_at >= newest - SLACK

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import structlog
 
 from orchestrator.api.listing import complete_listing
+from orchestrator.clock import time_of
 from orchestrator.errors import RunStopped
 from orchestrator.ledger import Transaction, jobs, projects, queue
 from orchestrator.models import TERMINAL, Chunk, RemoteJob
@@ -165,8 +165,8 @@ class Reconciler:
         """The jobs that the ledger does not know and that were created with the config of an open chunk."""
         work = self._work
         configs = {open_.chunk.config for open_ in self._open.values()}
-        marks = list(marks)
-        since = None if None in marks else min(datetime.fromisoformat(mark) for mark in marks if mark)
+        times = [time_of(mark) if mark else None for mark in marks]
+        since = min((time for time in times if time), default=None) if all(times) else None
         listed = await complete_listing(work.api, since=since and since - SLACK)
         alike = [job for job in listed if job.config in configs]
 

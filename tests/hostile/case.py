@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,14 +112,21 @@ def drawn_night(rng: random.Random) -> Night:
     return Night(api, files, rules, rng.choice((1, 2, 4, 10)), mode, parsing, truths)
 
 
+def _nothing(_: Path) -> None:
+    """No hand is laid on the ledger."""
+
+
 def judged(seed: int, loop: Loop, temper: Temper | None = None) -> Told:
     """Case *seed*; once more when it was only slow: the machine may have been busy."""
     told = play(seed, loop, temper)
     return play(seed, loop, temper) if told.only_slow else told
 
 
-def play(seed: int, loop: Loop, temper: Temper | None = None) -> Told:
-    """Case *seed*, once; with *temper* in place of the one that it would draw."""
+def play(seed: int, loop: Loop, temper: Temper | None = None, between: Callable[[Path], None] = _nothing) -> Told:
+    """Case *seed*, once; with *temper* in place of the one that it would draw.
+
+    *between* is handed the ledger when the server has become honest.
+    """
     rng = random.Random(seed)
     night = drawn_night(rng)
     temper = temper or drawn(rng)
@@ -134,7 +141,7 @@ def play(seed: int, loop: Loop, temper: Temper | None = None) -> Told:
         night.write(folder)
         url = server.start(loop.loop)
         try:
-            _run_all(night, folder, url, server, told, hurried=rng.random() < 0.5)
+            _run_all(night, folder, url, server, told, between, hurried=rng.random() < 0.5)
         finally:
             server.stop()
     told.wrong += [f"the server itself failed: {fault}" for fault in server.faults[:2]]
@@ -158,7 +165,9 @@ def _add_strangers(night: Night, temper: Temper, books: Books, server: Server) -
         books.add(Job(books.new_id(night.api), night.api, files, asked, born, stamp, lasts_s, foreign=True))
 
 
-def _run_all(night: Night, folder: Path, url: str, server: Server, told: Told, *, hurried: bool) -> None:
+def _run_all(
+    night: Night, folder: Path, url: str, server: Server, told: Told, between: Callable[[Path], None], *, hurried: bool
+) -> None:
     """Two runs in the server's temper, then what a person does once it is honest."""
     environ = {
         "LLAMA_CLOUD_API_KEY": KEY, "LLAMA_CLOUD_BASE_URL": url, "PATH": os.defpath,
@@ -172,6 +181,7 @@ def _run_all(night: Night, folder: Path, url: str, server: Server, told: Told, *
         ):
             return
     server.be_honest()
+    between(folder / "ledger.db")
     for remedy in REMEDIES:
         if not _not_right(night, folder, server.books):
             break
@@ -207,10 +217,10 @@ def _called(command: str, *options: str, folder: Path, environ: Mapping[str, str
         told.wrong.append(f"{command} passed its deadline by {seconds - DEADLINE_S:.1f} s")
     if done.returncode not in FIT:
         told.wrong.append(f"{command} exit {done.returncode}")
-        told.runs.append(done.stderr[-1500:])
+        told.runs.append(done.stderr[-700:].strip().replace("\n", "\n    "))
     elif "Traceback" in done.stderr:
         told.wrong.append(f"{command} logged a traceback")
-        told.runs.append(done.stderr[-1500:])
+        told.runs.append(done.stderr[-700:].strip().replace("\n", "\n    "))
     return True
 
 

@@ -138,7 +138,7 @@ def status(job: Job, books: Books, temper: Temper, now: float) -> Json:
 def job(job: Job, books: Books, temper: Temper, now: float, *, listed: bool = False) -> dict[str, Json]:
     """*job* as create, get and list tell it."""
     odd = temper.echo if listed or temper.echo_known_too else ()
-    strange = not job.foreign and fraction(books.seed, "stamps", job.id) < temper.odd_jobs
+    strange = fraction(books.seed, "stamps", job.id) < temper.odd_jobs
     created, updated = (temper.created, temper.updated) if strange else ("told", "told")
     last = job.stamp + (job.lasts_s if job.over(now) else 0.0)
     word = status(job, books, temper, now)
