@@ -29,22 +29,53 @@ from orchestrator.plaintext import counted, safe
 @app.command()
 def accept(
     manifest: ManifestArgument,
-    file: Annotated[list[str], typer.Option(metavar="ID", help="The file ID; repeatable.")],
+    file: Annotated[list[str] | None, typer.Option(metavar="ID", help="The file ID; repeatable.")] = None,
+    file_from: Annotated[
+        str | None, typer.Option(metavar="LIST", help="The file IDs in this list (.txt, .csv, .jsonl).")
+    ] = None,
     label: Annotated[
         str | None, typer.Option("--type", metavar="TYPE", help="What it is; default: what the API said.")
     ] = None,
     unmatched: Annotated[bool, typer.Option("--unmatched", help="It is of none of the types.")] = False,
+    dismiss: Annotated[bool, typer.Option("--dismiss", help="It failed, and that is known: leave it.")] = False,
+    error: Annotated[
+        str | None, typer.Option(help="With --dismiss: all failed files whose error has this text.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who says so; default: the login name.")] = None,
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Why.")] = "",
     ledger: LedgerOption = None,
     sandbox: RehearsalOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Record a person's verdict on files; later runs respect it."""
     from orchestrator.commands import accept as command
+    from orchestrator.planning import retry
 
-    if label is not None and unmatched:
-        raise InputError("--type and --unmatched exclude each other")
+    if (label is not None) + unmatched + dismiss > 1:
+        raise InputError("--type, --unmatched and --dismiss exclude each other")
+    if error is not None and not dismiss:
+        raise InputError("--error is for --dismiss")
     loaded = load_manifest(manifest, None, resolve_secrets=False)
     path = find_ledger(manifest, ledger)
-    accepted = command.accept(loaded, path, file, label=label, unmatched=unmatched, rehearsal=sandbox)
+    signature = command.Signature(by or command.login_name(), note)
+    file_ids = None
+    if file or file_from is not None:
+        file_ids = [*(file or ()), *(retry.listed(file_from) if file_from is not None else ())]
+    if dismiss:
+        if file_ids is None and error is None:
+            raise InputError("--dismiss: which files? name them with --file, --file-from or --error")
+        left = command.dismiss(loaded, path, file_ids, error, rehearsal=sandbox, signature=signature)
+        accepted: dict[str, str | None] = dict.fromkeys(left, "dismissed")
+    elif file_ids is None:
+        raise InputError("which files? name them with --file or --file-from")
+    else:
+        accepted = command.accept(
+            loaded, path, file_ids, label=label, unmatched=unmatched, rehearsal=sandbox, signature=signature
+        )
+    if as_json:
+        files = [{"file_id": file_id, "verdict": given or "unmatched"} for file_id, given in accepted.items()]
+        print_json({"manifest": loaded.name, "exit_code": 0, "by": signature.by, "note": note, "files": files})
+        return
     for file_id, given in accepted.items():
         print(f"{safe(file_id)}: {safe(given or 'unmatched')}")
 

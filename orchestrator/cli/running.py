@@ -92,6 +92,10 @@ def run(
     sandbox: SandboxOption = False,
     fault: FaultOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also what `retry` would send.")] = False,
+    known_ok: Annotated[
+        bool,
+        typer.Option("--known-ok", help="Exit 0 when every failure is from before the last finished run."),
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -101,6 +105,7 @@ def run(
         from orchestrator.ledger.retry import Selection
 
         options = replace(options, again=Selection())
+    options = replace(options, known_ok=known_ok)
     _execute(manifest, api, options, as_json=as_json, quiet=quiet)
 
 

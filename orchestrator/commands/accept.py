@@ -1,37 +1,118 @@
-"""``orchestrator accept``: a person's verdict on a file, which later runs respect."""
+"""``orchestrator accept``: a person's verdict on files, which later runs respect."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import getpass
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import ledger
 from orchestrator.clock import SystemClock, timestamp
 from orchestrator.commands.access import lock_name
 from orchestrator.errors import ExitCode, InputError
+from orchestrator.ledger import Transaction, runs
 from orchestrator.ledger import accept as ledger_accept
-from orchestrator.ledger import runs
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import GOOD
+from orchestrator.models import GOOD, Outcome
 from orchestrator.plaintext import counted
 
 
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Who gives a verdict, and why; ``note`` may be empty."""
+
+    by: str
+    note: str = ""
+
+    def words(self, done: str) -> str:
+        """``accepted by a person: anna, looked at the scan``."""
+        return f"{done} by a person: {', '.join(filter(None, (self.by, self.note)))}"
+
+
+def login_name() -> str:
+    """Who is logged in; ``uid 1000`` for a user without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
 def accept(
-    manifest: Manifest, path: Path, file_ids: Sequence[str], *, label: str | None, unmatched: bool, rehearsal: bool
+    manifest: Manifest,
+    path: Path,
+    file_ids: Sequence[str],
+    *,
+    label: str | None,
+    unmatched: bool,
+    rehearsal: bool,
+    signature: Signature | None = None,
 ) -> dict[str, str | None]:
     """File ID -> accepted type, for each of *file_ids*: *label*, none (*unmatched*), or what the API had said.
 
     All or nothing. Raises InputError for a file without an outcome, or a type that no rule names.
     """
-    ledger.require(path)
     types = [rule.type for rule in manifest.config.rules]
     if label is not None and types and label not in types:
         raise InputError(f"--type {label}: no rule of {manifest.path} names it; rules: {', '.join(types)}")
+    signature = signature or Signature(login_name())
+    accepted: dict[str, str | None] = {}
+    with _verdicts(manifest, path, accepted, signature, rehearsal=rehearsal) as (connection, scope, run_id, at):
+        for file_id in file_ids:
+            outcome, given = _standing(connection, scope, file_id)
+            if outcome not in GOOD and label is None and not unmatched:
+                raise InputError(
+                    f"--file {file_id} is {outcome}: say --type, --unmatched or --dismiss; nothing was recorded"
+                )
+            accepted[file_id] = None if unmatched else label or given
+            words = signature.words("accepted")
+            ledger_accept.accept(connection, scope, file_id, accepted[file_id], run_id=run_id, at=at, words=words)
+    return accepted
+
+
+def dismiss(
+    manifest: Manifest,
+    path: Path,
+    file_ids: Sequence[str] | None,
+    error: str | None,
+    *,
+    rehearsal: bool,
+    signature: Signature | None = None,
+) -> list[str]:
+    """Record "known, leave it" of failed files: *file_ids*, those whose error has the text *error*, or both conditions.
+
+    Returns the files. All or nothing. Raises InputError for a file that has not failed, and where none is meant.
+    """
+    signature = signature or Signature(login_name())
+    dismissed: dict[str, str | None] = {}
+    with _verdicts(manifest, path, dismissed, signature, rehearsal=rehearsal) as (connection, scope, run_id, at):
+        failed = dict.fromkeys(ledger_accept.undecided(connection, scope, error))
+        chosen = list(failed if file_ids is None else dict.fromkeys(file_ids))
+        for file_id in chosen:
+            if file_id not in failed:
+                outcome, _ = _standing(connection, scope, file_id)
+                why = "is dismissed already, or has another error" if outcome not in GOOD else f"is {outcome}"
+                raise InputError(f"--file {file_id} {why}; nothing was recorded")
+        if not chosen:
+            raise InputError("no failed file is meant; `orchestrator status` names the first ones")
+        words = signature.words("dismissed")
+        ledger_accept.dismiss(connection, scope, chosen, run_id=run_id, at=at, words=words)
+        dismissed |= dict.fromkeys(chosen)
+    return list(dismissed)
+
+
+@contextmanager
+def _verdicts(
+    manifest: Manifest, path: Path, given: dict[str, str | None], signature: Signature, *, rehearsal: bool
+) -> Iterator[tuple[Transaction, ledger_scope.Scope, str, str]]:
+    """A transaction under the manifest's lock, in which the verdicts *given* are recorded: all of them, or none."""
+    ledger.require(path)
     clock = SystemClock()
     at = timestamp(clock.now())
     run_id = runs.new_id(clock.now())
-    accepted: dict[str, str | None] = {}
     holder = {"command": "orchestrator accept", "since": at}
     with (
         ledger.lease(path, lock_name(manifest, rehearsal=rehearsal), holder) as lease,
@@ -44,16 +125,15 @@ def accept(
                 f"{path}: this ledger has no outcomes of manifest {manifest.name!r} under its current rules"
             )
         runs.begin(connection, run_id, scope.manifest_id, command="accept", api=ledger_accept.PERSON, at=at)
-        for file_id in file_ids:
-            found = ledger_accept.standing(connection, scope, file_id)
-            if found is None:
-                raise InputError(f"--file {file_id}: no outcome yet; nothing was recorded")
-            outcome, given = found
-            if outcome not in GOOD and label is None and not unmatched:
-                raise InputError(f"--file {file_id} is {outcome}: say --type or --unmatched; nothing was recorded")
-            accepted[file_id] = None if unmatched else label or given
-            ledger_accept.accept(connection, scope, file_id, accepted[file_id], run_id=run_id, at=at)
-        runs.finish(
-            connection, run_id, exit_code=int(ExitCode.OK), summary={"reason": counted(len(accepted), "verdict")}, at=at
-        )
-    return accepted
+        yield connection, scope, run_id, at
+        summary = {"reason": counted(len(given), "verdict"), "by": signature.by, "note": signature.note}
+        runs.finish(connection, run_id, exit_code=int(ExitCode.OK), summary=summary, at=at)
+
+
+def _standing(connection: Transaction, scope: ledger_scope.Scope, file_id: str) -> tuple[Outcome, str | None]:
+    """The outcome and type that count for *file_id*. Raises InputError where there are none."""
+    found = ledger_accept.standing(connection, scope, file_id)
+    if found is not None:
+        return found
+    why = "has no outcome yet" if ledger_accept.is_known(connection, scope, file_id) else "is no file of this manifest"
+    raise InputError(f"--file {file_id} {why}; nothing was recorded")

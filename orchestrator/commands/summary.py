@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 from orchestrator.errors import ExitCode, Interrupted, OrchestratorError, exit_code_of
-from orchestrator.ledger import Transaction, billing, halving, reading, retry
+from orchestrator.ledger import Transaction, accept, billing, halving, reading, retry
 from orchestrator.ledger.queue import Shard, tally
 from orchestrator.ledger.reading import FailedFile, SecondOpinions, Totals
 from orchestrator.manifest.loading import Manifest
@@ -43,6 +43,8 @@ class Summary:
     reason: str
     types: dict[str, int]
     review: int
+    known_failures: int  #: of the failed, missing and cancelled: an earlier run that finished has told of them
+    dismissed: int  #: of the failed, missing and cancelled: a person has said to leave them
     adopted: int
     sent_again: int
     credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
@@ -83,7 +85,9 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
     unfinished = max(totals.unfinished, leftover)
     suspects = _to_be_halved(connection, manifest, ended)
     left += [f"{counted(suspects, 'file')} failed together: the next run looks for those at fault"] * (suspects > 0)
-    code, reason = why(totals, unfinished or suspects, ended.error, left)
+    known, dismissed = accept.known_failures(connection, scope), accept.dismissed(connection, scope, wanted=True)
+    told = known if ended.options.known_ok else 0
+    code, reason = why(totals, unfinished or suspects, ended.error, left, known=told, dismissed=dismissed)
     outcomes = totals.outcomes
     return Summary(
         manifest=manifest.name,
@@ -105,11 +109,13 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         reason=reason,
         types=totals.types,
         review=totals.review,
+        known_failures=known,
+        dismissed=dismissed,
         adopted=ended.progress.adopted,
         sent_again=ended.progress.sent_again,
         credits_ceiling=_ceiling(manifest, ended),
         credits=billing.spent_by_run(connection, ended.run_id),
-        failed_files=reading.failed_files(connection, scope, MOST_NAMED),
+        failed_files=reading.failed_files(connection, scope, MOST_NAMED, wanted=True),
         quarantined=retry.quarantined(connection, scope, manifest.limits.max_generations, wanted=True, most=MOST_NAMED),
         second_opinions=reading.second_opinions(connection, ended.run_id) if manifest.escalate else None,
         changes=plan.changes,
@@ -117,16 +123,28 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
 
 
 def why(
-    totals: Totals, unfinished: int, error: OrchestratorError | None, left: Collection[str]
+    totals: Totals,
+    unfinished: int,
+    error: OrchestratorError | None,
+    left: Collection[str],
+    *,
+    known: int = 0,
+    dismissed: int = 0,
 ) -> tuple[ExitCode, str]:
-    """The exit code and the one line that says why; *left*: why chunks were left to a later run or to a person."""
+    """The exit code and the one line that says why; *left*: why chunks were left to a later run or to a person.
+
+    Failed files that are *known*, and those that a person has *dismissed*, do not count.
+    """
     if (code := exit_code_of(error, unfinished=bool(unfinished))) is not None:
         return code, str(error)
     if unfinished:
         return ExitCode.UNFINISHED, "; ".join(sorted(set(left))[:3]) or "submitted; a later run collects the results"
-    if bad := sum(totals.outcomes[outcome] for outcome in BAD):
-        return ExitCode.SOME_FAILED, f"{counted(bad, 'file')} failed, missing or cancelled"
-    return ExitCode.OK, "every file has an outcome"
+    bad = sum(totals.outcomes[outcome] for outcome in BAD)
+    if bad > known + dismissed:
+        more = f", {known:,} of them known" if known else ""
+        return ExitCode.SOME_FAILED, f"{counted(bad - dismissed, 'file')} failed, missing or cancelled{more}"
+    told = [f"known failures: {known:,}"] * (known > 0) + [f"dismissed: {dismissed:,}"] * (dismissed > 0)
+    return ExitCode.OK, "; ".join(["every file has an outcome", *told])
 
 
 def _ceiling(manifest: Manifest, ended: Ended) -> int | None:

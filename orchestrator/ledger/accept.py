@@ -1,15 +1,30 @@
-"""A person's verdict on a file: one more generation, which no API call made."""
+"""A person's verdict on a file: one more generation, which no API call made.
+
+A verdict names a type, or *dismisses* the file: it stays failed, and nobody needs to look at it again. A failure is
+*known* when it was there at the end of the latest run that finished.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from sqlalchemy import Connection, text
 
 from orchestrator.ledger import jobs, plan
 from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.sql import GOOD_SQL, scalar_int
 from orchestrator.models import FileResult, JobStatus, Outcome
 
 #: What ``jobs.api`` says of a verdict.
 PERSON = "person"
+
+
+#: From the bad results, which have an index of their own, to their files and jobs.
+_BAD = f"""results r CROSS JOIN files f CROSS JOIN jobs j
+    WHERE f.id = r.file_row AND j.id = f.chunk_id AND r.outcome NOT IN {GOOD_SQL}
+      AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1"""
+
+_WANTED = "AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = f.file_id)"
 
 
 def standing(connection: Connection, scope: Scope, file_id: str) -> tuple[Outcome, str | None] | None:
@@ -25,10 +40,92 @@ def standing(connection: Connection, scope: Scope, file_id: str) -> tuple[Outcom
     return None if row is None else (Outcome(row.outcome), row.type)
 
 
-def accept(connection: Connection, scope: Scope, file_id: str, label: str | None, *, run_id: str, at: str) -> None:
-    """Record that *file_id* is a *label* (None: of no type), whatever the API said."""
+def is_known(connection: Connection, scope: Scope, file_id: str) -> bool:
+    """Whether the manifest was ever run with *file_id*, under whichever rules."""
+    found = text("SELECT count(*) FROM files WHERE manifest_id = :manifest_id AND file_id = :file_id")
+    return bool(connection.execute(found, {"manifest_id": scope.manifest_id, "file_id": file_id}).scalar_one())
+
+
+def accept(
+    connection: Connection,
+    scope: Scope,
+    file_id: str,
+    label: str | None,
+    *,
+    run_id: str,
+    at: str,
+    words: str = "accepted by a person",
+) -> None:
+    """Record that *file_id* is a *label* (None: of no type), whatever the API said; *words* say who did, and why."""
+    outcome = Outcome.CLASSIFIED if label is not None else Outcome.UNMATCHED
+    _record(connection, scope, FileResult(file_id, outcome, label, 1.0, words), run_id=run_id, at=at)
+
+
+def dismiss(
+    connection: Connection, scope: Scope, file_ids: Collection[str], *, run_id: str, at: str, words: str
+) -> None:
+    """Record of each of *file_ids*, which ended badly, that a person leaves it so; the API's words stay."""
+    for file_id in file_ids:
+        row = connection.execute(
+            text(f"SELECT r.outcome, r.error FROM {_BAD} AND f.file_id = :file_id"),
+            {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "file_id": file_id},
+        ).one()
+        left = FileResult(file_id, Outcome(row.outcome), reasoning=words, error=row.error)
+        _record(connection, scope, left, run_id=run_id, at=at)
+
+
+def undecided(connection: Connection, scope: Scope, error: str | None = None) -> list[str]:
+    """The files that ended badly and were not dismissed, in order; with *error*, those whose error has that text."""
+    rows = connection.execute(
+        text(f"SELECT f.file_id, r.error FROM {_BAD} AND j.api <> :person ORDER BY f.id"),
+        {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "person": PERSON},
+    )
+    return [row.file_id for row in rows if error is None or error.lower() in (row.error or "").lower()]
+
+
+def dismissed(connection: Connection, scope: Scope, *, wanted: bool) -> int:
+    """How many files a person has dismissed: of the staged ones (*wanted*), or of all that the ledger has."""
+    return scalar_int(
+        connection,
+        f"SELECT count(*) FROM {_BAD} AND j.api = :person {_WANTED if wanted else ''}",
+        manifest_id=scope.manifest_id,
+        config_id=scope.config_id,
+        person=PERSON,
+    )
+
+
+def known_failures(connection: Connection, scope: Scope) -> int:
+    """How many of the staged files that ended badly, and that nobody dismissed, had done so before the latest run that
+    finished (exit 0 or 1) ended; 0 without such a run.
+    """
+    latest = connection.execute(
+        text(
+            "SELECT max(finished_at) FROM runs WHERE manifest_id = :manifest_id AND exit_code IN (0, 1) "
+            "AND command IN ('run', 'retry')"
+        ),
+        {"manifest_id": scope.manifest_id},
+    ).scalar_one()
+    if latest is None:
+        return 0
+    return scalar_int(
+        connection,
+        f"""
+        SELECT count(*) FROM {_BAD} AND j.api <> :person {_WANTED}
+        AND (SELECT CASE WHEN r0.outcome IN {GOOD_SQL} THEN 0 ELSE 1 END
+             FROM files f0 JOIN results r0 ON r0.file_row = f0.id JOIN jobs j0 ON j0.id = f0.chunk_id
+             WHERE f0.manifest_id = f.manifest_id AND f0.file_id = f.file_id AND j0.finished_at <= :latest
+             ORDER BY f0.id DESC LIMIT 1) = 1
+        """,
+        manifest_id=scope.manifest_id,
+        config_id=scope.config_id,
+        person=PERSON,
+        latest=latest,
+    )
+
+
+def _record(connection: Connection, scope: Scope, verdict: FileResult, *, run_id: str, at: str) -> None:
     chunk_id = plan.last_chunk(connection) + 1
-    plan.choose_named(connection, scope, [file_id])
+    plan.choose_named(connection, scope, [verdict.file_id])
     plan.cut(
         connection,
         scope,
@@ -39,9 +136,13 @@ def accept(connection: Connection, scope: Scope, file_id: str, label: str | None
         at=at,
         job_id=f"verdict-{chunk_id}",
     )
-    outcome = Outcome.CLASSIFIED if label is not None else Outcome.UNMATCHED
-    verdict = FileResult(file_id, outcome, label, 1.0, "accepted by a person")
     rows = jobs.file_rows(connection, chunk_id)
     jobs.end(
-        connection, chunk_id, JobStatus.SUCCEEDED, [(rows[file_id], verdict)], at=at, api_status="ACCEPTED", credits=0.0
+        connection,
+        chunk_id,
+        JobStatus.SUCCEEDED,
+        [(rows[verdict.file_id], verdict)],
+        at=at,
+        api_status="ACCEPTED",
+        credits=0.0,
     )

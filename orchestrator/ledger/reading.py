@@ -205,15 +205,20 @@ class FailedFile:
     error: str
 
 
-def failed_files(connection: Connection, scope: Scope, most: int) -> list[FailedFile]:
-    """The first files that ended badly."""
+def failed_files(connection: Connection, scope: Scope, most: int, *, wanted: bool = False) -> list[FailedFile]:
+    """The first files that ended badly: of the staged ones (*wanted*), or of all that the ledger has.
+
+    Those that a person has dismissed are left out.
+    """
     rows = connection.execute(
         text(
             "SELECT f.file_id, r.outcome, coalesce(r.error, '') AS error "
             "FROM results r CROSS JOIN files f "  # from the bad results, which have an index of their own
             f"WHERE f.id = r.file_row AND r.outcome NOT IN {GOOD_SQL} "
             "AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1 "
-            "ORDER BY r.file_row LIMIT :most"
+            "AND NOT EXISTS (SELECT 1 FROM jobs v WHERE v.id = f.chunk_id AND v.api = 'person') "
+            + ("AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = f.file_id) " if wanted else "")
+            + "ORDER BY r.file_row LIMIT :most"
         ),
         {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "most": most},
     )

@@ -207,6 +207,7 @@ def quarantined(
           AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1
           AND ({_ISOLATED} OR {SUBMISSIONS} >= CAST(:max_generations AS INTEGER))
           AND NOT {_UNDER_WAY}
+          AND NOT EXISTS (SELECT 1 FROM jobs v WHERE v.id = f.chunk_id AND v.api = '{PERSON}')
           {"AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = f.file_id)" if wanted else ""}
         ORDER BY r.file_row
         """),

@@ -169,6 +169,9 @@ MANIFEST = Record(
             ListOf(Text(LIST_NAME, LIST_NAME_SAYS, max_length=4000)),
             "lists of file IDs: .txt (one a line), .csv (column file_id), .jsonl, or - for standard input",
         ),
+        "allow_empty": Field(
+            Flag(), "whether lists without a single file ID are right; otherwise such a run stops", default=False
+        ),
         "webhook_configurations": Field(ListOf(_WEBHOOK), "where the API tells what happens", default=()),
         "webhook_configuration_ids": Field(
             ListOf(_ID, unique=True), "webhooks saved on the server; v2 only", default=()

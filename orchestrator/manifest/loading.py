@@ -57,6 +57,7 @@ class Manifest:
     )  #: each limit -> its line in the YAML file
     ids: tuple[str, ...] = field(default=(), repr=False)  #: those in the manifest itself
     lists: tuple[FileList, ...] = ()
+    allow_empty: bool = False  #: whether a run of no files at all is right
     secrets: tuple[str, ...] = field(default=(), repr=False)  #: never to be shown: see Redactor
 
     @property
@@ -76,6 +77,17 @@ class Manifest:
             yield from file_list.file_ids(problems)
         if problems:
             raise ManifestError(_first(problems))
+
+
+def refuse_empty(manifest: Manifest, listed: int) -> None:
+    """Raises ManifestError when not one file was *listed* and the manifest does not allow that: most likely whatever
+    writes the list has failed, and a night without work would look like a good one.
+    """
+    if listed or manifest.allow_empty:
+        return
+    where = manifest.lists[0].name if manifest.lists else manifest.path
+    words = "no file IDs are listed; if that can be right, write `allow_empty: true` in the manifest"
+    raise ManifestError([Problem(where, 1, 1, words)])
 
 
 def load(path: str, *, environ: Mapping[str, str], api: str | None = None, resolve_secrets: bool = True) -> Manifest:
@@ -188,6 +200,7 @@ def _build(
         escalate=Escalate(values["escalate"]["below_confidence"]) if values["escalate"] else None,
         ids=tuple(values["file_ids"]),
         lists=tuple(lists),
+        allow_empty=bool(values["allow_empty"]),
         secrets=tuple(dict.fromkeys([*sorted(filled_in), *written])),
     )
 

@@ -24,4 +24,5 @@ class Options:
     new: bool = True  #: send the files that were never submitted
     again: retry.Selection | None = None  #: send these files once more
     held: bool = False  #: send also the chunks that are held for a person
+    known_ok: bool = False  #: failures that an earlier run has told of are no failure of this one
     config: Config | None = None  #: create the jobs of *again* with this instead of the manifest's own

@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator import ledger
 from orchestrator.ledger import plan, retry
 from orchestrator.ledger import scope as ledger_scope
-from orchestrator.manifest.loading import Manifest
+from orchestrator.manifest.loading import Manifest, refuse_empty
 from orchestrator.models import Json
 from orchestrator.planning.limits import files_per_chunk, may_begin_anew
 from orchestrator.planning.options import Options
@@ -54,6 +54,7 @@ def preview(manifest: Manifest, path: Path, *, rehearsal: bool, now: datetime) -
     opened = ledger.open(path, read_only=True) if ledger.exists(path) else ledger.in_memory()
     with closing(opened), opened.transaction() as connection:
         listed = plan.stage(connection, manifest.file_ids())
+        refuse_empty(manifest, listed)
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
         plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)
         found = work_out(connection, scope, manifest, Options(), listed=listed, now=now, take=lambda _: None)

@@ -14,7 +14,7 @@ from orchestrator.ledger import Transaction, parses, retry, runs
 from orchestrator.ledger import plan as planning
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.queue import Shard, release_held
-from orchestrator.manifest.loading import Manifest
+from orchestrator.manifest.loading import Manifest, refuse_empty
 from orchestrator.plaintext import safe
 from orchestrator.planning.limits import files_per_chunk, parses_since
 from orchestrator.planning.options import Options
@@ -61,6 +61,8 @@ def plan(
     """
     at = timestamp(now)
     listed = planning.stage(connection, manifest.file_ids())
+    if options.new:
+        refuse_empty(manifest, listed)
     scope = register(connection, manifest, rehearsal=options.sandbox, origin=origin)
     if options.sandbox:
         runs.forget_open(connection, scope.manifest_id)
