@@ -228,6 +228,7 @@ class JobResults:
     rows: tuple[FileResult, ...]
     oddities: tuple[str, ...] = field(default=())
     nameless: tuple[FileResult, ...] = field(default=())  #: rows whose ``file_id`` is null, as the contract allows
+    refusal: str | None = None  #: the API's words instead of results: it has none (yet)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from orchestrator.api.client import Api
 from orchestrator.api.listing import complete_listing
 from orchestrator.clock import SystemClock, timestamp
 from orchestrator.commands.access import access, connect
-from orchestrator.errors import ExitCode, Rejected
+from orchestrator.errors import ExitCode
 from orchestrator.ledger import Ledger, Transaction, jobs, plan, queue, runs
 from orchestrator.ledger import adopt as ledger_adopt
 from orchestrator.ledger import scope as ledger_scope
@@ -29,7 +29,7 @@ from orchestrator.models import TERMINAL, JobResults, Json, RemoteJob
 from orchestrator.plaintext import counted
 from orchestrator.planning.run import register
 from orchestrator.settings import Settings
-from orchestrator.stages.collector import collect, of_the_file, record
+from orchestrator.stages.collector import end_job, results_of
 
 log = structlog.get_logger()
 
@@ -107,7 +107,7 @@ async def _adopt(
         if job.status not in TERMINAL and job.file_id is None:
             running += 1
             continue
-        answer = await _results(api, job)
+        answer = await results_of(api, job) if job.status in TERMINAL else JobResults(())
         with opened.transaction() as connection:
             taken = _take_in(connection, manifest, scope, _of_a_file(job, file_of), answer, run_id, at)
         jobs_adopted += bool(taken)
@@ -121,17 +121,6 @@ def _of_a_file(job: RemoteJob, file_of: Mapping[str | None, str | None]) -> Remo
     if job.file_id is None or job.file_id != job.parse_job_id:
         return job
     return replace(job, file_id=file_of.get(job.file_id) or job.file_id)
-
-
-async def _results(api: Api, job: RemoteJob) -> JobResults:
-    if job.status not in TERMINAL:
-        return JobResults(())
-    if job.results is not None:
-        return job.results
-    try:
-        return await api.results(job.id)
-    except Rejected:  # an ended job without results
-        return JobResults(())
 
 
 def _take_in(
@@ -164,10 +153,5 @@ def _take_in(
     )
     jobs.note(connection, chunk_id, "adopted", "found in the API's list of jobs", at=at)
     if ended:
-        chunk = queue.chunk(connection, chunk_id)
-        answer = of_the_file(chunk, job, answer)
-        ours = JobResults(tuple(row for row in answer.rows if row.file_id in set(file_ids)), answer.oddities)
-        record(
-            connection, chunk, job, collect(file_ids, [rule.type for rule in manifest.config.rules], job, ours), at=at
-        )
+        end_job(connection, chunk_id, job, answer, at=at, partly=True)
     return file_ids

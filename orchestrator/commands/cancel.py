@@ -24,7 +24,7 @@ from orchestrator.ledger.retry import Selection
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import TERMINAL, JobResults, JobStatus, Json, RemoteJob
 from orchestrator.settings import Settings, origin
-from orchestrator.stages.collector import collect, of_the_file, record
+from orchestrator.stages.collector import end_job
 
 log = structlog.get_logger()
 
@@ -93,11 +93,7 @@ class Canceller:
                 log.warning("job.not_cancelled", chunk_id=chunk_id, job_id=job_id, status=ascii(job.api_status)[:80])
                 return None
             with self.ledger.transaction() as connection:
-                chunk = queue.chunk(connection, chunk_id)
-                types = [rule.type for rule in chunk.config.rules]
-                answer = of_the_file(chunk, job, job.results or JobResults(()))
-                at = timestamp(self.clock.now())
-                record(connection, chunk, job, collect(chunk.file_ids, types, job, answer), at=at)
+                end_job(connection, chunk_id, job, job.results or JobResults(()), at=timestamp(self.clock.now()))
         except (Rejected, ContractBroken) as error:
             log.warning("job.not_cancelled", chunk_id=chunk_id, job_id=job_id, why=str(error))
             return None

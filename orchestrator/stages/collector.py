@@ -1,13 +1,14 @@
-"""An ended job's answer -> one outcome for every file of its chunk. Pure."""
+"""The end of a job: its answer becomes one outcome for every file of its chunk, recorded in one transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from orchestrator.api.client import Api
 from orchestrator.api.dialect import NO_RESULT
-from orchestrator.errors import ContractBroken
-from orchestrator.ledger import Transaction, halving, jobs
+from orchestrator.errors import ContractBroken, Rejected
+from orchestrator.ledger import Transaction, halving, jobs, queue
 from orchestrator.models import GOOD, Chunk, FileResult, JobResults, JobStatus, Outcome, RemoteJob
 
 #: What becomes of a file for which an ended job has no row.
@@ -89,7 +90,42 @@ def _conflict(first: FileResult, second: FileResult) -> FileResult:
     return FileResult(first.file_id, Outcome.FAILED, error=f"the API gave two different results: {words}")
 
 
-def of_the_file(chunk: Chunk, job: RemoteJob, answer: JobResults) -> JobResults:
+async def results_of(api: Api, job: RemoteJob) -> JobResults:
+    """The results of an ended job, fetched unless its status came with them. Raises ApiError, but never Rejected.
+
+    A refusal is how the API says that it has no results (yet): then there are no rows, and ``refusal`` says why.
+    """
+    if job.results is not None:
+        return job.results
+    try:
+        return await api.results(job.id)
+    except Rejected as error:
+        return JobResults((), refusal=str(error))
+
+
+def collect_chunk(chunk: Chunk, job: RemoteJob, answer: JobResults, *, partly: bool = False) -> Collected:
+    """One result for each of *chunk*'s files, from all that *job* answered; *partly*: it has other files too.
+
+    Raises ContractBroken as ``collect`` does.
+    """
+    types = [rule.type for rule in chunk.config.rules]
+    answer = _of_the_file(chunk, job, answer)
+    if partly:
+        answer = JobResults(tuple(row for row in answer.rows if row.file_id in set(chunk.file_ids)), answer.oddities)
+    elif answer.refusal is not None:
+        answer = replace(answer, oddities=(f"no results: {answer.refusal}",))
+    return collect(chunk.file_ids, types, job, answer)
+
+
+def end_job(
+    connection: Transaction, chunk_id: int, job: RemoteJob, answer: JobResults, *, at: str, partly: bool = False
+) -> None:
+    """Collect and record the end of a job in the caller's one transaction. Raises ContractBroken."""
+    chunk = queue.chunk(connection, chunk_id)
+    record(connection, chunk, job, collect_chunk(chunk, job, answer, partly=partly), at=at)
+
+
+def _of_the_file(chunk: Chunk, job: RemoteJob, answer: JobResults) -> JobResults:
     """A job made on a parse job names that one in its result: it is the result of the chunk's one file."""
     parses = {chunk.parse_job_id, job.parse_job_id} - {None}
     if not parses or len(chunk.file_ids) != 1:
@@ -99,8 +135,8 @@ def of_the_file(chunk: Chunk, job: RemoteJob, answer: JobResults) -> JobResults:
     return replace(answer, rows=tuple(rows))
 
 
-def may_be_poisoned(job: RemoteJob, collected: Collected) -> bool:
-    """Whether one file may have sunk the rest: a job failed, and some of its files have no result."""
+def is_to_halve(job: RemoteJob, collected: Collected) -> bool:
+    """Whether one file may have made the whole job fail: it failed, and some of its files have no result."""
     failed = sum(result.outcome is Outcome.FAILED for result in collected.results)
     return job.status is JobStatus.FAILED and job.results is None and failed > 0
 
@@ -122,7 +158,7 @@ def record(connection: Transaction, chunk: Chunk, job: RemoteJob, collected: Col
         credits=job.credits,
         parse_job_id=job.parse_job_id,
     )
-    if may_be_poisoned(job, collected):
+    if is_to_halve(job, collected):
         halving.suspect(connection, chunk.id)
     for oddity in collected.oddities:
         jobs.note(connection, chunk.id, "odd_results", oddity, at=at)

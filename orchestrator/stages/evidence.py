@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.api.client import Api
-from orchestrator.errors import Rejected
 from orchestrator.models import TERMINAL, Chunk, RemoteJob
+from orchestrator.stages.collector import results_of
 
 
 @dataclass(slots=True)
@@ -21,14 +21,10 @@ class Evidence:
         """Read the results of the ended *candidates*; again where there were none yet. Raises ApiError."""
         for job in candidates:
             if job.status in TERMINAL and not self.files.get(job.id):
-                try:
-                    results = await api.results(job.id)
-                except Rejected:  # an ended job without results
-                    self.files[job.id] = frozenset()
-                else:
-                    self.files[job.id] = frozenset(row.file_id for row in results.rows)
-                    if results.nameless:
-                        self.nameless.add(job.id)
+                results = await results_of(api, job)
+                self.files[job.id] = frozenset(row.file_id for row in results.rows)
+                if results.nameless:
+                    self.nameless.add(job.id)
 
     def proves(self, job: RemoteJob, chunk: Chunk) -> bool:
         """Whether *job*'s results are all of *chunk*'s files, or *chunk*'s files all have results in *job*."""

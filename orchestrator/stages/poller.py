@@ -12,8 +12,8 @@ import structlog
 
 from orchestrator.errors import ContractBroken, Rejected
 from orchestrator.ledger import jobs, queue
-from orchestrator.models import TERMINAL, Chunk, JobResults, JobStatus, RemoteJob
-from orchestrator.stages.collector import Collected, collect, of_the_file, record
+from orchestrator.models import TERMINAL, Chunk, JobStatus, RemoteJob
+from orchestrator.stages.collector import Collected, collect_chunk, record, results_of
 from orchestrator.stages.poll_schedule import PollSchedule
 from orchestrator.stages.work import Work
 
@@ -242,16 +242,18 @@ class Poller:
     async def _ended(self, key: int, watched: _Watched, job: RemoteJob) -> None:
         work = self._work
         chunk = await work.writer.write(lambda connection: queue.chunk(connection, key))
+        last_chance = self._is_old(watched)
         try:
-            collected = await self._collect(chunk, job, last_chance=self._is_old(watched))
-        except Rejected as error:
-            self._leave(key, f"job {job.id} succeeded, and the API has no results of it yet ({error})")
-            return
+            collected, refusal = await self._collect(chunk, job)
         except ContractBroken as error:
             work.warn("job.answers_against_contract", chunk_id=key, job_id=job.id, why=str(error))
             await self._note(key, "against_contract", str(error))
             self._leave(key, str(error))
             work.stop.stop_creates(error)
+            return
+        if refusal is not None and job.status is JobStatus.SUCCEEDED and not last_chance:
+            # Recorded as missing, its files could be bought again. At the last chance they are.
+            self._leave(key, f"job {job.id} succeeded, and the API has no results of it yet ({refusal})")
             return
         await work.writer.write(lambda connection: record(connection, chunk, job, collected, at=work.at()))
         if self._watched.pop(key, None) is None:
@@ -269,33 +271,16 @@ class Poller:
         log.info("job.ended", chunk_id=key, job_id=job.id, status=job.api_status, files=watched.size)
         work.stop.changed.set()
 
-    async def _collect(self, chunk: Chunk, job: RemoteJob, *, last_chance: bool) -> Collected:
-        """The job's results; fetched again a few times while there are none, or a job that succeeded lacks rows.
-
-        Raises Rejected while the API has no results of a job that succeeded, except at the *last_chance*: recorded as
-        missing, its files could be bought again.
-        """
-        types = [rule.type for rule in chunk.config.rules]
-        may_fail = job.status is JobStatus.SUCCEEDED and not last_chance
+    async def _collect(self, chunk: Chunk, job: RemoteJob) -> tuple[Collected, str | None]:
+        """The job's results, and why the API has none; fetched again a few times while files have no row."""
         for attempt in range(1, TRIES + 1):
-            answer = job.results
-            if answer is None:
-                answer = await self._results(job, may_fail=may_fail and attempt == TRIES)
-            collected = collect(chunk.file_ids, types, job, of_the_file(chunk, job, answer))
+            answer = await results_of(self._work.api, job)
+            collected = collect_chunk(chunk, job, answer)
             complete = (answer.rows or answer.nameless) and not collected.without_row
             if complete or job.results is not None or attempt == TRIES:
                 break
             await self._work.clock.sleep(TRY_AGAIN_S * attempt)
-        return collected
-
-    async def _results(self, job: RemoteJob, *, may_fail: bool) -> JobResults:
-        try:
-            return await self._work.api.results(job.id)
-        except Rejected as error:
-            if may_fail:
-                raise
-            # 404 is how the API says "no results (yet)": _collect asks again where there should be some.
-            return JobResults((), (f"no results: {error}",))
+        return collected, answer.refusal
 
     def _is_old(self, watched: _Watched) -> bool:
         """Whether the job has been in flight for longer than this run should wait."""
