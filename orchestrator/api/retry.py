@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity import AsyncRetrying, RetryCallState
 
 from orchestrator.clock import Clock
 from orchestrator.errors import ApiError, Throttled
@@ -23,7 +23,7 @@ def retrying(
     rng: random.Random,
     sleep: Callable[[float], Awaitable[None]],
 ) -> AsyncRetrying:
-    """Tenacity's loop for errors of the kinds *on*, until *given_up(started)*; then the last error is raised.
+    """Tenacity's loop for errors of the kinds *on*, raised or returned, until *given_up(started)*; the last counts.
 
     *started* is ``clock.monotonic()`` at the first attempt. Tenacity's own time limits read the machine's clock, so the
     end is ours. A 429 needs no wait here: the limiter holds every caller back for as long as the API asked.
@@ -31,15 +31,26 @@ def retrying(
     started = clock.monotonic()
 
     def wait(state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, Throttled):
+        if isinstance(_came_to(state), Throttled):
             return 0.0
         return rng.uniform(0.0, min(CAP_S, BASE_S * 2.0 ** (state.attempt_number - 1)))
 
     return AsyncRetrying(
-        retry=retry_if_exception_type(on),
+        retry=lambda state: isinstance(_came_to(state), on),
         wait=wait,
         stop=lambda _state: given_up(started),
         sleep=sleep,
-        reraise=True,
+        retry_error_callback=_last,
     )
+
+
+def _came_to(state: RetryCallState) -> object:
+    """What the attempt raised or returned."""
+    if state.outcome is None:
+        return None
+    return state.outcome.exception() if state.outcome.failed else state.outcome.result()
+
+
+def _last(state: RetryCallState) -> object:
+    """Return or raise what the last attempt did."""
+    return None if state.outcome is None else state.outcome.result()

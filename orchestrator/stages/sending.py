@@ -13,8 +13,8 @@ from orchestrator.api.listing import SharedListing
 from orchestrator.api.retry import retrying
 from orchestrator.errors import (
     Ambiguous,
+    ApiError,
     ContractBroken,
-    LedgerError,
     NotCreated,
     NotSent,
     Rejected,
@@ -65,24 +65,26 @@ class Sending:
             rng=self._rng,
             sleep=work.stop.sleep,
         )
-        try:
-            job: RemoteJob = await policy(self._send)
-        except Withdrawn:
-            return
-        except Rejected as error:
-            if self._chunk.parse_job_id is not None:
-                await self._without_parse_job()
-            elif self._unsure:
-                await self._look_for_job(error)
-            else:
-                await self._refused(error)
-        except (NotCreated, Ambiguous) as error:
-            if isinstance(error, Ambiguous) and not work.api.traits.idempotent:
-                return
-            if work.stop.sending:
+        came_to: RemoteJob | ApiError | None = await policy(self._send)
+        match came_to:
+            case RemoteJob() as job:
+                await self._answered(job)
+            case Rejected() as refusal:
+                await self._rejected(refusal)
+            case Ambiguous() if not work.api.traits.idempotent:
+                pass  # reconcile finds out what came of it
+            case NotCreated() | Ambiguous() as error if work.stop.sending:
                 raise work.api.unreachable(error) from error
+            case RunStopped() as error:
+                raise error
+
+    async def _rejected(self, refusal: Rejected) -> None:
+        if self._chunk.parse_job_id is not None:
+            await self._without_parse_job()
+        elif self._unsure:
+            await self._look_for_job(refusal)
         else:
-            await self._answered(job)
+            await self._refused(refusal)
 
     async def _without_parse_job(self) -> None:
         """The API has no such parse (any more): classify the file itself, which is billed.
@@ -124,29 +126,34 @@ class Sending:
         await work.writer.write(lambda connection: jobs.note(connection, chunk.id, "absent", why, at=work.at()))
         await self._refused(refusal)
 
-    async def _send(self) -> RemoteJob:
-        """One create call. On failure the chunk's status says what the failure proves."""
+    async def _send(self) -> RemoteJob | ApiError | None:
+        """One create call: its job, or the error that it came to; None when the run stopped before it left.
+
+        An error is on disk by then: the chunk's status says what it proves. Raises LedgerError.
+        """
         self.out = False
         try:
             return await self._work.api.create(self._chunk, intend=self._intend)
-        except LedgerError:
-            raise
+        except _Withdrawn:
+            return None
+        except Rejected as error:
+            return error
         except Ambiguous as error:
             self._unsure = True
             await self._write_unanswered(error)
-            raise
+            return error
         except ContractBroken as error:
             await self._write_unanswered(Ambiguous(str(error)))
-            raise
-        except (NotCreated, RunStopped):
+            return error
+        except (NotCreated, RunStopped) as error:
             if not self._unsure:
                 await self._not_created()
-            raise
+            return error
 
     async def _intend(self) -> None:
         work = self._work
         if not work.stop.sending:
-            raise Withdrawn
+            raise _Withdrawn
         self.out = True
         if self._unsure:
             return  # the first call's intent still stands
@@ -219,5 +226,5 @@ class Sending:
             )
 
 
-class Withdrawn(Exception):
-    """The run stopped before the call left."""
+class _Withdrawn(Exception):
+    """The run stopped before the call left: takes ``_intend`` out of the call that it is part of."""

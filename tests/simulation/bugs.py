@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from orchestrator.api import decipher, v1, v2
 from orchestrator.api.client import Api
 from orchestrator.commands import run as runner
-from orchestrator.errors import Ambiguous, NotSent, RunStopped, Throttled
+from orchestrator.errors import Ambiguous, ApiError, NotSent, RunStopped, Throttled
 from orchestrator.ledger import halving as halves
 from orchestrator.ledger import jobs, queue, retry
 from orchestrator.ledger import plan as planning
@@ -69,13 +69,11 @@ def _refusal_proves_absence() -> AbstractContextManager[object]:
     """A refusal of a later send is taken as proof that no earlier one had an effect."""
     honest = Sending._send
 
-    async def forgetful(self: Sending) -> RemoteJob:
-        try:
-            return await honest(self)
-        except (NotSent, Throttled, RunStopped):
-            if self._unsure:
-                await self._not_created()
-            raise
+    async def forgetful(self: Sending) -> RemoteJob | ApiError | None:
+        came_to = await honest(self)
+        if self._unsure and isinstance(came_to, NotSent | Throttled | RunStopped):
+            await self._not_created()
+        return came_to
 
     return patch.object(Sending, "_send", forgetful)
 
