@@ -1,0 +1,129 @@
+"""Ledgers of every earlier version: each opens, becomes a current one, loses nothing, and its work goes on."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.ledgers import AT, SMALL, again, cut, register
+
+from orchestrator import ledger as ledger_room
+from orchestrator.ledger import Ledger, jobs, queue, reading, retry
+from orchestrator.ledger.queue import Shard
+from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.sqlite import schema
+from orchestrator.models import FileResult, JobStatus, Outcome
+
+VERSIONS = range(1, len(schema.MIGRATIONS) + 1)
+
+#: Every kind of row in the columns of the first version, as its program left them: an open intent, a held one, a job in
+#: flight, a planned chunk, good and bad results, a file at fault, a retry and a person's verdict.
+ROWS = f"""
+INSERT INTO configs VALUES (1, '{SMALL.fingerprint}', '{SMALL.canonical}'), (2, 'old', '{{}}');
+INSERT INTO manifests (id, name, rehearsal, origin, project_id, config_id, review, path, sha256)
+  VALUES (1, 'm', 0, 'api', 'p', 1, '{{"below_confidence": 0.6}}', 'm.yaml', '0');
+INSERT INTO runs (id, manifest_id, command, api, started_at, finished_at, exit_code, summary)
+  VALUES ('r1', 1, 'run', 'v1', '{AT}', '{AT}', 3, '{{}}'), ('r2', 1, 'accept', 'person', '{AT}', '{AT}', 0, '{{}}');
+INSERT INTO jobs (id, manifest_id, config_id, run_id, api, depth, size, status, job_id, error, sends, resends, held,
+                  mark, credits, sent_at, submitted_at, finished_at, changed_at) VALUES
+  (1, 1, 1, 'r1', 'v1', 0, 2, 'succeeded', 'job-1', NULL, 1, 0, 0, NULL, 10.5, '{AT}', '{AT}', '{AT}', '{AT}'),
+  (2, 1, 1, 'r1', 'v1', 0, 1, 'submitting', NULL, NULL, 1, 0, 0, 'mark', NULL, '{AT}', NULL, NULL, '{AT}'),
+  (3, 1, 1, 'r1', 'v1', 0, 1, 'submitting', NULL, 'two jobs', 2, 1, 1, NULL, NULL, '{AT}', NULL, NULL, '{AT}'),
+  (4, 1, 1, 'r1', 'v1', 0, 1, 'submitted', 'job-4', NULL, 1, 0, 0, NULL, NULL, '{AT}', '{AT}', NULL, '{AT}'),
+  (5, 1, 1, 'r1', 'v1', 0, 1, 'pending', NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, '{AT}'),
+  (6, 1, 1, 'r1', 'v1', 1, 1, 'failed', 'job-6', 'broken', 1, 0, 0, NULL, NULL, '{AT}', '{AT}', '{AT}', '{AT}'),
+  (7, 1, 1, 'r2', 'person', 0, 1, 'succeeded', 'verdict-7', NULL, 0, 0, 0, NULL, 0, '{AT}', '{AT}', '{AT}', '{AT}'),
+  (8, 1, 1, 'r1', 'v1', 0, 1, 'pending', NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, '{AT}');
+INSERT INTO files (id, chunk_id, manifest_id, config_id, file_id, generation, standing) VALUES
+  (1, 1, 1, 1, 'sure', 0, 1), (2, 1, 1, 1, 'decided', 0, 0), (3, 2, 1, 1, 'intended', 0, 1), (4, 3, 1, 1, 'held', 0, 1),
+  (5, 4, 1, 1, 'in flight', 0, 1), (6, 5, 1, 1, 'planned', 0, 1), (7, 6, 1, 1, 'at fault', 1, 1),
+  (8, 7, 1, 1, 'decided', 1, 1), (9, 8, 1, 1, 'sure', 1, 0);
+INSERT INTO results (file_row, outcome, type, confidence, reasoning, error) VALUES
+  (1, 'classified', 'invoice', 0.29, 'why', NULL), (2, 'unmatched', NULL, NULL, NULL, NULL),
+  (7, 'failed', NULL, NULL, NULL, 'broken'), (8, 'classified', 'invoice', 1.0, 'accepted by a person', NULL);
+INSERT INTO tallies VALUES (1, 1, 'classified', 'invoice', 29, 1), (1, 1, 'classified', 'invoice', 100, 1),
+  (1, 1, 'failed', '', 0, 1);
+INSERT INTO events (at, chunk_id, event, note) VALUES ('{AT}', 3, 'held', 'two jobs'),
+  ('{AT}', 6, 'quarantined', 'at fault');
+"""  # noqa: S608 - our own constants
+TABLES = ("configs", "manifests", "runs", "jobs", "files", "results", "tallies", "events")
+
+
+@pytest.fixture(params=VERSIONS, ids=lambda version: f"version-{version}")
+def older(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ledger as the program of one version left it."""
+    path = tmp_path / "ledger.db"
+    with monkeypatch.context() as then:
+        then.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[: request.param])
+        Ledger(path).close()
+    with closing(sqlite3.connect(path)) as raw:
+        raw.executescript(ROWS)
+        if request.param == len(schema.MIGRATIONS):  # what its program stores itself
+            raw.executescript(
+                "UPDATE results SET percent = 29 WHERE file_row = 1; UPDATE results SET percent = 100 WHERE "
+                "file_row = 8; UPDATE sequences SET last = 8"
+            )
+            raw.commit()
+    return path
+
+
+def content(path: Path) -> dict[str, list[dict[str, Any]]]:
+    with closing(sqlite3.connect(path)) as raw:
+        raw.row_factory = sqlite3.Row
+        return {
+            table: [dict(row) for row in raw.execute(f"SELECT * FROM {table} ORDER BY 1")]  # noqa: S608 - our tables
+            for table in TABLES
+        }
+
+
+def test_an_older_ledger_keeps_every_row(older: Path) -> None:
+    """Each column that it had holds what it held; opening it once more changes nothing."""
+    before = content(older)
+    ledger_room.open(older).close()
+    after = content(older)
+    for table, rows in before.items():
+        assert [{name: row[name] for name in rows[0]} for row in after[table]] == rows
+    ledger_room.open(older).close()
+    assert content(older) == after
+
+
+def test_the_percent_of_an_older_result_is_the_one_that_it_was_counted_under(older: Path) -> None:
+    """0.29 * 100 is a little less than 29, and was counted as 29: else the tallies and the results would part."""
+    ledger_room.open(older).close()
+    assert [row["percent"] for row in content(older)["results"]] == [29, 0, 0, 100]
+
+
+def test_the_work_of_an_older_ledger_goes_on_to_its_end(older: Path) -> None:
+    """What was open is found and ends, what a person decided or halving found stands, and no id is used twice."""
+    with ledger_room.open(older) as opened, opened.transaction() as connection:
+        scope, shard = register(connection, SMALL, project="p"), Shard(1, "v1")
+        assert scope == Scope(1, 1)
+        assert [(parked.chunk_id, parked.held, parked.cut_off) for parked in queue.unanswered(connection, shard)] == [
+            (2, False, True),
+            (3, True, False),
+        ]
+        assert [job.chunk_id for job in queue.in_flight(connection, shard)] == [4]
+        assert [chunk.id for chunk in queue.pending(connection, shard, after=0, most=9)] == [5, 8]
+        assert retry.quarantined(connection, scope, None, wanted=False, most=9).first[0].file_id == "at fault"
+        assert queue.release_held(connection, shard, at=AT) == 1
+        for chunk_id in (2, 3, 5, 8):
+            if chunk_id != 2:
+                jobs.intend(connection, [chunk_id], mark=None, at=AT)
+            jobs.submitted(connection, chunk_id, f"job-{chunk_id}", at=AT)
+        for chunk_id in (2, 3, 4, 5, 8):
+            rows = jobs.file_rows(connection, chunk_id)
+            results = [(row, FileResult(file_id, Outcome.CLASSIFIED, "invoice", 0.9)) for file_id, row in rows.items()]
+            jobs.end(connection, chunk_id, JobStatus.SUCCEEDED, results, at=AT)
+        totals = reading.totals(connection, scope, wanted=False, review={"below_confidence": 0.6})
+        assert (totals.unfinished, totals.review) == (0, 0)
+        assert {outcome.value: files for outcome, files in totals.outcomes.items() if files} == {
+            "classified": 6,
+            "failed": 1,
+        }
+        assert again(connection, scope, "at fault", "decided") == []
+        assert again(connection, scope, "at fault", file_ids=("at fault",)) == ["at fault"]
+        cut(connection, scope, run_id="r1")
+        assert [chunk.id for chunk in queue.pending(connection, shard, after=0, most=9)] == [9]
