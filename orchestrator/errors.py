@@ -31,7 +31,7 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """What the process tells cron. Part of the command line's contract: never renumber."""
+    """The process's exit codes. They are part of the command line's contract: never renumber."""
 
     OK = 0  #: every file is classified or unmatched
     SOME_FAILED = 1  #: finished; some files failed, are missing or were cancelled
@@ -99,14 +99,14 @@ class LedgerError(OrchestratorError):
 
 
 class Interrupted(OrchestratorError):
-    """The run was told to end early: a signal or the deadline."""
+    """A signal or the deadline ended the run early."""
 
     exit_code = ExitCode.UNFINISHED
     moot_when_finished = True
 
 
 class ApiError(OrchestratorError):
-    """What a call to the API came to; carries the API's own words where it gave any."""
+    """The failure of a call to the API, with the API's own words where it gave any."""
 
     exit_code = ExitCode.UNREACHABLE
 

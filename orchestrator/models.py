@@ -233,7 +233,7 @@ class JobResults:
 
 @dataclass(frozen=True, slots=True)
 class RemoteJob:
-    """A classify job as the API tells it; ``status`` is None for a word that is not in the contract."""
+    """A classify job as the API reports it; ``status`` is None for a word that is not in the contract."""
 
     id: str
     status: JobStatus | None

@@ -87,7 +87,7 @@ def env_file(manifest: str | None = None) -> Path | None:
 
 
 def folder_of(manifest: str) -> Path:
-    """The folder that *manifest* is really in: whoever goes through a link uses the same ledger and settings."""
+    """The folder of *manifest*, links resolved: a link to it uses the same ledger and settings."""
     return Path(os.path.realpath(manifest)).parent
 
 
@@ -191,7 +191,7 @@ def in_clear(base_url: str) -> str | None:
 
 
 def origin(base_url: str) -> str:
-    """What tells one API from another in the ledger: the host; on this machine any port."""
+    """The name that the ledger gives an API: its host; one name for all ports of this machine."""
     parts = urlsplit(base_url)
     return "loopback" if parts.hostname in LOOPBACK else parts.netloc.lower()
 

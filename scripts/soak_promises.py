@@ -88,7 +88,7 @@ def night(folder: Path, api: str, size: tuple[int, int], name: str) -> tuple[Pat
 
 
 def has_begun(started: Run) -> bool:
-    """Whether *started* is at work, or has ended."""
+    """Return whether *started* has work in flight or has ended."""
     return "run.planned" in started.log_so_far() or started.process.poll() is not None
 
 
@@ -173,7 +173,7 @@ def side_by_side(folder: Path, api: str) -> Told:
 
 
 def at_sigterm(folder: Path, api: str) -> Told:
-    """A run that is told to end does so in order, and the next one completes it."""
+    """SIGTERM ends a run in order, and the next run completes it."""
     manifest, file_ids = night(folder, api, SIZES[api], f"{api}-term")
     with sandbox() as server:
         env = environment(server.url, **SETTLE)
@@ -200,7 +200,7 @@ def at_the_deadline(folder: Path, api: str) -> Told:
     name = f"{api}-stuck"
     folder.joinpath(name).mkdir()
     manifest = write_manifest(folder / name, [f"f{number}" for number in range(40)], api=api, chunk_size=2, name=name)
-    with ApiServer() as server:  # whose jobs get stuck and go on when they are told to
+    with ApiServer() as server:  # its jobs stick until the test releases them
         server.set(stuck="f7")
         first = run(manifest, environment(server.url, **SETTLE), "--deadline", "8s")
         left, posts = first.summary["unfinished"], server.stats().posts

@@ -1,4 +1,4 @@
-"""What sending files again costs, counted by an API server that is no part of the program.
+"""The cost of sending files again, counted by an API server that is no part of the program.
 
 Three nights on API v1: some of 1,000 files fail and are retried when the cause is gone; one poison file among 600 sinks
 its job; every job fails. Prints one JSON object a night; exit 0 when each was what was promised.
@@ -23,7 +23,7 @@ Night = dict[str, object]
 
 
 def failing(folder: Path, server: ApiServer) -> Night:
-    """Of 1,000 files those that match a pattern fail; when it no longer applies, a retry sends just these."""
+    """Some of 1,000 files fail by a pattern; once it no longer applies, a retry sends just those."""
     file_ids, pattern = [f"file-{n:04}" for n in range(1000)], "[37]1$"
     manifest, env = write_manifest(folder, file_ids, chunk_size=100), environment(server.url)
     server.set(fails=pattern)

@@ -21,7 +21,7 @@ from orchestrator.plaintext import safe
 
 
 def passing(error: BaseException) -> bool:
-    """Whether another attempt may do better. An upload is not billed, so a repeated one does no harm."""
+    """Return whether another attempt may succeed. An upload is not billed, so a repeated one does no harm."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code in (408, 429) or error.response.status_code >= 500
     return isinstance(error, httpx.TransportError)

@@ -26,7 +26,7 @@ UPDATE jobs SET sent_at = strftime('%Y-%m-%dT%H:%M:%f+00:00', sent_at, :days),
 
 
 def soak(*options: str) -> dict[str, Any]:
-    """What ``soak_kills.py`` finds with 25 kills, unless *options* say otherwise, and its exit code."""
+    """The findings of ``soak_kills.py`` with 25 kills, unless *options* say otherwise, and its exit code."""
     command = [sys.executable, str(SOAK), "--kills", "25", *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=300, check=False)
     found: dict[str, Any] = json.loads(done.stdout)
@@ -42,7 +42,7 @@ def test_no_kill_loses_a_file_or_buys_one_twice(api: str) -> None:
 
 
 def test_no_kill_of_a_retry_buys_a_file_a_third_time() -> None:
-    """What had failed is bought once more, the rest once, however often the retry was killed on its way."""
+    """Files that had failed are bought once more, the rest once, however often the retry was killed on its way."""
     found = soak("--retry", "--kills", "6", "--api", "v1")
     assert (found["wrong"], found["code"], found["kills"]) == ([], 0, 6)
     assert found["failed_files"] > 0

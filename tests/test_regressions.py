@@ -1,4 +1,4 @@
-"""What once went wrong at the command line, each as the user met it."""
+"""Faults of the past at the command line, each as the user met it."""
 
 from __future__ import annotations
 

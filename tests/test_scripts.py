@@ -118,7 +118,7 @@ def test_scripts_are_bash_that_parses_and_may_be_executed(script: Path) -> None:
 class TestSetup:
     @staticmethod
     def installed(root: Path) -> None:
-        """What an earlier setup of *root* leaves behind, without the packages."""
+        """Leave behind what an earlier setup of *root* would, without the packages."""
         (root / ".venv/bin").mkdir(parents=True)
         (root / ".venv/bin/pip").write_text(f"#!{root}/.venv/bin/python\n")
         (root / ".venv/bin/python").symlink_to(sys.executable)
@@ -267,7 +267,7 @@ class TestNightly:
         assert log_of(night).count("ping.failed") == 2
 
     def test_sigterm_is_passed_on_and_the_run_ends_in_order(self, night: Path, serve: Serve) -> None:
-        """What systemd does on shutdown: exit code 3, and the report still comes."""
+        """systemd stops it on shutdown: exit code 3, and the report still comes."""
         created = threading.Event()
 
         async def never_done(request: web.Request) -> web.StreamResponse:
@@ -368,7 +368,7 @@ class TestUpload:
 
 class TestDemo:
     def test_it_sorts_the_documents_sends_nothing_twice_and_leaves_nothing(self, tmp_path: Path) -> None:
-        """What the README shows: each text gets the type that its name begins with, the soup none."""
+        """As README shows: each text gets the type that its name begins with, the soup none."""
         done = call(ROOT / "scripts/demo", env={"TMPDIR": str(tmp_path), "LLAMA_CLOUD_API_KEY": CANARY})
         assert (done.returncode, list(tmp_path.iterdir())) == (0, [])
         rows = re.findall(r"^(\S+)\.txt +(classified|unmatched) +(\S*?) +[\d.]+$", done.stdout, re.MULTILINE)

@@ -57,6 +57,6 @@ def test_a_seed_is_the_same_episode_every_time() -> None:
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "-"))
 def test_a_planted_bug_is_noticed(bug: Bug) -> None:
-    """What the simulation would not notice, it does not protect from."""
+    """The simulation protects only from faults that it would notice."""
     with bug.plant():
         assert any(play(seed, bug.api).violations for seed in chain([bug.seed], range(MOST_TO_CATCH)))

@@ -30,6 +30,6 @@ def test_every_step_leaves_what_the_server_and_the_person_made_of_it(api: str) -
 
 @pytest.mark.parametrize("bug", [bug for bug in BUGS if bug.name in CAUGHT_SOON], ids=lambda bug: bug.name)
 def test_a_planted_bug_is_noticed(bug: Bug) -> None:
-    """What the machine would not notice, it does not protect from."""
+    """The machine protects only from faults that it would notice."""
     with bug.plant(), pytest.raises((AssertionError, RuntimeError)):
         tell(bug.api, MOST_TO_CATCH, steps=STEPS, shrink=False)

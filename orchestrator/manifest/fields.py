@@ -1,7 +1,7 @@
-"""The kinds of field that a manifest is made of. Each reads a node and describes itself as JSON Schema (draft 2020-12),
-so that what an editor is told and what is accepted are one text.
+"""The kinds of field in a manifest. Each reads a node and describes itself as JSON Schema (draft 2020-12), so an editor
+and the program accept the same.
 
-``read`` returns None for a node that is wrong, after it noted why in the Reading.
+``read`` returns None for a wrong node, after it noted the reason in the Reading.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class Reading:
 
 
 class Spec(Protocol):
-    """What one field takes."""
+    """The values that one field accepts."""
 
     def read(self, node: Node, label: str, reading: Reading) -> Json:
         """The value of *node*, which messages call *label*; None after noting what is wrong with it."""
 
     def schema(self) -> dict[str, Json]:
-        """The same as JSON Schema."""
+        """The accepted values as JSON Schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +292,7 @@ class Record:
     def _refuse_strangers(self, node: Entries, label: str, reading: Reading) -> None:
         strangers = [key for name, key in node.keys.items() if name not in self.fields]
         for key in strangers:
-            # No guesses for a crowd: comparing is slow, and whoever has twenty unknown keys has another file in hand.
+            # Comparing is slow, and a file with more than twenty unknown keys is not a manifest.
             close = difflib.get_close_matches(key.text[:64], self.fields, n=1) if len(strangers) <= 20 else []
             name = "" if self.secret else f" {shown(key.text)}"
             hint = f"did you mean `{close[0]}`?" if close else f"the keys of {label} are {', '.join(self.fields)}"

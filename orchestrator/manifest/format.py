@@ -170,9 +170,9 @@ MANIFEST = Record(
             "lists of file IDs: .txt (one a line), .csv (column file_id), .jsonl, or - for standard input",
         ),
         "allow_empty": Field(
-            Flag(), "whether lists without a single file ID are right; otherwise such a run stops", default=False
+            Flag(), "true: lists may hold no file ID at all; false: such a run stops", default=False
         ),
-        "webhook_configurations": Field(ListOf(_WEBHOOK), "where the API tells what happens", default=()),
+        "webhook_configurations": Field(ListOf(_WEBHOOK), "where the API reports events", default=()),
         "webhook_configuration_ids": Field(
             ListOf(_ID, unique=True), "webhooks saved on the server; v2 only", default=()
         ),
@@ -193,7 +193,7 @@ MANIFEST = Record(
 
 
 def wrong_language(lang: str, api: str) -> str | None:
-    """What is wrong with a language that has the form of one; None when nothing is."""
+    """The mistake in a language of the right form; None when there is none."""
     if api != "v1" or lang in V1_LANGUAGES:
         return None
     close = ["ch_sim", "ch_tra"] if lang.startswith("zh") else difflib.get_close_matches(lang, V1_LANGUAGES)

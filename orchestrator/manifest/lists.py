@@ -30,7 +30,7 @@ FILE_ID = rf"[^{_NOT_IN_IDS}]{{1,200}}"
 FILE_ID_SAYS = "a file ID is 1 to 200 characters without white space, control or invisible characters"
 
 _BLOCK = 1 << 17
-#: A line that is longer is no list's line; without a limit a file without line ends would fill the memory.
+#: No list has a longer line; without a limit, a file without line ends would fill the memory.
 _MAX_LINE = 1 << 20
 
 _is_file_id = re.compile(FILE_ID).fullmatch
@@ -121,7 +121,7 @@ class _Reader:
     def wrong(self, line: int, column: int, message: str) -> None:
         self.problems.append(Problem(self.name, line, column, message))
         if len(self.problems) >= MAX_PROBLEMS:
-            raise _BadList(line, "more problems follow; mend the ones above first")
+            raise _BadList(line, "more problems follow; fix the ones above first")
 
     def checked(self, text: str, line: int, column: int = 1) -> Iterator[str]:
         """*text* if it is a file ID; else nothing, and a problem."""
@@ -152,7 +152,7 @@ def _read_text(reader: _Reader) -> Iterator[str]:
 
 
 def _not_an_id(text: str) -> str | None:
-    """What to do about a line that belongs in another kind of list; None when it may be an ID."""
+    """Advice about a line that belongs in another kind of list; None when it may be an ID."""
     if _is_header(text):
         return "a .txt list has no header: remove this line, or save the list as .csv"
     if any(mark in text for mark in "\"',;"):
@@ -259,7 +259,7 @@ def _decode(block: bytes, number: int) -> str:
 
 
 def _version(handle: BinaryIO) -> tuple[int, int] | None:
-    """What changes when a regular file is written to; None for a pipe."""
+    """Modification time and size, which change when a regular file is written; None for a pipe."""
     try:
         status = os.fstat(handle.fileno())
     except OSError:  # an in-memory standard input has no descriptor

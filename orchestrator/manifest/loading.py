@@ -37,7 +37,7 @@ from orchestrator.models import (
 
 @dataclass(frozen=True)
 class Manifest:
-    """What to classify, and how. ``path`` is as the user gave it; ``sha256`` is of the YAML file's bytes."""
+    """The files to classify, and how. ``path`` is as the user gave it; ``sha256`` is of the YAML file's bytes."""
 
     path: str
     name: str
@@ -62,14 +62,14 @@ class Manifest:
 
     @property
     def stronger_config(self) -> Config | None:
-        """What second opinions are asked for with; None without ``escalate``."""
+        """The config of second opinions; None without ``escalate``."""
         return None if self.escalate is None else replace(self.config, mode=self.escalate.mode)
 
     def file_ids(self) -> Iterator[str]:
         """Every file ID, first those in the manifest, then each list's, duplicates included.
 
-        Raises ManifestError at the end if a list could not be read or has bad lines: whoever acts on the IDs
-        does so only when the iterator is exhausted. Standard input can be read only once.
+        Raises ManifestError at the end if a list could not be read or has bad lines: act on the IDs only after the
+        iterator is exhausted. Standard input can be read only once.
         """
         problems: list[Problem] = []
         yield from self.ids
@@ -128,7 +128,7 @@ def _first(problems: list[Problem]) -> list[Problem]:
     if len(problems) <= MAX_PROBLEMS:
         return problems
     following = problems[MAX_PROBLEMS]
-    more = Problem(following.file, following.line, following.column, "more problems follow; mend the ones above first")
+    more = Problem(following.file, following.line, following.column, "more problems follow; fix the ones above first")
     return [*problems[:MAX_PROBLEMS], more]
 
 
@@ -222,7 +222,7 @@ def _webhook(value: dict[str, Json]) -> Webhook:
 
 
 def _secrets(webhook: Webhook) -> Iterator[str]:
-    """What of a webhook is secret even when it stands in the manifest itself."""
+    """The parts of a webhook that are secret even when the manifest itself holds them."""
     if webhook.webhook_signing_secret is not None:
         yield webhook.webhook_signing_secret
     yield from (webhook.webhook_headers or {}).values()

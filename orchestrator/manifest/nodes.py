@@ -24,7 +24,7 @@ MAX_BYTES = 5 * 1024 * 1024
 MAX_DEPTH = 20
 MAX_NODES = 200_000
 
-#: Most problems shown of one manifest and its lists; whoever has more mends these first.
+#: Most problems shown of one manifest and its lists; a user with more fixes these first.
 MAX_PROBLEMS = 100
 
 Loader = type[yaml.BaseLoader] | type[yaml.CBaseLoader]
@@ -41,7 +41,7 @@ _TAG_DIRECTIVE = re.compile("^%TAG", re.MULTILINE)
 
 #: What to do about the parser's complaints; the first that its words contain.
 _ADVICE = {
-    "mapping values are not allowed": "put quotes around a text that contains `: `, or mend the indentation",
+    "mapping values are not allowed": "put quotes around a text that contains `: `, or fix the indentation",
     "cannot start any token": "put quotes around a text that starts with a special character",
     "escape": "in double quotes a backslash is written \\\\; single quotes need no escapes",
     "unexpected end of stream": "a quote or bracket that is opened must be closed",
@@ -247,7 +247,7 @@ class _Builder:
 
     def _note(self, line: int, column: int, message: str) -> None:
         if len(self._problems) == MAX_PROBLEMS:
-            raise Unreadable(line, column, "more problems follow; mend the ones above first")
+            raise Unreadable(line, column, "more problems follow; fix the ones above first")
         self._problems.append(Problem(self._file, line, column, message))
 
 

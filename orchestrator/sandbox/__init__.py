@@ -1,6 +1,7 @@
-"""The embedded LlamaCloud classify API: both versions over real HTTP, with every fault that the network has.
+"""The embedded LlamaCloud classify API: both versions over real HTTP, with every fault that a network has.
 
-``Sandbox`` serves it; ``SandboxOptions`` holds its switches. Nothing leaves the machine and nothing is billed.
+``Sandbox`` serves it; ``SandboxOptions`` holds its switches. Nothing leaves the machine and nothing is billed. The room
+knows nothing of its client: import only the names below.
 """
 
 from orchestrator.sandbox.options import SandboxOptions, parse_faults

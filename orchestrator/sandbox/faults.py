@@ -34,7 +34,7 @@ class Dropped(Exception):
 
 
 def before(story: Story, kind: str, number: int) -> web.Response | None:
-    """What the *number*-th call of *kind* gets in place of taking effect, if a fault strikes it.
+    """Return the answer that a fault gives the *number*-th call of *kind* before it takes effect; None without a fault.
 
     Raises Dropped and Refused.
     """
@@ -61,7 +61,7 @@ def late_s(story: Story, kind: str, number: int) -> float | None:
 async def after(
     story: Story, kind: str, number: int, request: web.Request, response: web.Response, stopping: asyncio.Event
 ) -> web.StreamResponse:
-    """What becomes of the *response* to a call that took effect. Raises Dropped."""
+    """Return *response*, or what a fault makes of it after the call took effect. Raises Dropped."""
     if story.happens("hang", number, kind=kind):
         await stopping.wait()
         raise Dropped

@@ -43,7 +43,7 @@ ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
 #: The kinds that are limited together with another one.
 _LIMITED_AS = {"results": "get", "cancel": "get", "delete": "get", "files": "get"}
 
-#: Outside the API, without key, rate or fault: what took effect, for whoever checks it from another process.
+#: Outside the API, without key, rate or fault: the creates that took effect, for checks from another process.
 JOURNAL = "/_sandbox/journal"
 
 #: Largest body that is read; the vendor's own limit on an upload.

@@ -1,4 +1,4 @@
-"""Chance without state: everything that seems random is a hash of the seed and of what it is about."""
+"""Chance without state: everything that seems random is a hash of the seed and of its subject."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Story:
         return float(self.fault(name, kind=kind) or default)
 
     def happens(self, name: str, *about: object, kind: str = "") -> bool:
-        """Whether the fault *name* strikes what this is *about*."""
+        """Whether the fault *name* strikes the subject *about*."""
         if not self._faults:
             return False
         probability = self.fault(name, kind=kind)

@@ -1,7 +1,7 @@
-"""What the sandbox remembers: files, jobs, and a journal of every create that took effect.
+"""The sandbox's memory: files, jobs, and a journal of every create that took effect.
 
-A job is a few numbers; how it goes and what it found are worked out when somebody asks, so a million of them are cheap
-and nothing runs in the background.
+A job is a few numbers. Its status and results are worked out when a call asks for them, so a million jobs are cheap and
+nothing runs in the background.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ UNDER_WAY = frozenset({Phase.PENDING, Phase.RUNNING, Phase.UNHEARD})
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What jobs were asked to do; one object for all jobs that were asked the same."""
+    """A job's request; one object for all jobs with the same request."""
 
     rules: tuple[Rule, ...]
     mode: str
@@ -247,7 +247,7 @@ class World:
             yield stranger, self.answer(stranger, job.spec)
 
     def answer(self, file_id: str, spec: Spec) -> Answer:
-        """What the rules make of the file; half as unsure in mode MULTIMODAL, so that a second opinion shows."""
+        """The answer of *spec* for the file; half as unsure in mode MULTIMODAL, so that a second opinion shows."""
         file, rules = self.files.get(file_id), spec.rules
         answer = (
             classifying.by_words(file.words, rules)

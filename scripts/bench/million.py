@@ -1,4 +1,4 @@
-"""What files cost as they grow ten times and ten times again: plan, run, run once more, status.
+"""The cost of ten and a hundred times more files: plan, run, run once more, status.
 
 Against a fast server: 400 creates/s, v1 jobs of 500 files.
 Usage: .venv/bin/python scripts/bench/million.py [--files 1000000]

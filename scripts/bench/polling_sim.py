@@ -37,7 +37,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run cost and how soon it knew."""
+    """The calls of a run, and how soon it noticed the ends."""
 
     calls_per_job: float
     mean_delay_s: float

@@ -22,7 +22,7 @@ from orchestrator.sandbox import Sandbox, SandboxOptions
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the server saw so far."""
+    """The calls that the server has seen."""
 
     created: dict[str, datetime]  #: job ID -> when its create took effect
     requests: dict[str, int]  #: kind of call -> calls

@@ -16,7 +16,7 @@ JOB_SECONDS = (1.5, 2.5)
 
 
 def least_s(server: Server) -> float:
-    """What the API alone takes: the longest of its jobs, and the creates at the limit."""
+    """The time that the API alone takes: the longest of its jobs, and the creates at the limit."""
     created = server.seen().created
     ends = server.ends(list(created))
     return max((ends[job_id] - at).total_seconds() for job_id, at in created.items()) + len(created) / CREATES_PER_S

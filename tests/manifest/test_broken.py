@@ -232,7 +232,7 @@ def test_a_manifest_that_is_not_there(tmp_path: Path, place: str) -> None:
 
 
 def test_a_later_version_is_the_only_problem(tmp_path: Path) -> None:
-    """Of a format that is not known nothing else can be said."""
+    """In an unknown format nothing else can be checked."""
     (problem,) = problems_of(tmp_path / "m.yaml", "version: 2.1\nnew_field: 5\n")
     assert problem.message == "version '2.1' is unknown; write 1"
 

@@ -32,7 +32,7 @@ def load(name: str) -> loading.Manifest:
 
 
 def fits(value: Json, schema: dict[str, Json]) -> bool:
-    """Whether *value* is valid under *schema*; knows just the words that the manifest's schema uses."""
+    """Return whether *value* is valid under *schema*, which uses only the words of the manifest's schema."""
     kinds = schema.get("type", list(KINDS))
     if not any(is_a(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)):
         return False
@@ -78,7 +78,7 @@ def test_the_examples_have_no_problem(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_schema_accepts_the_examples(name: str) -> None:
-    """What `run` takes, an editor takes."""
+    """An editor accepts everything that `run` accepts."""
     value = yaml.safe_load((CONFIGS / name).read_text())
     assert fits(value, loading.json_schema())
 
@@ -89,7 +89,7 @@ def test_the_examples_have_names_of_their_own() -> None:
 
 
 def test_the_nightly_example_is_guarded() -> None:
-    """What runs without a person has limits, and marks what a person should see."""
+    """A manifest that runs unattended has limits, and marks what a person should see."""
     nightly = load("nightly.yaml")
     assert (nightly.limits.max_files, nightly.limits.max_credits, nightly.limits.max_generations) == (5000, 25000, 3)
     assert nightly.limits.max_credits == nightly.config.credits_ceiling(5000)

@@ -142,11 +142,11 @@ def test_a_bad_line_is_named(tmp_path: Path, name: str, data: bytes, place: tupl
 
 
 def test_all_bad_lines_are_told_up_to_a_hundred(tmp_path: Path) -> None:
-    """Several mistakes are mended in one round; a wrong file does not flood the screen."""
+    """A user fixes several mistakes in one round; a wrong file does not flood the screen."""
     assert [problem.line for problem in problems_in(tmp_path, "l.txt", b"a a\nb\nc c\n")] == [1, 3]
     problems = problems_in(tmp_path, "l.txt", b"a a\n" * 5000)
     assert len(problems) == 101
-    assert problems[-1].message == "more problems follow; mend the ones above first"
+    assert problems[-1].message == "more problems follow; fix the ones above first"
 
 
 def test_check_reads_the_lists_even_of_a_bad_manifest(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def load(path: Path, text: str, **environ: str) -> loading.Manifest:
 
 
 def test_the_least_manifest_has_the_defaults(write: Path) -> None:
-    """What is left out is v1, FAST, English, five pages, a hundred files a chunk, and no limits."""
+    """The defaults are v1, FAST, English, five pages, a hundred files a chunk, and no limits."""
     loaded = load(write, HEAD + "file_ids: [a]\n")
     rules = (Rule("invoice", "contains line items and a total"),)
     assert loaded == loading.Manifest(
@@ -126,7 +126,7 @@ def test_null_is_the_same_as_leaving_out(write: Path, null: str) -> None:
 
 
 def test_the_options_api_wins(write: Path) -> None:
-    """What the call says about the API's version wins over the manifest, also in what is allowed."""
+    """The version given in the call wins over the manifest's, also in what it allows."""
     write.write_text(HEAD + "api: v1\nparsing_configuration: {lang: zh}\nfile_ids: [a]\n")
     assert loading.load(str(write), environ={}, api="v2").api == "v2"
     with pytest.raises(ManifestError, match="lang 'zh' is not among the 86 codes of v1"):

@@ -1,4 +1,4 @@
-"""What the sandbox does when it is told to misbehave: each fault, and each switch for what the contract leaves open."""
+"""The sandbox misbehaves on demand: each fault, and each switch for what the contract leaves open."""
 
 from __future__ import annotations
 

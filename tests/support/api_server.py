@@ -26,7 +26,7 @@ LABELS = ("invoice", "receipt", None)
 
 @dataclass
 class Knobs:
-    """What ``POST /_set`` changes, from the next call on."""
+    """The behaviour that ``POST /_set`` changes, from the next call on."""
 
     job_s: tuple[float, float] = (0.1, 0.3)  #: shortest and longest that a job takes
     create_s: tuple[float, float] = (0.0, 0.05)  #: how long a create call takes to have its effect

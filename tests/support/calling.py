@@ -58,7 +58,7 @@ def with_api(
     clock: FakeClock | None = None,
     key: str = CANARY,
 ) -> T:
-    """What *use* makes of an API at *base_url* whose waits cost no time."""
+    """Return the result of *use* with an API at *base_url* whose waits cost no time."""
 
     async def go() -> T:
         time = clock or FakeClock()

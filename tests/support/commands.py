@@ -143,7 +143,7 @@ class Cli:
         self.environ["LLAMA_CLOUD_BASE_URL"] = server.url
 
     def state(self) -> dict[str, Json]:
-        """What ``status`` says of the one manifest."""
+        """The state of the one manifest, as ``status`` reports it."""
         (state,) = json.loads(self("status", "--json").stdout)["manifests"]
         return dict(state)
 

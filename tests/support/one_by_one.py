@@ -50,7 +50,7 @@ class OneByOne:
 
     @property
     def documents(self) -> list[str]:
-        """What each job was made on, in the order in which they were made."""
+        """The document of each job, in the order of the creates."""
         return [job["file_input"] for job in self.jobs.values()]
 
     @property
@@ -59,7 +59,7 @@ class OneByOne:
         return Counter(self.documents)
 
     def stop(self, job: dict[str, Json]) -> Fate:
-        """What cancelling does, unless a test has something else in mind."""
+        """The answer to a cancel call, unless a test replaces it."""
         job["cancelled"] = True
         return None
 

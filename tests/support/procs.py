@@ -29,7 +29,7 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True)
 class Stats:
-    """What the server saw."""
+    """The calls that the server saw."""
 
     created: Mapping[str, int]  #: file ID -> jobs that were made for it
     jobs: Mapping[str, list[str]]  #: job ID -> its files
@@ -85,7 +85,7 @@ def write_manifest(
 
 
 def environment(url: str, **more: str) -> dict[str, str]:
-    """What the program needs to be told, and nothing of what this process was told."""
+    """The variables that the program needs, and none of this process's own."""
     return {
         "LLAMA_CLOUD_API_KEY": KEY,
         "LLAMA_CLOUD_BASE_URL": url,
@@ -179,7 +179,7 @@ def wait_until(done: Callable[[], bool], *, what: str) -> None:
 
 @dataclass(frozen=True)
 class LedgerState:
-    """What a ledger says, read from a copy: the next run must find the file as the last one left it."""
+    """The content of a ledger, read from a copy: the next run must find the file as the last one left it."""
 
     integrity: str
     chunks: Mapping[str, int]  #: status -> chunks

@@ -77,7 +77,7 @@ def _answer(status: int, body: Json) -> httpx.Response:
 
 
 def honest(jobs: list[Json], token: str | None) -> tuple[int, Json]:
-    """What a good API lists: a hundred a page."""
+    """A good API's list: a hundred a page."""
     after = int(token or 0)
     following = str(after + 100) if jobs[after + 100 :] else None
     return 200, {"items": jobs[after : after + 100], "next_page_token": following}
