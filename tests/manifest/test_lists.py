@@ -248,7 +248,7 @@ def test_a_million_ids_are_read_in_a_second_or_so(tmp_path: Path) -> None:
     assert time.process_time() - started < 3
 
 
-#: Quotes, commas, slashes and dots are in no ID; the header's name is too rare to be drawn.
+#: Quotes, commas, slashes and dots are in no ID.
 _visible = st.characters(exclude_categories=["C", "Z"], exclude_characters="\"',;/\\.")
 _ids = st.lists(st.text(_visible, min_size=1, max_size=200), max_size=60)
 
@@ -259,6 +259,7 @@ def test_every_line_comes_back_wherever_blocks_are_cut(
     tmp_path: Path, ids: list[str], times: int, end: str, last: bool
 ) -> None:
     """Any text that may be an ID, in lists longer than one block, comes back exactly, in order."""
-    ids = [file_id for file_id in ids if not file_id.startswith("#")] * times
+    headers = ("file_id", "file_ids", "fileid", "fileids", "file-id", "file-ids")
+    ids = [file_id for file_id in ids if not file_id.startswith("#") and file_id.lower() not in headers] * times
     text = end.join(ids) + (end if last else "")
     assert read(tmp_path, "l.txt", text.encode()) == ids
