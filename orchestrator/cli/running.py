@@ -178,6 +178,14 @@ def retry(
 def sandbox(
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0: any free port.")] = 8787,
     fault: FaultOption = None,
+    switch: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A switch for what the API's contract leaves open; repeatable. `--set ?` lists them.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed tells the same story.")] = 0,
     key: Annotated[str | None, typer.Option(metavar="KEY", help="The only key accepted; default: any.")] = None,
     ready_file: Annotated[
@@ -187,7 +195,15 @@ def sandbox(
     """Serve the embedded API on loopback until interrupted."""
     from orchestrator.sandbox import serve
 
-    serve(port=port, faults=fault or [], seed=seed, key=key, ready_file=ready_file, announce=_announce)
+    serve(
+        port=port,
+        faults=fault or [],
+        switches=switch or [],
+        seed=seed,
+        key=key,
+        ready_file=ready_file,
+        announce=_announce,
+    )
 
 
 @app.command()

@@ -202,7 +202,7 @@ class _Execution:
             return
         from orchestrator.sandbox import Sandbox, SandboxOptions
 
-        sandbox = Sandbox(SandboxOptions(faults=self.options.faults))
+        sandbox = Sandbox(SandboxOptions(faults=self.options.faults, unknown_files="accept"))
         base_url = await sandbox.start()
         log.info(
             "rehearsal.started", note="an embedded sandbox answers; nothing is sent to the API and nothing is billed"

@@ -18,6 +18,11 @@ _WEBHOOK_KEYS = frozenset(
     {"webhook_url", "webhook_events", "webhook_headers", "webhook_output_format", "webhook_signing_secret"}
 )
 
+#: The events that v2 knows (OpenAPI ``WebhookConfiguration``); v1 takes any text.
+_V2_EVENT = re.compile(
+    r"(classify|parse|extract|sheets|batch|split|verify)\.(pending|running|success|partial_success|error|cancelled)"
+)
+
 Loc = tuple[str | int, ...]
 
 
@@ -190,10 +195,11 @@ class Checks:
             self.add((*above, "rules"), "value_error", "Value error, rule types must be unique", None, error={})
         return tuple(rules)
 
-    def webhooks(self, body: Mapping[str, Json]) -> None:
-        """The one object of the API that takes no unknown key."""
+    def webhooks(self, body: Mapping[str, Json], version: str) -> tuple[dict[str, Json], ...]:
+        """The webhooks of a create: the one object of the API that takes no unknown key."""
         if not body.get("webhook_configurations"):
-            return
+            return ()
+        hooks: list[dict[str, Json]] = []
         for index, hook in enumerate(self.list(body, ("webhook_configurations",))):
             loc: Loc = ("webhook_configurations", index)
             if not isinstance(hook, dict):
@@ -204,6 +210,21 @@ class Checks:
             if not re.match("https?:", str(hook.get("webhook_url") or "https:")):
                 message = "String should match pattern '^https?:'"
                 self.add((*loc, "webhook_url"), "string_pattern_mismatch", message, hook["webhook_url"])
+            self._events(hook, loc, version)
+            for name, value in self.object(hook, (*loc, "webhook_headers")).items():
+                if version == "v2":  # v1 takes any value
+                    self.text(value, (*loc, "webhook_headers", name), 0, 10_000)
+            if version == "v1" and hook.get("webhook_output_format") is not None:
+                self.one_of(hook["webhook_output_format"], (*loc, "webhook_output_format"), ("string", "json"))
+            hooks.append(hook)
+        return tuple(hooks)
+
+    def _events(self, hook: Mapping[str, Json], loc: Loc, version: str) -> None:
+        at = (*loc, "webhook_events")
+        for index, event in enumerate(self.list(hook, at) if hook.get("webhook_events") is not None else ()):
+            text = self.text(event, (*at, index), 1, 200)
+            if text and version == "v2" and not _V2_EVENT.fullmatch(text):
+                self.add((*at, index), "enum", "Input should be an event such as 'classify.success'", text)
 
 
 def _error(loc: Loc, kind: str, message: str, value: Json, **context: Json) -> dict[str, Json]:

@@ -11,6 +11,9 @@ FILES = "/api/v1/beta/files"
 
 PURPOSES = ("user_data", "parse", "extract", "split", "classify", "sheet", "agent_app")
 
+#: The fields that ``order_by`` takes.
+_ORDERS = ("name", "id", "created_at")
+
 #: How much of an upload is read for words, in bytes.
 READ_BYTES = 65_536
 
@@ -45,14 +48,22 @@ def list_files(world: World, call: Call) -> tuple[int, Json]:
     size, project_id = call.whole_number("page_size", world.options.page_size, 1, 1000), call.project_id
     name, external, ids = call.one("file_name"), call.one("external_file_id"), call.query.get("file_ids")
     start = call.whole_number("page_token", 0, 0, None)
+    order = (call.one("order_by") or "created_at desc").split()
+    if order[0] not in _ORDERS or order[1:] not in ([], ["asc"], ["desc"]):
+        raise Refused(400, f"Invalid order_by: {call.one('order_by')}; use one of {', '.join(_ORDERS)}")
+    wanted = None if ids is None else {world.file(file_id) for file_id in ids}
     found = [
         file
-        for file in reversed(world.files.values())
+        for file in world.files.values()
         if file.project_id == project_id
         and (name is None or file.name == name)
         and (external is None or file.external_file_id == external)
-        and (ids is None or file.id in ids)
+        and (wanted is None or file in wanted)
     ]
+    if order[0] != "created_at":
+        found.sort(key=lambda file: file.name if order[0] == "name" else file.id)
+    if order[1:] == ["desc"]:
+        found.reverse()
     items = [_file(world, file) for file in found[start : start + size]]
     token = str(start + size) if start + size < len(found) else None
     return 200, {"items": items, "next_page_token": token, "total_size": None}
@@ -68,7 +79,7 @@ def delete(world: World, call: Call) -> tuple[int, Json]:
 
 
 def _found(world: World, call: Call) -> File:
-    file = world.files.get(call.id)
+    file = world.file(call.id)
     if file is None:
         raise Refused(404, f"File {call.id} not found")
     return file

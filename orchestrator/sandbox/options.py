@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.errors import InputError
@@ -95,7 +95,8 @@ class SandboxOptions:
     failed_file: Literal["null", "missing"] = "null"  #: v1: a failed file has a row with ``result: null``, or none
     shuffled: bool = True  #: v1: rows are not in the order of ``file_ids``
     both_page_fields: Literal["accept", "refuse"] = "accept"  #: ``max_pages`` beside ``target_pages``
-    unknown_files: Literal["accept", "refuse"] = "accept"  #: IDs never uploaded: a made-up answer, or 400
+    #: IDs never uploaded: a made-up answer; 400; or ``uploads``: 400 for those that look like an upload's (``dfl-``)
+    unknown_files: Literal["accept", "uploads", "refuse"] = "uploads"
     strict_ids: bool = True  #: v1: file IDs must be a UUID, bare or after ``dfl-``
     bare_list: bool = False  #: v1: lists are an array without paging
     page_size: int = 50  #: lists that ask for none
@@ -112,6 +113,44 @@ class FaultError(InputError, ValueError):
 def parse_faults(items: Iterable[str]) -> Faults:
     """``["drop-after=0.03", "create.http-5xx=0.1"]`` as a dict. Raises FaultError, a ValueError."""
     return dict(map(_parse, items))
+
+
+def parse_switches(items: Iterable[str]) -> dict[str, Any]:
+    """``["window=fixed", "job_seconds=0.5,2"]`` as arguments of SandboxOptions. Raises FaultError."""
+    return dict(map(_switch, items))
+
+
+def _switch(item: str) -> tuple[str, Any]:
+    name, _, text = item.partition("=")
+    kinds = {name: kind for name, kind in get_type_hints(SandboxOptions).items() if name not in _OWN_FLAGS}
+    name = name.replace("-", "_")
+    if name not in kinds:
+        raise FaultError(f"switch {item!r}: must be NAME=VALUE with one of these names: {', '.join(kinds)}")
+    words = get_args(kinds[name])
+    try:
+        if kinds[name] is bool:
+            return name, {"true": True, "false": False}[text]
+        if get_origin(kinds[name]) is tuple:
+            low, high = map(float, text.split(","))
+            return name, (low, high)
+        if get_origin(kinds[name]) is Literal:
+            return name, words[words.index(text)]
+        number = float(text) if kinds[name] is float else int(text)
+        if not 0 <= number < float("inf"):
+            raise ValueError(text)
+    except (ValueError, KeyError):
+        fits = " or ".join(words) if get_origin(kinds[name]) is Literal else _FORMS.get(kinds[name], "a whole number")
+        raise FaultError(f"switch {item!r}: {text!r} must be {fits}") from None
+    return name, number
+
+
+#: Options of SandboxOptions that have a flag of their own, or none.
+_OWN_FLAGS = frozenset({"seed", "key", "faults", "clock"})
+_FORMS: Mapping[Any, str] = {
+    bool: "true or false",
+    float: "a number, 0 or more",
+    tuple[float, float]: "two numbers of seconds, such as 0.5,2",
+}
 
 
 def _parse(item: str) -> tuple[str, float | str]:

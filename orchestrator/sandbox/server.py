@@ -19,7 +19,8 @@ from orchestrator.models import Json
 from orchestrator.sandbox import faults, files, v1, v2
 from orchestrator.sandbox.checking import Call, Refused, Upload
 from orchestrator.sandbox.limits import Limit
-from orchestrator.sandbox.options import SandboxOptions, parse_faults
+from orchestrator.sandbox.options import SandboxOptions, parse_faults, parse_switches
+from orchestrator.sandbox.webhooks import Deliveries
 from orchestrator.sandbox.world import World
 
 Handler = Callable[[World, Call], tuple[int, Json]]
@@ -65,6 +66,8 @@ class Sandbox:
         self._per_minute = Limit(options.calls_per_minute, 60.0, options.window)
         self._stopping = asyncio.Event()
         self._runner: web.AppRunner | None = None
+        self._deliveries = Deliveries(self.state)
+        self.state.on_webhooks = self._deliveries.begin
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen, on loopback only; the base URL."""
@@ -85,6 +88,7 @@ class Sandbox:
     async def stop(self) -> None:
         """Close every connection and the socket. What was remembered stays; calling it again does nothing."""
         self._stopping.set()
+        await self._deliveries.stop()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -145,7 +149,13 @@ class Sandbox:
     async def _journal(self, request: web.Request) -> web.Response:
         state = self.state
         return self._json(
-            200, {"creates": state.entries(), "requests": dict(state.requests), "throttled": dict(state.throttled)}
+            200,
+            {
+                "creates": state.entries(),
+                "requests": dict(state.requests),
+                "throttled": dict(state.throttled),
+                "webhooks": dict(state.webhooks),
+            },
         )
 
 
@@ -157,12 +167,13 @@ def serve(
     key: str | None,
     ready_file: Path | None,
     announce: Callable[[str], None],
+    switches: Iterable[str] = (),
 ) -> None:
     """Serve until SIGINT or SIGTERM. *announce* is told the base URL, and *ready_file* holds it, once it listens.
 
-    Raises InputError for a fault that can't be used, and for a port that is taken.
+    Raises InputError for a fault or a switch that can't be used, and for a port that is taken.
     """
-    options = SandboxOptions(seed=seed, key=key, faults=parse_faults(faults))
+    options = SandboxOptions(seed=seed, key=key, faults=parse_faults(faults), **parse_switches(switches))
 
     def ready(base_url: str) -> None:
         if ready_file is not None:
@@ -204,4 +215,13 @@ async def _call(request: web.Request) -> Call:
 
 
 async def _no_route(request: web.Request) -> web.Response:
+    """404; for a path that has other methods 405, as FastAPI answers."""
+    here = request.path.strip("/").split("/")
+    methods = [method for method, path, _, _ in ROUTES if _fits(here, path.strip("/").split("/"))]
+    if methods:
+        return web.json_response({"detail": "Method Not Allowed"}, status=405, headers={"Allow": ", ".join(methods)})
     return web.json_response({"detail": "Not Found"}, status=404)
+
+
+def _fits(here: list[str], route: list[str]) -> bool:
+    return len(here) == len(route) and all(part in ("{id}", given) for given, part in zip(here, route, strict=True))

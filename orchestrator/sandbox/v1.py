@@ -46,7 +46,7 @@ def create(world: World, call: Call) -> tuple[int, Json]:
     if options.both_page_fields == "refuse" and target and parsing.get("max_pages") is not None:
         message = "Value error, target_pages can't be used with max_pages"
         checks.add((at,), "value_error", message, parsing, error={})
-    checks.webhooks(body)
+    webhooks = checks.webhooks(body, "v1")
     checks.done()
     project_id = call.project_id
     refuse_unknown_files(world, file_ids, project_id)
@@ -58,6 +58,7 @@ def create(world: World, call: Call) -> tuple[int, Json]:
         transaction_id=None,
         body_digest=sha256(call.body).digest(),
         late_s=call.late_s,
+        webhooks=webhooks,
     )
     return 200, _job(world, job)
 
@@ -101,10 +102,12 @@ def results(world: World, call: Call) -> tuple[int, Json]:
 
 
 def refuse_unknown_files(world: World, file_ids: tuple[str, ...], project_id: str) -> None:
-    if world.options.unknown_files == "refuse":
-        for file_id in file_ids:
-            if file_id not in world.files:
-                raise Refused(400, f"File ID {file_id} is not in Project ID {project_id}")
+    """Refuse a file of another project; one that was never uploaded as the option ``unknown_files`` says."""
+    refused = {"accept": (), "uploads": ("dfl-",), "refuse": ("",)}[world.options.unknown_files]
+    for file_id in file_ids:
+        file = world.file(file_id)
+        if file_id.startswith(refused) if file is None else file.project_id != project_id:
+            raise Refused(400, f"File ID {file_id} is not in Project ID {project_id}")
 
 
 def a_page(world: World, version: str, call: Call, size: int, keep: Keep, oldest: float = float("-inf")) -> Found:

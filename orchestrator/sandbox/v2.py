@@ -45,7 +45,7 @@ def create(world: World, call: Call) -> tuple[int, Json]:
         checks.add(("file_input",), "missing", "Field required", body)
     document = checks.text(given or "-", ("file_input",), 1, 200)
     spec = _spec(checks, body)
-    checks.webhooks(body)
+    webhooks = checks.webhooks(body, "v2")
     checks.done()
     if not _is_parse_job(document):
         refuse_unknown_files(world, (document,), project_id)
@@ -59,6 +59,7 @@ def create(world: World, call: Call) -> tuple[int, Json]:
         transaction_id=key,
         body_digest=sha256(call.body).digest(),
         late_s=call.late_s,
+        webhooks=webhooks,
     )
     return 200, job_json(world, job)
 

@@ -70,6 +70,7 @@ class Job:
     ends_at: float
     cancelled: bool = False
     deleted: bool = False
+    webhooks: tuple[dict[str, Json], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,8 @@ class World:
         self.files: dict[str, File] = {}
         self.requests: Counter[str] = Counter()
         self.throttled: Counter[str] = Counter()
+        self.webhooks: Counter[str] = Counter()  #: deliveries by how they ended
+        self.on_webhooks: Callable[[Job], None] = lambda job: None  #: called with each new job that has webhooks
         self._began = options.clock.now()
         self._monotonic = options.clock.monotonic()
         self._journal: list[Job] = []
@@ -132,6 +135,7 @@ class World:
         transaction_id: str | None,
         body_digest: bytes,
         late_s: float,
+        webhooks: tuple[dict[str, Json], ...] = (),
     ) -> Job:
         """A new job, there to be read *late_s* and the option's delay from now."""
         self._settle()
@@ -151,6 +155,7 @@ class World:
             body_digest,
             created_at,
             created_at + lasts,
+            webhooks=webhooks,
         )
         if transaction_id is not None:
             self._by_transaction[project_id, transaction_id] = job
@@ -159,6 +164,10 @@ class World:
         else:
             self._commit(job)
         return job
+
+    def file(self, file_id: str) -> File | None:
+        """The uploaded file *file_id*, whose UUID may stand without ``dfl-`` and in upper case."""
+        return self.files.get(file_id) or self.files.get(f"dfl-{file_id.removeprefix('dfl-').lower()}")
 
     def find(self, version: str, job_id: str) -> Job | None:
         self._settle()
@@ -248,7 +257,7 @@ class World:
 
     def answer(self, file_id: str, spec: Spec) -> Answer:
         """The answer of *spec* for the file; half as unsure in mode MULTIMODAL, so that a second opinion shows."""
-        file, rules = self.files.get(file_id), spec.rules
+        file, rules = self.file(file_id), spec.rules
         answer = (
             classifying.by_words(file.words, rules)
             if file is not None
@@ -288,6 +297,8 @@ class World:
         self._journal.append(job)
         self._listed[job.version].append(job)
         self._jobs[job.id] = job
+        if job.webhooks:
+            self.on_webhooks(job)
 
 
 def _contrary(answer: Answer | None, rules: tuple[Rule, ...]) -> Answer:
