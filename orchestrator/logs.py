@@ -53,7 +53,7 @@ redactor = Redactor()
 
 
 class _Filtered:
-    """A stream that secrets don't pass, whatever library writes to it; one that can't be written stops no run."""
+    """A stream that removes secrets, whatever library writes to it; a failing write stops no run."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -69,7 +69,7 @@ class _Filtered:
 
 
 def _in_order(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """When, how bad and what first: for the eye, and for a pattern that is to match them in one go."""
+    """Put timestamp, level and event first: easier to read, and one pattern matches all three."""
     first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
     return {**first, **event}
 

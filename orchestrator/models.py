@@ -83,7 +83,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class ParsingConfiguration:
-    """Which pages are read, and in what language. Exactly one of the two page fields is set.
+    """The pages to read, and their language. Exactly one of the two page fields is set.
 
     ``max_pages`` is always sent when ``target_pages`` is not: unset it would mean 5 pages on v1 and all pages on v2.
     ``target_pages`` counts from 0, as v1 does.
@@ -174,7 +174,7 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """Which results a person should look at."""
+    """The results that a person should look at."""
 
     below_confidence: float | None = None
     unmatched: bool = False  #: also those that no rule matched
@@ -182,7 +182,7 @@ class Review:
 
 @dataclass(frozen=True, slots=True)
 class Escalate:
-    """Which results are asked for a second time, in a better and dearer mode."""
+    """The results that get a second opinion, in a better and more expensive mode."""
 
     below_confidence: float
     mode: Mode = Mode.MULTIMODAL

@@ -1,4 +1,4 @@
-"""How to run: the only reader of the environment.
+"""The settings of a run: the only reader of the environment.
 
 ``LLAMA_CLOUD_API_KEY`` and ``LLAMA_CLOUD_BASE_URL`` are spelled as in the official SDK; all else is ``ORCHESTRATOR_*``.
 One ``.env`` file is read too, see ``env_file``; the environment wins over it.

@@ -1,7 +1,7 @@
 """Upload files to LlamaCloud for classifying, and print their IDs: one a line, or CSV with ``file_id,name``.
 
-Both are lists that a manifest's ``file_ids_from`` takes. Key and URL come from the same settings as everywhere.
-A row is printed as soon as its file is up, so what stands on standard output was uploaded even if a later file fails.
+A manifest's ``file_ids_from`` reads both. Key and URL come from the program's settings. Each row is printed as soon as
+its file is uploaded, so the rows on standard output hold even if a later file fails.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def passing(error: BaseException) -> bool:
     reraise=True,
 )
 def upload(client: httpx.Client, path: Path) -> str:
-    """The file ID that the API gives *path*. Raises OSError, httpx.HTTPError, or ValueError when there is none."""
+    """Upload *path* and return its file ID. Raises OSError, httpx.HTTPError, or ValueError when there is none."""
     with path.open("rb") as content:
         answer = client.post("/api/v1/beta/files", data={"purpose": "classify"}, files={"file": (path.name, content)})
     answer.raise_for_status()
@@ -45,7 +45,7 @@ def upload(client: httpx.Client, path: Path) -> str:
 
 
 def uploaded(client: httpx.Client, paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    """File ID and name of each of *paths*, as they get there. Raises SystemExit naming the first that can't be sent."""
+    """Upload *paths* in order; yield each file's ID and name. Raises SystemExit, naming the first file that fails."""
     for path in paths:
         try:
             yield upload(client, path), path.name

@@ -243,7 +243,7 @@ class MapOf:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One entry of a Record. Not required: null or nothing at all mean the default."""
+    """One entry of a Record. If it is not required, null and a missing key mean the default."""
 
     spec: Spec
     description: str
@@ -264,7 +264,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A mapping with known keys; read as a dict that has every one of them."""
+    """A mapping with known keys, read as a dict that has all of them."""
 
     fields: Mapping[str, Field]
     _: KW_ONLY

@@ -152,7 +152,7 @@ MANIFEST = Record(
         "api": Field(Choice(("v1", "v2")), "the API's version", default="v1"),
         "project_id": Field(_UUID, "the project that the files are in; left out: the API key's own"),
         "organization_id": Field(_UUID, "the organization that the project is in"),
-        "rules": Field(ListOf(_RULE), "the types to tell apart; their order is kept", default=()),
+        "rules": Field(ListOf(_RULE), "the types; their order is kept", default=()),
         "configuration_id": Field(_ID, "a configuration saved on the server (cfg-...), instead of rules; v2 only"),
         "mode": Field(
             Choice(tuple(map(str, Mode))),

@@ -91,7 +91,7 @@ Node = Scalar | Items | Entries
 
 
 class Unreadable(Exception):
-    """A mistake after which the rest of the file can't be understood."""
+    """A mistake that makes the rest of the file unreadable."""
 
     def __init__(self, line: int, column: int, message: str) -> None:
         super().__init__(message)

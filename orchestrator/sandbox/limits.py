@@ -1,4 +1,4 @@
-"""How many calls of a kind are let through, in the three shapes that a rate limit may have."""
+"""Rate limits of the three usual shapes: sliding window, fixed window, token bucket."""
 
 from __future__ import annotations
 

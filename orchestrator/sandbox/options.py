@@ -1,4 +1,4 @@
-"""Every switch of the sandbox: what the public contract leaves open, and the faults that it can play."""
+"""The sandbox's switches, for what the public contract leaves open, and the faults that it can play."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class SandboxOptions:
 
 
 class FaultError(InputError, ValueError):
-    """A fault that can't be used; the message says what would do."""
+    """A fault or switch that can't be used; the message names what is allowed."""
 
 
 def parse_faults(items: Iterable[str]) -> Faults:

@@ -28,6 +28,13 @@ EVENTS: Mapping[Phase, str] = {
     Phase.CANCELLED: "classify.cancelled",
 }
 
+#: The phases that are announced up to one; every other one is announced after pending and running.
+_ON_THE_WAY: Mapping[Phase, tuple[Phase, ...]] = {
+    Phase.PENDING: (Phase.PENDING,),
+    Phase.UNHEARD: (Phase.PENDING,),
+    Phase.CANCELLED: (Phase.PENDING, Phase.CANCELLED),
+}
+
 #: Seconds before the second and the third attempt.
 WAITS_S = (1.0, 2.0)
 TIMEOUT_S = 30.0
@@ -35,6 +42,8 @@ TIMEOUT_S = 30.0
 #: Most seconds until a cancellation is noticed.
 _LOOK_S = 0.5
 _AT_ONCE = 20
+#: A rehearsal ends with its last job, whose event is then still on its way.
+_GRACE_S = 1.0
 
 
 class Deliveries:
@@ -52,7 +61,9 @@ class Deliveries:
         task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
-        """End every delivery."""
+        """Give the events of jobs that have ended a moment to be delivered, then end every delivery."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_GRACE_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -62,14 +73,18 @@ class Deliveries:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT_S)) as session:
             while not job.deleted:
                 phase = world.phase(job)
-                if phase in EVENTS and phase not in sent:
-                    sent.add(phase)
-                    for hook in job.webhooks:
-                        if hook.get("webhook_events") is None or EVENTS[phase] in hook["webhook_events"]:
-                            await self._deliver(session, hook, EVENTS[phase], job)
+                for due in _ON_THE_WAY.get(phase, (Phase.PENDING, Phase.RUNNING, phase)):
+                    if due not in sent:
+                        sent.add(due)
+                        await self._announce(session, EVENTS[due], job)
                 if phase not in UNDER_WAY:
                     return
                 await world.options.clock.sleep(_LOOK_S if world.now() > job.ends_at else self._until_change(job))
+
+    async def _announce(self, session: aiohttp.ClientSession, event: str, job: Job) -> None:
+        for hook in job.webhooks:
+            if hook.get("webhook_events") is None or event in hook["webhook_events"]:
+                await self._deliver(session, hook, event, job)
 
     def _until_change(self, job: Job) -> float:
         now, started = self._world.now(), job.created_at + (job.ends_at - job.created_at) / 3

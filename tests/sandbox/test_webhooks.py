@@ -7,9 +7,11 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from support.commands import Serve, command_line
 from support.talking import Talk, talking, uid
 
 from orchestrator.clock import SystemClock
@@ -93,6 +95,22 @@ def test_a_refused_delivery_is_tried_again() -> None:
     receiver = Receiver(refusals=1)
     delivered(receiver, 1, webhook_events=["classify.success"])
     assert receiver.tries == 2
+
+
+def test_a_rehearsal_delivers_what_its_manifest_asks_for(tmp_path: Path, serve: Serve) -> None:
+    """The last event, too, though the run ends with its last job."""
+
+    async def fine(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=200)
+
+    receiver = serve(fine)
+    with command_line(tmp_path) as cli:
+        cli.manifest(uid(1))
+        with (tmp_path / "m.yaml").open("a") as manifest:
+            manifest.write(f"webhook_configurations: [{{webhook_url: {receiver.url}/hook}}]\n")
+        assert cli("run", "m.yaml", "--sandbox").returncode == 0
+    events = [seen.headers["X-Webhook-Event-Type"] for seen in receiver.seen]
+    assert events == ["classify.pending", "classify.running", "classify.success"]
 
 
 def test_nothing_is_delivered_to_another_host() -> None:
