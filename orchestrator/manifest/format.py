@@ -169,9 +169,7 @@ MANIFEST = Record(
             ListOf(Text(LIST_NAME, LIST_NAME_SAYS, max_length=4000)),
             "lists of file IDs: .txt (one a line), .csv (column file_id), .jsonl, or - for standard input",
         ),
-        "allow_empty": Field(
-            Flag(), "true: lists may hold no file ID at all; false: such a run stops", default=False
-        ),
+        "allow_empty": Field(Flag(), "true: lists may hold no file ID at all; false: such a run stops", default=False),
         "webhook_configurations": Field(ListOf(_WEBHOOK), "where the API reports events", default=()),
         "webhook_configuration_ids": Field(
             ListOf(_ID, unique=True), "webhooks saved on the server; v2 only", default=()
