@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -131,6 +131,15 @@ class Config:
         """32 hex digits; the key under which outcomes are kept."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()[:32]
 
+    @cached_property
+    def meaning(self) -> str:
+        """``canonical`` without what can't change an answer: white space in descriptions, the order of target pages."""
+        parsing = self.parsing_configuration
+        pages = parsing.target_pages and tuple(sorted(set(parsing.target_pages)))
+        rules = tuple(Rule(rule.type, " ".join(rule.description.split())) for rule in self.rules)
+        same = replace(self, rules=rules, parsing_configuration=replace(parsing, target_pages=pages))
+        return same.canonical
+
     @classmethod
     def from_canonical(cls, text: str) -> Config:
         """The config whose ``canonical`` is *text*."""
@@ -195,6 +204,9 @@ class Limits:
     max_files: int | None = None
     max_credits: int | None = None
     max_generations: int | None = None  #: most times that one file is deliberately submitted
+    max_reclassify: int | None = (
+        None  #: most files with an outcome that a run classifies again, as the manifest changed
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,11 +96,15 @@ def run(
         bool,
         typer.Option("--known-ok", help="Exit 0 when every failure is from before the last finished run."),
     ] = False,
+    reclassify: Annotated[
+        bool, typer.Option("--reclassify", help="Once: classify again whatever changed rules ask for.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Make the ledger agree with the manifest. Submits what is new, collects what is in flight."""
     options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
+    options = replace(options, reclassify=reclassify)
     if retry_failed:
         from orchestrator.ledger.retry import Selection
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from orchestrator.commands.summary import Summary
 from orchestrator.errors import ExitCode
 from orchestrator.ledger.reading import FailedFile, RunRecord
-from orchestrator.ledger.retry import Quarantine
+from orchestrator.ledger.retry import Changes, Quarantine
 from orchestrator.plaintext import counted, safe
 from orchestrator.planning.preview import Preview
 from orchestrator.planning.retry import RetryPreview
@@ -65,7 +65,7 @@ def plan_view(preview: Preview, again: str) -> RenderableType:
         ("in flight", preview.in_flight, "planned or sent by an earlier run"),
         ("failed", preview.failed, f"`orchestrator retry` sends {failed:,} of them again" if failed else ""),
         ("duplicate", preview.duplicates, "listed more than once, sent once" if preview.duplicates else ""),
-        ("changed", preview.changed, "of the new: classified before, under other rules" if preview.changed else ""),
+        ("changed", preview.changed, _reclassified(preview.reclassified) if preview.changed else ""),
         ("free", preview.free, "of the new: reuse an existing parse" if preview.free else ""),
         ("create calls", preview.create_calls, f"of at most {preview.chunk_size} files"),
     ]
@@ -79,6 +79,10 @@ def plan_view(preview: Preview, again: str) -> RenderableType:
     if preview.over_limits is not None:
         parts.append(Text(f"over the limits: {safe(preview.over_limits)}", style="bold red"))
     return Group(*parts)
+
+
+def _reclassified(changes: Changes) -> str:
+    return f"of the new: classified before; again because of {' and '.join(changes.fields)}"
 
 
 def retry_view(found: RetryPreview, again: str) -> RenderableType:
@@ -124,6 +128,8 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
     if summary.review:
         counts.add_row("to review", f"{summary.review:,}", "")
     parts.append(counts)
+    if summary.reclassified.files:
+        parts.append(Text(f"{summary.reclassified.files:,} {_reclassified(summary.reclassified)}", style="yellow"))
     if words := summary.changes.words:
         parts.append(Text(words, style="yellow"))
     parts.append(

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from orchestrator.errors import ContractBroken, InputError, Rejected
 from orchestrator.ledger import Ledger, queue, reading
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.cancel import select_stuck
-from orchestrator.ledger.retry import Selection
+from orchestrator.ledger.retry import Allowed, Selection
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import TERMINAL, JobResults, JobStatus, Json, RemoteJob
 from orchestrator.settings import Settings, origin
@@ -121,23 +121,23 @@ def stale_since(clock: Clock, settings: Settings) -> str:
 
 def free_stuck(
     canceller: Canceller, selection: Selection, *, deadline_s: float | None
-) -> tuple[Selection, dict[int, str]]:
+) -> tuple[str | None, dict[int, str]]:
     """Cancel the stuck jobs of files that *selection* names, so that these may be sent again.
 
-    What is left of *selection*, without those that turn out to have ended well; and, chunk id -> why not, the jobs
-    that go on. Raises ApiError, and then nothing may be sent.
+    The time it began, since when some may turn out to have ended well, or None where no job is stuck; and, chunk id ->
+    why not, the jobs that go on. Raises ApiError, and then nothing may be sent.
     """
     manifest, settings, clock = canceller.manifest, canceller.settings, canceller.clock
     with canceller.ledger.transaction() as connection:
         known = reading.manifests(connection, manifest.name, rehearsal=False)
         if not known or known[0].origin != origin(canceller.base_url):
-            return selection, {}  # nothing was sent, or elsewhere: planning refuses that
+            return None, {}  # nothing was sent, or elsewhere: planning refuses that
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=False, config=manifest.config)
         since = stale_since(clock, settings)
-        may_send = replace(selection, max_generations=manifest.limits.max_generations)
-        stuck = select_stuck(connection, scope, may_send, manifest.file_ids(), since=since)
+        allowed = Allowed(manifest.limits.max_generations)
+        stuck = select_stuck(connection, scope, selection, allowed, manifest.file_ids(), since=since)
     if not stuck:
-        return selection, {}
+        return None, {}
     began = timestamp(clock.now())
     wait_s = settings.settle_s if deadline_s is None else min(settings.settle_s, deadline_s)
     left: dict[int, str] = {}
@@ -151,7 +151,7 @@ def free_stuck(
                 left[job.chunk_id] = f"job {job.job_id} could not be cancelled, so its file was not sent again"
     if left:
         log.warning("retry.not_cancelled", jobs=len(left), why=next(iter(left.values())))
-    return replace(selection, good_before=began), left
+    return began, left
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,8 +117,8 @@ class _Execution:
     def run(self) -> Summary:
         if self.options.again is not None and not self.options.sandbox:
             canceller = Canceller(self.manifest, self.settings, self.ledger, self.clock, self.base_url, self.key)
-            again, self.not_freed = free_stuck(canceller, self.options.again, deadline_s=self.deadline_s)
-            self.options = replace(self.options, again=again)
+            began, self.not_freed = free_stuck(canceller, self.options.again, deadline_s=self.deadline_s)
+            self.options = replace(self.options, good_before=began)
         with self.ledger.transaction() as connection:
             plan = planning.plan(
                 connection,

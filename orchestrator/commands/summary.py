@@ -53,6 +53,7 @@ class Summary:
     quarantined: retry.Quarantine  #: the first few of them named
     second_opinions: SecondOpinions | None  #: with ``escalate``
     changes: retry.Changes  #: of the manifest since the retried files were last sent
+    reclassified: retry.Changes  #: of the manifest since files that count as new were last classified
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
@@ -80,7 +81,8 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
     left = list(ended.left)
     if not ended.options.new:  # a retry leaves alone what was never sent under the current rules
         totals, unsent = reading.with_other_rules(connection, scope, totals, review)
-        left += [f"not sent yet: {counted(unsent, 'file')}; `orchestrator run` sends them"] * (unsent > 0)
+        were = "was" if unsent == 1 else "were"
+        left += [f"{counted(unsent, 'file')} {were} not sent yet: `orchestrator run` sends them"] * (unsent > 0)
     leftover = sum(files for _, files in tally(connection, scope.manifest_id).values())
     unfinished = max(totals.unfinished, leftover)
     suspects = _to_be_halved(connection, manifest, ended)
@@ -119,6 +121,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         quarantined=retry.quarantined(connection, scope, manifest.limits.max_generations, wanted=True, most=MOST_NAMED),
         second_opinions=reading.second_opinions(connection, ended.run_id) if manifest.escalate else None,
         changes=plan.changes,
+        reclassified=plan.reclassified,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from orchestrator.ledger.plan import name_files, stage
-from orchestrator.ledger.retry import SUBMISSIONS, Selection
+from orchestrator.ledger.retry import SUBMISSIONS, Allowed, Selection
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.sql import IN_FLIGHT_SQL
 
@@ -25,9 +25,9 @@ class Stuck:
 
 
 def select_stuck(
-    connection: Connection, scope: Scope, selection: Selection, file_ids: Iterable[str], *, since: str
+    connection: Connection, scope: Scope, selection: Selection, allowed: Allowed, file_ids: Iterable[str], *, since: str
 ) -> list[Stuck]:
-    """The jobs in flight since before *since* with *file_ids* that *selection* would name, were they cancelled.
+    """The jobs in flight since before *since* with *file_ids* that a retry may send, once they are cancelled.
 
     *file_ids*, what the manifest wants, is read only when there are such jobs.
     """
@@ -37,7 +37,7 @@ def select_stuck(
         "config_id": scope.config_id,
         "since": since,
         "run_id": selection.run_id,
-        "max_generations": selection.max_generations,
+        "max_generations": allowed.max_generations,
     }
     some = connection.execute(text(f"SELECT EXISTS (SELECT 1 FROM jobs j WHERE {of_manifest})"), parameters)
     if not selection.of_cancelled or not some.scalar_one():
@@ -48,7 +48,7 @@ def select_stuck(
     conditions = {
         "f.file_id IN (SELECT file_id FROM named)": named,
         "j.run_id = :run_id": selection.run_id is not None,
-        f"{SUBMISSIONS} < :max_generations": selection.max_generations is not None and not named,
+        f"{SUBMISSIONS} < :max_generations": allowed.max_generations is not None and not named,
     }
     rows = connection.execute(
         text(f"""

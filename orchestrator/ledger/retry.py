@@ -6,6 +6,7 @@ often as the manifest's ``limits.max_generations`` allows. Nothing sends it agai
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -38,7 +39,7 @@ _UNDER_WAY = """EXISTS (SELECT 1 FROM files n LEFT JOIN results nr ON nr.file_ro
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which files with an outcome to submit again; all conditions that are set must hold.
+    """Which files with an outcome a person asks to submit again; all conditions that are set must hold.
 
     Files in *file_ids* are named by a person: neither quarantine, *max_generations* nor an earlier verdict of a person
     keeps them back.
@@ -50,10 +51,7 @@ class Selection:
     file_ids: tuple[str, ...] | None = None
     run_id: str | None = None
     error: str | None = None
-    max_generations: int | None = None  #: files submitted as often as this are left alone
     other_rules: bool = False  #: also files whose only outcome is under other rules than the scope's
-    never_escalated: bool = False
-    good_before: str | None = None  #: not those with a good result of this time or later
 
     @property
     def of_cancelled(self) -> bool:
@@ -62,33 +60,29 @@ class Selection:
         return Outcome.CANCELLED in self.outcomes and not on_result
 
 
-def select_again(connection: Connection, scope: Scope, selection: Selection) -> int:
-    """Choose, for the next cut, the wanted files that *selection* names, one generation on; how many.
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Which of the files that were asked for the program lets be submitted again."""
 
-    A file of which a generation is under way is never chosen.
+    max_generations: int | None = None  #: files submitted as often as this are left alone, unless a person names them
+    never_escalated: bool = False
+    good_before: str | None = None  #: not those with a good result of this time or later
+
+
+def select_again(connection: Connection, scope: Scope, selection: Selection, allowed: Allowed = Allowed()) -> int:
+    """Choose, for the next cut, the wanted files of *selection* that are *allowed*, one generation on; how many.
+
+    A file of which a generation is in flight is never chosen.
     """
-    named = selection.file_ids is not None
     if selection.file_ids is not None:
         name_files(connection, selection.file_ids)
     elsewhere = """(SELECT max(o.id) FROM files o
         WHERE o.manifest_id = :manifest_id AND o.file_id = w.file_id AND o.standing = 1)"""
-    conditions = {
-        f"NOT {_UNDER_WAY}": True,
-        # The halves of a chunk that failed under this config are about to be sent.
-        "NOT (j.isolate = 1 AND r.outcome = 'failed' AND f.config_id = :config_id)": True,
-        "r.outcome IN :outcomes": True,
-        "r.type IN :types": bool(selection.types),
-        "r.confidence < :below": selection.below_confidence is not None,
-        "w.file_id IN (SELECT file_id FROM named)": named,
-        "j.run_id = :run_id": selection.run_id is not None,
-        "replace(lower(r.error), lower(:error), '') <> lower(r.error)": bool(selection.error),  # the text is in it
-        f"NOT EXISTS (SELECT 1 FROM files g JOIN jobs gj ON gj.id = g.chunk_id WHERE g.{_SAME_FILE.format(alias='g')}"
-        " AND gj.escalation = 1)": selection.never_escalated,
-        f"(r.outcome IN {GOOD_SQL} OR NOT {_ISOLATED})": not named,
-        f"j.api <> '{PERSON}'": not named,
-        f"{SUBMISSIONS} < :max_generations": selection.max_generations is not None and not named,
-        f"(r.outcome NOT IN {GOOD_SQL} OR j.finished_at < :good_before)": selection.good_before is not None,
-    }
+    conditions = [
+        *_asked(selection),
+        *_free_to_go(named=selection.file_ids is not None),
+        *_permitted(selection, allowed),
+    ]
     return choose(
         connection,
         f"""
@@ -101,7 +95,7 @@ def select_again(connection: Connection, scope: Scope, selection: Selection) -> 
              AND o.config_id = :config_id AND o.standing = 1),
           {elsewhere if selection.other_rules else "NULL"})
         JOIN results r ON r.file_row = f.id JOIN jobs j ON j.id = f.chunk_id
-        WHERE {" AND ".join(condition for condition, applies in conditions.items() if applies)}
+        WHERE {" AND ".join(conditions)}
         """,
         scope,
         outcomes=[outcome.value for outcome in selection.outcomes],
@@ -109,9 +103,46 @@ def select_again(connection: Connection, scope: Scope, selection: Selection) -> 
         below=selection.below_confidence,
         run_id=selection.run_id,
         error=selection.error,
-        max_generations=selection.max_generations,
-        good_before=selection.good_before,
+        max_generations=allowed.max_generations,
+        good_before=allowed.good_before,
     )
+
+
+def _asked(selection: Selection) -> Iterator[str]:
+    """What a person asks of result ``r``, its file ``f`` and its job ``j``."""
+    yield "r.outcome IN :outcomes"
+    if selection.types:
+        yield "r.type IN :types"
+    if selection.below_confidence is not None:
+        yield "r.confidence < :below"
+    if selection.file_ids is not None:
+        yield "w.file_id IN (SELECT file_id FROM named)"
+    if selection.run_id is not None:
+        yield "j.run_id = :run_id"
+    if selection.error:
+        yield "replace(lower(r.error), lower(:error), '') <> lower(r.error)"  # the text is in it
+
+
+def _free_to_go(*, named: bool) -> Iterator[str]:
+    """No other generation of the file is in flight or about to be, and nothing keeps back what nobody has *named*."""
+    yield f"NOT {_UNDER_WAY}"
+    # The halves of a chunk that failed under this config are about to be sent.
+    yield "NOT (j.isolate = 1 AND r.outcome = 'failed' AND f.config_id = :config_id)"
+    if not named:
+        yield f"(r.outcome IN {GOOD_SQL} OR NOT {_ISOLATED})"
+        yield f"j.api <> '{PERSON}'"
+
+
+def _permitted(selection: Selection, allowed: Allowed) -> Iterator[str]:
+    """What the program allows."""
+    if allowed.max_generations is not None and selection.file_ids is None:
+        yield f"{SUBMISSIONS} < :max_generations"
+    if allowed.never_escalated:
+        same = _SAME_FILE.format(alias="g")
+        yield f"""NOT EXISTS (SELECT 1 FROM files g JOIN jobs gj ON gj.id = g.chunk_id
+            WHERE g.{same} AND gj.escalation = 1)"""
+    if allowed.good_before is not None:
+        yield f"(r.outcome NOT IN {GOOD_SQL} OR j.finished_at < :good_before)"
 
 
 def check(connection: Connection, scope: Scope, selection: Selection, config: Config) -> None:
@@ -162,17 +193,23 @@ class Changes:
 def changes(connection: Connection, scope: Scope, config: Config) -> Changes:
     """After ``select_again`` in *scope*, whose config is *config*. Files that were sent under several: the latest."""
     files = scalar_int(connection, "SELECT count(*) FROM chosen WHERE generation = 0")
+    return changed_since(connection, scope, config, files)
+
+
+def changed_since(connection: Connection, scope: Scope, config: Config, files: int) -> Changes:
+    """The fields in which *config* differs from what *files* of the chosen files were last classified with."""
     if not files:
         return Changes()
     found = connection.execute(
         text(
             "SELECT c.canonical FROM chosen ch JOIN files f ON f.manifest_id = :manifest_id "
             "AND f.file_id = ch.file_id AND f.standing = 1 JOIN configs c ON c.id = f.config_id "
-            "WHERE ch.generation = 0 ORDER BY f.id DESC LIMIT 1"
+            "JOIN results r ON r.file_row = f.id WHERE ch.generation = 0 ORDER BY f.id DESC LIMIT 1"
         ),
         {"manifest_id": scope.manifest_id},
     )
-    return Changes(files, Config.from_canonical(found.scalar_one()).differences(config))
+    canonical = found.scalar()
+    return Changes(files, () if canonical is None else Config.from_canonical(str(canonical)).differences(config))
 
 
 @dataclass(frozen=True, slots=True)

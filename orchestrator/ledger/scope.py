@@ -29,17 +29,22 @@ def find_scope(connection: Connection, name: str, *, rehearsal: bool, config: Co
             name=name,
             rehearsal=int(rehearsal),
         ),
-        scalar_int(
-            connection, "SELECT max(id) FROM configs WHERE fingerprint = :fingerprint", fingerprint=config.fingerprint
-        ),
+        _known_config(connection, config),
     )
 
 
+def _known_config(connection: Connection, config: Config) -> int:
+    """The id of *config*'s row, or else of the newest row that means the same; 0 without any."""
+    rows = connection.execute(text("SELECT id, fingerprint, canonical FROM configs ORDER BY id DESC")).all()
+    exact = (row.id for row in rows if row.fingerprint == config.fingerprint)
+    alike = (row.id for row in rows if Config.from_canonical(row.canonical).meaning == config.meaning)
+    return int(next(exact, 0) or next(alike, 0))
+
+
 def config_row(connection: Connection, config: Config) -> int:
-    """The id of *config*'s row, made if need be."""
-    known = "SELECT coalesce(max(id), 0) FROM configs WHERE fingerprint = :fingerprint"
-    if found := scalar_int(connection, known, fingerprint=config.fingerprint):
-        return found
+    """The id of the row of *config*, or of one that means the same; made if need be."""
+    if known := _known_config(connection, config):
+        return known
     connection.execute(
         text(
             "INSERT INTO configs (fingerprint, canonical) VALUES (:fingerprint, :canonical) "
@@ -47,7 +52,7 @@ def config_row(connection: Connection, config: Config) -> int:
         ),
         {"fingerprint": config.fingerprint, "canonical": config.canonical},
     )
-    return scalar_int(connection, known, fingerprint=config.fingerprint)
+    return _known_config(connection, config)
 
 
 def register(

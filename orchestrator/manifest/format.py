@@ -138,6 +138,11 @@ _LIMITS = Record(
         "max_files": Field(Whole(), "most files that one run sends"),
         "max_credits": Field(Whole(), "most credits that one run can cost, if every file has all its pages read"),
         "max_generations": Field(Whole(), "most times that one file is deliberately submitted"),
+        "max_reclassify": Field(
+            Whole(),
+            "most files with an outcome that one run classifies again because rules, mode or parsing changed; "
+            "left out: 10 % of them, at least 100",
+        ),
     }
 )
 

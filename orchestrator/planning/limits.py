@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from orchestrator.clock import timestamp
-from orchestrator.ledger import Transaction, billing
+from orchestrator.ledger import Transaction, billing, retry
 from orchestrator.manifest.loading import Manifest
+
+#: So many files may always be classified again after a change of the manifest, unless its limits say otherwise.
+LEAST_RECLASSIFY = 100
 
 
 def over_limits(manifest: Manifest, files: int, ceiling: int | None) -> str | None:
@@ -20,6 +23,20 @@ def over_limits(manifest: Manifest, files: int, ceiling: int | None) -> str | No
     if limits.max_credits is not None and ceiling is not None and ceiling > limits.max_credits:
         return _over(manifest, f"up to {ceiling} credits", "max_credits", limits.max_credits)
     return None
+
+
+def over_reclassify(manifest: Manifest, changes: retry.Changes, have_outcome: int) -> str | None:
+    """Why so many of the files that *have_outcome* may not be classified again unasked; None when they may."""
+    most = manifest.limits.max_reclassify
+    most = max(LEAST_RECLASSIFY, have_outcome // 10) if most is None else most
+    if changes.files <= most:
+        return None
+    place = manifest.limit_lines.get("max_reclassify")
+    where = f" in {manifest.path}:{place}" if place else ""
+    return (
+        f"{changes.files} files would be classified again because of {' and '.join(changes.fields)}, "
+        f"over limits.max_reclassify: {most}; allow it once with --reclassify, or raise the limit{where}"
+    )
 
 
 def _over(manifest: Manifest, what: str, limit: str, value: int) -> str:

@@ -23,6 +23,8 @@ class Options:
     command: str = "run"
     new: bool = True  #: send the files that were never submitted
     again: retry.Selection | None = None  #: send these files once more
+    good_before: str | None = None  #: of *again*, not what has a good result of this time or later
+    reclassify: bool = False  #: this once, whatever ``limits.max_reclassify`` says
     held: bool = False  #: send also the chunks that are held for a person
     known_ok: bool = False  #: failures that an earlier run has told of are no failure of this one
     config: Config | None = None  #: create the jobs of *again* with this instead of the manifest's own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator.ledger import Transaction, parses, retry
@@ -12,7 +12,7 @@ from orchestrator.ledger import plan as ledger_plan
 from orchestrator.ledger.scope import Scope
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import Config
-from orchestrator.planning.limits import files_per_chunk, over_limits, parses_since
+from orchestrator.planning.limits import files_per_chunk, over_limits, over_reclassify, parses_since
 from orchestrator.planning.options import Options
 
 
@@ -34,7 +34,8 @@ class Outlook:
     chunks: int
     free: int
     credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
-    changes: retry.Changes
+    changes: retry.Changes  #: of the manifest, since the files of a retry were last sent
+    reclassified: retry.Changes  #: of the manifest, since files that a run sends as new were last classified
     over_limits: str | None  #: why the manifest's limits forbid it
 
 
@@ -58,11 +59,13 @@ def work_out(
     files = chunks = free = 0
     ceiling: int | None = 0
     most: int | None = 0  # if no parse is there any more: that one is free is known only once it was used
-    changes = retry.Changes()
+    changes = reclassified = retry.Changes()
     for config, choose in _selections(manifest, options, counts.new):
         chosen = choose(connection, scope)
         if choose is not ledger_plan.select_new:
             changes = retry.changes(connection, scope, manifest.config)
+        else:
+            reclassified = retry.changed_since(connection, scope, manifest.config, counts.changed)
         saved = 0
         if manifest.api == "v2" and chosen:
             saved = parses.count_reusable(connection, scope, config, since=parses_since(now))
@@ -70,7 +73,10 @@ def work_out(
         files, chunks, free = files + chosen, chunks + math.ceil(chosen / size), free + saved
         ceiling = _plus(ceiling, config.credits_ceiling(chosen - saved))
         most = _plus(most, config.credits_ceiling(chosen))
-    return Outlook(counts, files, chunks, free, ceiling, changes, over_limits(manifest, files, most))
+    over = over_limits(manifest, files, most)
+    if over is None and not options.reclassify and not options.sandbox:
+        over = over_reclassify(manifest, reclassified, counts.done + counts.failed + counts.changed)
+    return Outlook(counts, files, chunks, free, ceiling, changes, reclassified, over)
 
 
 def _selections(
@@ -79,12 +85,12 @@ def _selections(
     """What to send: with which config, and how its files are chosen."""
     if options.new and new:
         yield manifest.config, ledger_plan.select_new
-    if (selection := options.again) is not None:
-        again = replace(selection, max_generations=manifest.limits.max_generations)
+    if (again := options.again) is not None:
+        allowed = retry.Allowed(manifest.limits.max_generations, good_before=options.good_before)
 
         def select_again(connection: Transaction, scope: Scope) -> int:
             retry.check(connection, scope, again, manifest.config)
-            return retry.select_again(connection, scope, again)
+            return retry.select_again(connection, scope, again, allowed)
 
         yield options.config or manifest.config, select_again
 

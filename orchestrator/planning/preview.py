@@ -42,6 +42,7 @@ class Preview:
     credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
     quarantined: retry.Quarantine
     over_limits: str | None
+    reclassified: retry.Changes  #: of the manifest, since the ``changed`` files were last classified
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
@@ -81,4 +82,5 @@ def preview(manifest: Manifest, path: Path, *, rehearsal: bool, now: datetime) -
         credits_ceiling=found.credits_ceiling,
         quarantined=quarantined,
         over_limits=found.over_limits,
+        reclassified=found.reclassified,
     )

@@ -134,8 +134,11 @@ def preview(manifest: Manifest, path: Path, options: Options, *, now: datetime, 
         )
         most = manifest.limits.max_generations
         quarantined = retry.quarantined(connection, scope, most, wanted=True, most=MOST_SHOWN)
-        again = replace(again, max_generations=most)
-        stuck = [] if rehearsal else select_stuck(connection, scope, again, manifest.file_ids(), since=stale_since)
+        stuck = (
+            []
+            if rehearsal
+            else select_stuck(connection, scope, again, retry.Allowed(most), manifest.file_ids(), since=stale_since)
+        )
     can = [job.file_id for job in stuck if job.api == "v2"]
     files = found.files + len(can)
     return RetryPreview(

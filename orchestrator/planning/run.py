@@ -33,6 +33,7 @@ class Plan:
     files_to_send: int
     credits_ceiling: int | None  #: None: not known
     changes: retry.Changes
+    reclassified: retry.Changes
 
 
 def register(connection: Transaction, manifest: Manifest, *, rehearsal: bool, origin: str) -> ledger_scope.Scope:
@@ -91,4 +92,8 @@ def plan(
         raise OutOfCredits(f"{found.over_limits}; nothing was sent")
     if found.changes.files:
         log.warning("manifest.changed", files=found.changes.files, fields=found.changes.fields)
-    return Plan(scope, found.counts, found.chunks, found.files, found.credits_ceiling, found.changes)
+    if found.reclassified.files:
+        log.warning("files.reclassified", files=found.reclassified.files, fields=found.reclassified.fields)
+    return Plan(
+        scope, found.counts, found.chunks, found.files, found.credits_ceiling, found.changes, found.reclassified
+    )

@@ -23,10 +23,9 @@ def plan_escalation(connection: Transaction, work: Work, manifest: Manifest) -> 
     selection = retry.Selection(
         outcomes=tuple(GOOD),
         below_confidence=escalate.below_confidence,
-        max_generations=manifest.limits.max_generations,
-        never_escalated=True,
     )
-    files = retry.select_again(connection, scope, selection)
+    allowed = retry.Allowed(manifest.limits.max_generations, never_escalated=True)
+    files = retry.select_again(connection, scope, selection, allowed)
     ceiling, left = config.credits_ceiling(files), credits_left(connection, manifest, work.run_id)
     if left is not None and ceiling is not None and ceiling > left:
         most = manifest.limits.max_credits

@@ -353,7 +353,7 @@ def test_a_retry_does_not_call_files_done_that_were_never_sent(cli: Cli, serve: 
     done = cli("retry", "m.yaml", "--json")
     summary = json.loads(done.stdout)
     assert (done.returncode, summary["unfinished"], api.bought["new"]) == (3, 1, 0)
-    assert "1 files were not sent" in summary["reason"]
+    assert "1 file was not sent yet" in summary["reason"]
     assert cli("run", "m.yaml").returncode == 0
 
 

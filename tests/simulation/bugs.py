@@ -227,29 +227,31 @@ def _retry_open() -> AbstractContextManager[object]:
     return _choosing("nr.file_row IS NULL", "nr.file_row < 0")
 
 
-def _selecting(**changes: object) -> AbstractContextManager[object]:
-    """What is to be sent again is chosen with *changes*."""
+def _selecting(asked: Mapping[str, Any] = {}, allowed: Mapping[str, Any] = {}) -> AbstractContextManager[object]:
+    """What is to be sent again is chosen with changes of what a person *asked* and of what is *allowed*."""
     honest = retry.select_again
 
-    def select(connection: Connection, scope: ledger_scope.Scope, selection: retry.Selection) -> int:
-        return honest(connection, scope, replace(selection, **changes))  # type: ignore[arg-type]  # by name
+    def select(
+        connection: Connection, scope: ledger_scope.Scope, selection: retry.Selection, limits: retry.Allowed
+    ) -> int:
+        return honest(connection, scope, replace(selection, **asked), replace(limits, **allowed))
 
     return patch.object(retry, "select_again", select)
 
 
 def _retry_everything() -> AbstractContextManager[object]:
     """A retry sends also what has a good answer."""
-    return _selecting(outcomes=tuple(Outcome))
+    return _selecting(asked={"outcomes": tuple(Outcome)})
 
 
 def _no_most_generations() -> AbstractContextManager[object]:
     """No file is ever left alone."""
-    return _selecting(max_generations=None)
+    return _selecting(allowed={"max_generations": None})
 
 
 def _second_opinion_twice() -> AbstractContextManager[object]:
     """A run asks for a second opinion without looking whether an earlier one did."""
-    return _selecting(never_escalated=False)
+    return _selecting(allowed={"never_escalated": False})
 
 
 def _last_result_stands() -> AbstractContextManager[object]:

@@ -88,5 +88,6 @@ def end(connection: Connection, chunk_id: int, **outcomes: Outcome) -> None:
 def again(connection: Connection, scope: Scope, *file_ids: str, **selection: object) -> list[str]:
     """The files that a retry would choose."""
     planning.stage(connection, file_ids)
-    retry.select_again(connection, scope, retry.Selection(**selection))  # type: ignore[arg-type]  # by name
+    allowed = retry.Allowed(selection.pop("max_generations", None))  # type: ignore[arg-type]  # by name
+    retry.select_again(connection, scope, retry.Selection(**selection), allowed)  # type: ignore[arg-type]  # by name
     return planning.chosen(connection, 99)
