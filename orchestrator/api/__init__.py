@@ -1,1 +1,5 @@
-"""The only room that knows HTTP. ``v1`` and ``v2`` are the API's two dialects, pure; ``client`` sends and waits."""
+"""Calls to LlamaCloud: the only room that knows HTTP.
+
+Import ``client`` (``Api``, which speaks in jobs and results), ``listing`` and ``retry`` from any room above; ``v1``,
+``v2`` and ``limiter`` only where an ``Api`` is put together.
+"""

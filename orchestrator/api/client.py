@@ -1,7 +1,7 @@
 """Calls to the API: paced, bounded in time and size, never redirected, and never to another host.
 
 ``Api`` speaks in jobs and results; ``Wire`` below it sends one request and turns whatever happens into JSON or one
-of our errors (see ``verdict``).
+of our errors (see ``decipher``).
 """
 
 from __future__ import annotations

@@ -49,7 +49,6 @@ class AdaptiveLimiter:
         self._clock = clock
         self._pacer = Pacer(ceiling_per_s)
         self._turn = asyncio.Lock()  # wakes its waiters in the order they came, and forgets those that are cancelled
-        self._waiting = 0
         self.refused = 0
 
     @property
@@ -57,34 +56,18 @@ class AdaptiveLimiter:
         """The pace at present."""
         return self._pacer.rate
 
-    @property
-    def paused_until(self) -> float | None:
-        """Until when (monotonic) nothing leaves, as far as is known; None when calls may leave."""
-        now = self._clock.monotonic()
-        until = max(self._pacer.blocked_until, self._pacer.earliest(now) if self._pacer.closed else now)
-        return until if until > now else None
-
-    def wait_s(self) -> float:
-        """How long a caller who came now would wait, as far as is known."""
-        now = self._clock.monotonic()
-        return self._pacer.earliest(now) - now + self._waiting / self._pacer.rate
-
     async def slot(self, lead_s: Callable[[], float] = lambda: 0.0) -> Ticket:
         """Wait for the next call's turn; first come, first served. Cancelled, it leaves no trace.
 
         Returns up to *lead_s* before the call may leave, so that what has to be done first takes none of its time.
         """
         clock, pacer, came = self._clock, self._pacer, self._clock.monotonic()
-        self._waiting += 1
-        try:
-            async with self._turn:
-                while (wait_s := (at := pacer.earliest(came)) - lead_s() - (now := clock.monotonic())) > 0:
-                    await clock.sleep(min(wait_s, GLANCE_S) if pacer.closed else wait_s)
-                leaves = max(at, now)
-                pacer.leave(at, leaves)
-                return Ticket(leaves)
-        finally:
-            self._waiting -= 1
+        async with self._turn:
+            while (wait_s := (at := pacer.earliest(came)) - lead_s() - (now := clock.monotonic())) > 0:
+                await clock.sleep(min(wait_s, GLANCE_S) if pacer.closed else wait_s)
+            leaves = max(at, now)
+            pacer.leave(at, leaves)
+            return Ticket(leaves)
 
     def accepted(self, ticket: Ticket) -> None:
         """The call had any answer but 429, or none."""

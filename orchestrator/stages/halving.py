@@ -1,4 +1,4 @@
-"""One poison file must not sink its chunk: a failed job's files are halved and sent again, down to the file at fault.
+"""A failed job's files are halved and sent again, down to the one file at fault: it must not cost the others.
 
 Only where a job takes several files. It begins when everything else has ended, because only then it is known whether
 one file is at fault or the API as a whole: when most jobs fail, nothing is halved.
@@ -16,11 +16,11 @@ from orchestrator.stages.work import Work
 
 log = structlog.get_logger()
 
-#: Fewer ended jobs than this are too few to tell an outage from a poison file.
+#: Fewer ended jobs than this are too few to tell an outage from one file at fault.
 ENOUGH = 5
 #: Of a run's own jobs: more failures than this are an outage.
 MOST_FAILED = 0.5
-#: Of the halves: one poison file fails every second of them, an outage all.
+#: Of the halves: one file at fault fails every second of them, an outage all.
 MOST_HALVES_FAILED = 0.8
 
 
@@ -61,14 +61,14 @@ def plan_halves(connection: Transaction, work: Work, manifest: Manifest) -> int:
     ended, failed_jobs = own[0] + smaller[0], own[1] + smaller[1]
     if is_outage(own, smaller):
         halving.leave_whole(connection, [failed.chunk_id for failed in found])
-        work.warn("isolation.given_up", failed_jobs=failed_jobs, ended_jobs=ended)
+        work.warn("halving.given_up", failed_jobs=failed_jobs, ended_jobs=ended)
         return 0
     made, left = 0, credits_left(connection, manifest, work.run_id)
     for failed in found:
         parts = halve(failed.file_ids)
         cost = manifest.config.credits_ceiling(len(failed.file_ids)) if parts else 0
         if left is not None and cost is not None and (left := left - cost) < 0:
-            work.warn("isolation.over_budget", chunk_id=failed.chunk_id, max_credits=manifest.limits.max_credits)
+            work.warn("halving.over_budget", chunk_id=failed.chunk_id, max_credits=manifest.limits.max_credits)
             break
         made += len(halving.split(connection, failed.chunk_id, parts, run_id=work.run_id, at=work.at()))
         if len(failed.file_ids) == 1 and is_at_fault(failed.size, others_succeeded=ended > failed_jobs):

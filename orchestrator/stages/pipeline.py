@@ -48,15 +48,15 @@ class Pipeline:
         )
 
         carriers: list[Stage] = [self.submitter, self.poller, self.reconciler]
-        self.isolator = FollowUp(
+        self.halving = FollowUp(
             self.work,
             others_idle=lambda: all(stage.idle for stage in carriers),
             plan_more=lambda connection: plan_halves(connection, self.work, manifest),
             send_again=self.submitter.look_again,
         )
-        self.escalator = FollowUp(
+        self.escalating = FollowUp(
             self.work,
-            others_idle=lambda: self.isolator.idle,
+            others_idle=lambda: self.halving.idle,
             plan_more=lambda connection: plan_escalation(connection, self.work, manifest),
             send_again=self.submitter.look_again,
         )
@@ -78,7 +78,7 @@ class Pipeline:
         work = self.work
         try:
             await run_stages(
-                work, self.submitter, [self.poller, self.reconciler, self.isolator, self.escalator], wait=wait
+                work, self.submitter, [self.poller, self.reconciler, self.halving, self.escalating], wait=wait
             )
             if work.stop.everything is None and wait:
                 await audit.audit(work)
