@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -46,6 +47,20 @@ MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.FAILED: frozenset(),
     JobStatus.CANCELLED: frozenset(),
 }
+
+
+_UUID = re.compile(
+    r"(?:dfl-)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})", re.ASCII | re.IGNORECASE
+).fullmatch
+
+
+def canonical_id(file_id: str) -> str:
+    """The form in which file IDs are compared: a UUID in lower case and without ``dfl-``; any other ID as it is.
+
+    The API types file IDs as UUIDs and answers with one spelling, whichever was sent; uploads give ``dfl-<uuid>``.
+    """
+    found = _UUID(file_id)
+    return found[1].lower() if found else file_id
 
 
 class Outcome(StrEnum):
@@ -211,7 +226,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The file IDs of one create call, as the ledger knows them."""
+    """The file IDs of one create call, as the ledger knows them: in their canonical form."""
 
     id: int
     config: Config
@@ -219,6 +234,13 @@ class Chunk:
     generation: int = 0  #: how many times these files were deliberately submitted before
     parse_job_id: str | None = None  #: v2: an earlier parse of its one file, to be classified instead of the file
     counts_for: str | None = None  #: fingerprint of the config that its results are kept under, if not ``config``
+    spellings: tuple[str, ...] = ()  #: ``file_ids`` as the user wrote them, where some differ
+    keyed_as: str | None = None  #: v2: its one file in the idempotency key of a call that is out, if not canonical
+
+    @property
+    def as_written(self) -> tuple[str, ...]:
+        """The file IDs as the user wrote them: what is sent."""
+        return self.spellings or self.file_ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from orchestrator.clock import time_of
 from orchestrator.errors import Ambiguous
-from orchestrator.models import Chunk, FileResult, JobResults, Json, Outcome, RemoteJob, Rule, Webhook
+from orchestrator.models import Chunk, FileResult, JobResults, Json, Outcome, RemoteJob, Rule, Webhook, canonical_id
 
 #: Longest text of the API's about a job that is kept: it is recorded for each of the job's files.
 MAX_WORDS = 2000
@@ -153,6 +153,7 @@ class RowReader:
             if file_id is not None:
                 return
             file_id, rows = "", self.nameless
+        file_id = canonical_id(file_id)
         if result is None:
             rows.append(FileResult(file_id, Outcome.FAILED, error=why or NO_RESULT))
             return

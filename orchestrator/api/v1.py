@@ -62,7 +62,7 @@ class V1:
     def create(self, chunk: Chunk) -> Call:
         config = chunk.config
         body: dict[str, Json] = {
-            "file_ids": list(chunk.file_ids),
+            "file_ids": list(chunk.as_written),
             "rules": [{"type": rule.type, "description": rule.description} for rule in config.rules],
             "mode": config.mode.value,
             "parsing_configuration": _parsing(config.parsing_configuration),

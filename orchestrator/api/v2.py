@@ -31,6 +31,7 @@ from orchestrator.models import (
     Json,
     ParsingConfiguration,
     RemoteJob,
+    canonical_id,
 )
 
 JOBS = "/api/v2/classify"
@@ -61,7 +62,7 @@ class V2:
         self._target = target
 
     def create(self, chunk: Chunk) -> Call:
-        (file_id,) = chunk.file_ids
+        (file_id,) = chunk.as_written
         body: dict[str, Json] = {
             "file_input": chunk.parse_job_id or file_id,
             "transaction_id": transaction_id(self._target.project_id, chunk),
@@ -112,7 +113,7 @@ class V2:
             created_at=read_time(job.get("created_at")),
             ended_at=read_time(job.get("updated_at")) if status in TERMINAL else None,
             project_id=plain(job.get("project_id")),
-            file_id=document,
+            file_id=None if document is None else canonical_id(document),
             transaction_id=plain(job.get("transaction_id")),
             parse_job_id=plain(job.get("parse_job_id")) or (document if on_parse_job else None),
             credits=_credits(usage.get("credits")) if isinstance(usage, dict) else None,
@@ -127,7 +128,7 @@ class V2:
         key = transaction_id(self._target.project_id, chunk)
         on_a_parse = job.transaction_id == key and job.file_id == job.parse_job_id
         return (
-            (on_a_parse or job.file_id in (None, chunk.parse_job_id, *chunk.file_ids))
+            (on_a_parse or job.file_id in (None, chunk.parse_job_id, *map(canonical_id, chunk.file_ids)))
             and job.transaction_id in (None, key)
             and (job.config is None or job.config.rules == chunk.config.rules or not chunk.config.rules)
         )
@@ -147,7 +148,8 @@ def transaction_id(project_id: str | None, chunk: Chunk) -> str:
     Reusing a key returns the original job and ignores the body, so a key that left something out would bring back old
     answers for new rules; and because no part of it lives in the ledger only, even a lost ledger buys nothing twice.
     """
-    parts = [project_id or "", *chunk.file_ids, chunk.config.fingerprint, str(chunk.generation)]
+    file_ids = chunk.file_ids if chunk.keyed_as is None else (chunk.keyed_as,)
+    parts = [project_id or "", *file_ids, chunk.config.fingerprint, str(chunk.generation)]
     if chunk.counts_for is not None:  # generations are counted under that config, and so may come again under this one
         parts.append(chunk.counts_for)
     return "orc-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:48]

@@ -17,7 +17,7 @@ from orchestrator.ledger import Transaction, runs
 from orchestrator.ledger import accept as ledger_accept
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import GOOD, Outcome
+from orchestrator.models import GOOD, Outcome, canonical_id
 from orchestrator.plaintext import counted
 
 
@@ -90,7 +90,7 @@ def dismiss(
     dismissed: dict[str, str | None] = {}
     with _verdicts(manifest, path, dismissed, signature, rehearsal=rehearsal) as (connection, scope, run_id, at):
         failed = dict.fromkeys(ledger_accept.undecided(connection, scope, error))
-        chosen = list(failed if file_ids is None else dict.fromkeys(file_ids))
+        chosen = list(failed if file_ids is None else dict.fromkeys(map(canonical_id, file_ids)))
         for file_id in chosen:
             if file_id not in failed:
                 outcome, _ = _standing(connection, scope, file_id)

@@ -7,13 +7,14 @@ A verdict names a type, or *dismisses* the file: it stays failed, and nobody nee
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from sqlalchemy import Connection, text
 
 from orchestrator.ledger import jobs, plan
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.sql import GOOD_SQL, scalar_int
-from orchestrator.models import FileResult, JobStatus, Outcome
+from orchestrator.models import FileResult, JobStatus, Outcome, canonical_id
 
 #: What ``jobs.api`` says of a verdict.
 PERSON = "person"
@@ -35,7 +36,7 @@ def standing(connection: Connection, scope: Scope, file_id: str) -> tuple[Outcom
             "WHERE f.manifest_id = :manifest_id AND f.file_id = :file_id AND f.config_id = :config_id "
             "AND f.standing = 1"
         ),
-        {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "file_id": file_id},
+        {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "file_id": canonical_id(file_id)},
     ).first()
     return None if row is None else (Outcome(row.outcome), row.type)
 
@@ -43,7 +44,9 @@ def standing(connection: Connection, scope: Scope, file_id: str) -> tuple[Outcom
 def is_known(connection: Connection, scope: Scope, file_id: str) -> bool:
     """Whether the manifest was ever run with *file_id*, under whichever rules."""
     found = text("SELECT count(*) FROM files WHERE manifest_id = :manifest_id AND file_id = :file_id")
-    return bool(connection.execute(found, {"manifest_id": scope.manifest_id, "file_id": file_id}).scalar_one())
+    return bool(
+        connection.execute(found, {"manifest_id": scope.manifest_id, "file_id": canonical_id(file_id)}).scalar_one()
+    )
 
 
 def accept(
@@ -65,7 +68,7 @@ def dismiss(
     connection: Connection, scope: Scope, file_ids: Collection[str], *, run_id: str, at: str, words: str
 ) -> None:
     """Record of each of *file_ids*, which ended badly, that a person leaves it so; the API's words stay."""
-    for file_id in file_ids:
+    for file_id in map(canonical_id, file_ids):
         row = connection.execute(
             text(f"SELECT r.outcome, r.error FROM {_BAD} AND f.file_id = :file_id"),
             {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "file_id": file_id},
@@ -124,6 +127,7 @@ def known_failures(connection: Connection, scope: Scope) -> int:
 
 
 def _record(connection: Connection, scope: Scope, verdict: FileResult, *, run_id: str, at: str) -> None:
+    verdict = replace(verdict, file_id=canonical_id(verdict.file_id))
     chunk_id = plan.last_chunk(connection) + 1
     plan.choose_named(connection, scope, [verdict.file_id])
     plan.cut(

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from orchestrator.ledger.plan import name_files, stage
 from orchestrator.ledger.retry import SUBMISSIONS, Allowed, Selection
 from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import IN_FLIGHT_SQL
 
 
@@ -52,7 +53,7 @@ def select_stuck(
     }
     rows = connection.execute(
         text(f"""
-        SELECT j.id, j.job_id, j.api, min(f.file_id) AS file_id, count(*) AS files
+        SELECT j.id, j.job_id, j.api, min({spelt("f")}) AS file_id, count(*) AS files
         FROM jobs j JOIN files f ON f.chunk_id = j.id JOIN wanted w ON w.file_id = f.file_id
         WHERE {of_manifest} AND f.config_id = :config_id
           {"".join(f" AND {condition}" for condition, applies in conditions.items() if applies)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, text
+
+from orchestrator.ledger import spelling
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +63,6 @@ def flows(connection: Connection, manifest_id: int, before: str, after: str) -> 
         """),
         {"manifest_id": manifest_id, "before": before, "after": after},
     )
-    return [Flow(*row) for row in rows]
+    found = [Flow(*row) for row in rows]
+    spelt = spelling.of_files(connection, manifest_id, {flow.example for flow in found})
+    return [replace(flow, example=spelt.get(flow.example, flow.example)) for flow in found]

@@ -8,6 +8,7 @@ from functools import cache
 
 from sqlalchemy import Connection, bindparam, text
 
+from orchestrator.ledger.spelling import spelt
 from orchestrator.models import Json, Outcome
 
 #: ``orchestrator export``'s columns, in order. Part of the command line's contract.
@@ -38,8 +39,9 @@ def export_rows(
               AND (g.config_id = m.config_id, g.config_id) > (f.config_id = m.config_id, f.config_id))"""
     rows = connection.execution_options(yield_per=2000).execute(
         text(f"""
-        SELECT m.name, f.file_id, r.outcome, r.type, r.confidence, r.reasoning, r.error, m.review, j.job_id,
-               f.chunk_id, j.api, c.canonical, f.generation, c.fingerprint, j.run_id, j.submitted_at, j.finished_at
+        SELECT m.name, {spelt("f")} AS file_id, r.outcome, r.type, r.confidence, r.reasoning, r.error, m.review,
+               j.job_id, f.chunk_id, j.api, c.canonical, f.generation, c.fingerprint, j.run_id, j.submitted_at,
+               j.finished_at
         FROM files f JOIN results r ON r.file_row = f.id JOIN jobs j ON j.id = f.chunk_id
         JOIN configs c ON c.id = j.config_id JOIN manifests m ON m.id = f.manifest_id
         WHERE f.manifest_id IN :ids AND {only}

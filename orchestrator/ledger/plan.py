@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.sql import GOOD_SQL, batches, insert, scalar_int
-from orchestrator.models import JobStatus
+from orchestrator.models import JobStatus, canonical_id
 
 #: Rows that are handed to the driver at once.
 BATCH = 10_000
@@ -38,15 +38,26 @@ class Counts:
 
 
 def stage(connection: Connection, file_ids: Iterable[str]) -> int:
-    """Put *file_ids*, in order and each once, into the connection's table ``wanted``; how many were listed."""
+    """Put *file_ids*, in order and each once, into the connection's table ``wanted``; how many were listed.
+
+    Two spellings of a UUID are one file: ``file_id`` is its canonical form, ``spelling`` the first one if it differs.
+    """
     connection.exec_driver_sql("DROP TABLE IF EXISTS wanted")
-    connection.exec_driver_sql("CREATE TEMP TABLE wanted (position INTEGER PRIMARY KEY, file_id TEXT NOT NULL UNIQUE)")
+    connection.exec_driver_sql(
+        "CREATE TEMP TABLE wanted (position INTEGER PRIMARY KEY, file_id TEXT NOT NULL UNIQUE, spelling TEXT)"
+    )
     listed = 0
     for batch in batches(file_ids, BATCH):
-        rows = list(enumerate(batch, start=listed))
-        insert(connection, "wanted", ("position", "file_id"), rows, "ON CONFLICT (file_id) DO NOTHING")
+        rows = [(position, *_canonical(file_id)) for position, file_id in enumerate(batch, start=listed)]
+        insert(connection, "wanted", ("position", "file_id", "spelling"), rows, "ON CONFLICT (file_id) DO NOTHING")
         listed += len(batch)
     return listed
+
+
+def _canonical(file_id: str) -> tuple[str, str | None]:
+    """*file_id* in its canonical form, and as it is if that differs."""
+    canonical = canonical_id(file_id)
+    return canonical, None if canonical == file_id else file_id
 
 
 def forget_unsent(connection: Connection, scope: Scope, *, api: str) -> None:
@@ -146,8 +157,12 @@ def select_new(connection: Connection, scope: Scope) -> int:
 
 
 def chosen(connection: Connection, most: int) -> list[str]:
-    """The first *most* of the chosen files."""
-    return list(connection.execute(text("SELECT file_id FROM chosen ORDER BY n LIMIT :most"), {"most": most}).scalars())
+    """The first *most* of the chosen files, as the staged list spells them."""
+    statement = text(
+        "SELECT coalesce(w.spelling, c.file_id) FROM chosen c LEFT JOIN wanted w ON w.file_id = c.file_id "
+        "ORDER BY c.n LIMIT :most"
+    )
+    return list(connection.execute(statement, {"most": most}).scalars())
 
 
 def choose(connection: Connection, query: str, scope: Scope, **parameters: object) -> int:
@@ -185,11 +200,14 @@ def choose_named(connection: Connection, scope: Scope, file_ids: Collection[str]
 
 
 def name_files(connection: Connection, file_ids: Collection[str]) -> None:
-    """Put *file_ids*, in order and each once, into the connection's table ``named``."""
+    """Put *file_ids*, in order and each once, into the connection's table ``named``; ``spelling`` is as given."""
     connection.exec_driver_sql("DROP TABLE IF EXISTS named")
-    connection.exec_driver_sql("CREATE TEMP TABLE named (position INTEGER PRIMARY KEY, file_id TEXT NOT NULL UNIQUE)")
-    if file_ids:
-        insert(connection, "named", ("position", "file_id"), list(enumerate(dict.fromkeys(file_ids))))
+    connection.exec_driver_sql(
+        "CREATE TEMP TABLE named (position INTEGER PRIMARY KEY, file_id TEXT NOT NULL UNIQUE, spelling TEXT NOT NULL)"
+    )
+    rows = [(position, canonical_id(file_id), file_id) for position, file_id in enumerate(file_ids)]
+    if rows:
+        insert(connection, "named", ("position", "file_id", "spelling"), rows, "ON CONFLICT (file_id) DO NOTHING")
 
 
 def last_chunk(connection: Connection) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, Row, bindparam, text
 
 from orchestrator.ledger.jobs import move, note
+from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import IN_FLIGHT_SQL, OPEN_SQL, batches
 from orchestrator.models import Chunk, Config, JobStatus
 
@@ -69,13 +70,13 @@ def pending(connection: Connection, shard: Shard, *, after: int, most: int) -> l
     """The next chunks to send, by id."""
     rows = connection.execute(
         text(
-            "SELECT id, config_id, parse_from FROM jobs "
+            "SELECT id, config_id, parse_from, keyed_as FROM jobs "
             "WHERE manifest_id = :manifest_id AND api = :api AND status = 'pending' AND id > :after "
             "ORDER BY id LIMIT :most"
         ),
         {"manifest_id": shard.manifest_id, "api": shard.api, "after": after, "most": most},
     ).all()
-    return chunks(connection, [(row.id, row.config_id, row.parse_from) for row in rows])
+    return chunks(connection, rows)
 
 
 def unanswered(connection: Connection, shard: Shard) -> list[Parked]:
@@ -94,12 +95,12 @@ def unanswered(connection: Connection, shard: Shard) -> list[Parked]:
 
 
 def chunk(connection: Connection, chunk_id: int) -> Chunk:
-    rows = connection.execute(text("SELECT id, config_id, parse_from FROM jobs WHERE id = :id"), {"id": chunk_id}).all()
-    return chunks(connection, [(row.id, row.config_id, row.parse_from) for row in rows])[0]
+    statement = text("SELECT id, config_id, parse_from, keyed_as FROM jobs WHERE id = :id")
+    return chunks(connection, connection.execute(statement, {"id": chunk_id}).all())[0]
 
 
-def chunks(connection: Connection, rows: Sequence[tuple[int, int, str | None]]) -> list[Chunk]:
-    """The chunks of ``(id, config_id, parse_from)`` *rows*, with their files in order."""
+def chunks(connection: Connection, rows: Sequence[Row[int, int, str | None, str | None]]) -> list[Chunk]:
+    """The chunks of ``(id, config_id, parse_from, keyed_as)`` *rows*, with their files in order."""
     if not rows:
         return []
     configs = {
@@ -110,27 +111,39 @@ def chunks(connection: Connection, rows: Sequence[tuple[int, int, str | None]]) 
         )
     }
     files: dict[int, list[str]] = {row[0]: [] for row in rows}
+    spellings: dict[int, list[str]] = {row[0]: [] for row in rows}
     generations: dict[int, int] = {}
     kept_under: dict[int, int] = {}
     found = connection.execute(
         text(
-            "SELECT chunk_id, file_id, generation, config_id FROM files WHERE chunk_id IN :ids ORDER BY chunk_id, id"
+            f"SELECT f.chunk_id, f.file_id, f.generation, f.config_id, {spelt('f')} AS spelling FROM files f "
+            "WHERE f.chunk_id IN :ids ORDER BY f.chunk_id, f.id"
         ).bindparams(bindparam("ids", expanding=True)),
         {"ids": list(files)},
     )
-    for chunk_id, file_id, generation, config_id in found:
+    for chunk_id, file_id, generation, config_id, spelling in found:
         files[chunk_id].append(file_id)
+        spellings[chunk_id].append(spelling)
         generations[chunk_id] = generation
         kept_under[chunk_id] = config_id
     counts_for = {
         chunk_id: connection.execute(
             text("SELECT fingerprint FROM configs WHERE id = :id"), {"id": kept_under[chunk_id]}
         ).scalar_one()
-        for chunk_id, config_id, _ in rows
+        for chunk_id, config_id, *_ in rows
         if kept_under[chunk_id] != config_id
     }
     return [
-        Chunk(row[0], configs[row[1]], tuple(files[row[0]]), generations[row[0]], row[2], counts_for.get(row[0]))
+        Chunk(
+            row.id,
+            configs[row.config_id],
+            tuple(files[row.id]),
+            generations[row.id],
+            row.parse_from,
+            counts_for.get(row.id),
+            () if spellings[row.id] == files[row.id] else tuple(spellings[row.id]),
+            row.keyed_as,
+        )
         for row in rows
     ]
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, text
 
 from orchestrator.ledger.export import why_review
 from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import GOOD_SQL, OPEN_SQL, STATUSES_SQL, scalar_int
 from orchestrator.models import Json, Outcome
 
@@ -212,7 +213,7 @@ def failed_files(connection: Connection, scope: Scope, most: int, *, wanted: boo
     """
     rows = connection.execute(
         text(
-            "SELECT f.file_id, r.outcome, coalesce(r.error, '') AS error "
+            f"SELECT {spelt('f')} AS file_id, r.outcome, coalesce(r.error, '') AS error "
             "FROM results r CROSS JOIN files f "  # from the bad results, which have an index of their own
             f"WHERE f.id = r.file_row AND r.outcome NOT IN {GOOD_SQL} "
             "AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1 "

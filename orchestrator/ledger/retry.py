@@ -15,6 +15,7 @@ from orchestrator.errors import InputError
 from orchestrator.ledger.accept import PERSON
 from orchestrator.ledger.plan import choose, name_files
 from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import GOOD_SQL, scalar_int
 from orchestrator.models import BAD, Config, Outcome
 from orchestrator.plaintext import counted
@@ -151,13 +152,13 @@ def check(connection: Connection, scope: Scope, selection: Selection, config: Co
         name_files(connection, selection.file_ids)
         strange = connection.execute(
             text(
-                "SELECT n.file_id FROM named n "
-                "WHERE NOT EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = n.file_id) ORDER BY n.file_id"
+                "SELECT n.spelling FROM named n "
+                "WHERE NOT EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = n.file_id) ORDER BY n.position"
             )
         ).all()
         if strange:
             more = f" (nor {len(strange) - 1:,} more)" if len(strange) > 1 else ""
-            raise InputError(f"file {strange[0].file_id!a}{more} is not in the manifest; name files that it lists")
+            raise InputError(f"file {strange[0].spelling!a}{more} is not in the manifest; name files that it lists")
     parameters = {"manifest_id": scope.manifest_id, "run_id": selection.run_id}
     if selection.run_id is not None and not scalar_int(
         connection, "SELECT count(*) FROM runs WHERE manifest_id = :manifest_id AND id = :run_id", **parameters
@@ -237,7 +238,7 @@ def quarantined(
     rows = connection.execute(
         # CROSS: from the bad results, which have an index of their own, to their files.
         text(f"""
-        SELECT f.file_id, r.outcome, coalesce(r.error, '') AS error, {_ISOLATED} AS isolated,
+        SELECT {spelt("f")} AS file_id, r.outcome, coalesce(r.error, '') AS error, {_ISOLATED} AS isolated,
                {SUBMISSIONS} AS submissions
         FROM results r CROSS JOIN files f
         WHERE f.id = r.file_row AND r.outcome NOT IN {GOOD_SQL}

@@ -10,7 +10,7 @@ import structlog
 
 from orchestrator.clock import timestamp
 from orchestrator.errors import OutOfCredits
-from orchestrator.ledger import Transaction, parses, retry, runs
+from orchestrator.ledger import Transaction, parses, retry, runs, spelling
 from orchestrator.ledger import plan as planning
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.queue import Shard, release_held
@@ -38,7 +38,7 @@ class Plan:
 
 def register(connection: Transaction, manifest: Manifest, *, rehearsal: bool, origin: str) -> ledger_scope.Scope:
     """The ledger's scope of *manifest* as it is now. Raises InputError for a ledger of another API or project."""
-    return ledger_scope.register(
+    scope = ledger_scope.register(
         connection,
         manifest.name,
         rehearsal=rehearsal,
@@ -50,6 +50,8 @@ def register(connection: Transaction, manifest: Manifest, *, rehearsal: bool, or
         path=safe(Path(manifest.path).absolute()),  # a path need not be text
         sha256=manifest.sha256,
     )
+    spelling.remember(connection, scope.manifest_id)
+    return scope
 
 
 def plan(

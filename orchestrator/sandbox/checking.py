@@ -227,6 +227,14 @@ class Checks:
                 self.add((*at, index), "enum", "Input should be an event such as 'classify.success'", text)
 
 
+def spelt(file_id: str | None, form: str) -> str | None:
+    """A file's UUID as answers spell it: ``canonical`` is bare and in lower case; any other ID stays as it is."""
+    uuid = (file_id or "").lower().removeprefix("dfl-")
+    if file_id is None or form == "as-sent" or not UUID.fullmatch(uuid):
+        return file_id
+    return {"canonical": uuid, "upper": uuid.upper(), "dfl": f"dfl-{uuid}"}[form]
+
+
 def _error(loc: Loc, kind: str, message: str, value: Json, **context: Json) -> dict[str, Json]:
     error: dict[str, Json] = {"type": kind, "loc": list(loc), "msg": message, "input": value}
     return error | ({"ctx": context} if context else {})

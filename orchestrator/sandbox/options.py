@@ -93,6 +93,7 @@ class SandboxOptions:
     early_results: Literal["404", "empty"] = "404"  #: v1: results of a job that has not ended
     error_results: Literal["rows", "empty", "404"] = "rows"  #: v1: results of a job that ended in error
     failed_file: Literal["null", "missing"] = "null"  #: v1: a failed file has a row with ``result: null``, or none
+    id_form: Literal["canonical", "as-sent", "upper", "dfl"] = "canonical"  #: how answers spell the UUID of a file
     shuffled: bool = True  #: v1: rows are not in the order of ``file_ids``
     both_page_fields: Literal["accept", "refuse"] = "accept"  #: ``max_pages`` beside ``target_pages``
     #: IDs never uploaded: a made-up answer; 400; or ``uploads``: 400 for those that look like an upload's (``dfl-``)

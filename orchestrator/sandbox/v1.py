@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 from orchestrator.models import Json
-from orchestrator.sandbox.checking import USER_ID, UUID, Call, Checks, Refused
+from orchestrator.sandbox.checking import USER_ID, UUID, Call, Checks, Refused, spelt
 from orchestrator.sandbox.world import UNDER_WAY, Found, Job, Keep, Phase, Spec, World
 
 JOBS = "/api/v1/classifier/jobs"
@@ -158,7 +158,7 @@ def _rows(world: World, job: Job) -> list[dict[str, Json]]:
         {
             "id": world.story.uuid("row", job.id, index),
             "classify_job_id": job.id,
-            "file_id": file_id,
+            "file_id": spelt(file_id, world.options.id_form),
             "result": answer.json() if answer else None,
             "created_at": ended_at,
             "updated_at": ended_at,

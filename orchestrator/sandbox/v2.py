@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 
 from orchestrator.models import Json, Rule
-from orchestrator.sandbox.checking import USER_ID, Call, Checks, Refused
+from orchestrator.sandbox.checking import USER_ID, Call, Checks, Refused, spelt
 from orchestrator.sandbox.v1 import a_page, refuse_unknown_files
 from orchestrator.sandbox.world import UNDER_WAY, Job, Phase, Spec, World
 
@@ -126,7 +126,7 @@ def job_json(world: World, job: Job, *, usage: bool = False) -> dict[str, Json]:
         "project_id": job.project_id,
         "user_id": USER_ID,
         "status": WORDS[phase],
-        "file_input": document,
+        "file_input": document if on_parse_job else spelt(document, world.options.id_form),
         "document_input_type": "parse_job_id" if on_parse_job else "file_id",
         "parse_job_id": document if on_parse_job else f"pjb-{world.story.uuid('parse', job.id)}",
         "configuration": {

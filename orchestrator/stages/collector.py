@@ -9,7 +9,7 @@ from orchestrator.api.client import Api
 from orchestrator.api.dialect import NO_RESULT
 from orchestrator.errors import ContractBroken, Rejected
 from orchestrator.ledger import Transaction, halving, jobs, queue
-from orchestrator.models import GOOD, Chunk, FileResult, JobResults, JobStatus, Outcome, RemoteJob
+from orchestrator.models import GOOD, Chunk, FileResult, JobResults, JobStatus, Outcome, RemoteJob, canonical_id
 
 #: What becomes of a file for which an ended job has no row.
 WITHOUT_ROW: Mapping[JobStatus, Outcome] = {
@@ -44,17 +44,20 @@ def collect(file_ids: Collection[str], types: Collection[str], job: RemoteJob, a
     """
     if job.status not in WITHOUT_ROW:
         raise ValueError(f"job {job.id} has not ended")
-    wanted = set(file_ids)
+    own = {canonical_id(file_id): file_id for file_id in file_ids}
     oddities = list(answer.oddities)
     told: dict[str, list[FileResult]] = {}
     strangers: list[str] = []
     for row in answer.rows:
-        if row.file_id not in wanted:
+        file_id = own.get(row.file_id)
+        if file_id is None:
             strangers.append(row.file_id)
-        elif row not in (others := told.setdefault(row.file_id, [])):
-            others.append(row)
-    oddities += [f"two different results for {file_id}" for file_id, found in told.items() if len(found) > 1]
-    rows = {file_id: _the_one(found) for file_id, found in told.items()}
+            continue
+        found = row if row.file_id == file_id else replace(row, file_id=file_id)
+        if found not in (others := told.setdefault(file_id, [])):
+            others.append(found)
+    oddities += [f"two different results for {file_id}" for file_id, several in told.items() if len(several) > 1]
+    rows = {file_id: _the_one(several) for file_id, several in told.items()}
     if strangers:
         if not rows:
             raise ContractBroken(f"job {job.id} has results only for files that were never sent in it")

@@ -193,6 +193,14 @@ def test_the_key_is_the_same_for_the_same_question(one: Chunk) -> None:
     assert transaction_id("p", one) == transaction_id("p", replace(one, id=99))
 
 
+def test_the_key_does_not_depend_on_the_spelling(one: Chunk) -> None:
+    """The user's spelling is what is sent; a call that went out before spellings were one keeps its key."""
+    spelt = replace(one, spellings=(f"dfl-{one.file_ids[0]}",))
+    assert transaction_id("p", spelt) == transaction_id("p", one)
+    assert (API.create(spelt).body or {})["file_input"] == f"dfl-{one.file_ids[0]}"
+    assert transaction_id("p", replace(one, keyed_as="dfl-x")) == transaction_id("p", replace(one, file_ids=("dfl-x",)))
+
+
 def test_the_key_depends_on_everything_that_changes_the_answer(one: Chunk) -> None:
     """The API ignores the body of a call whose key it knows."""
     config = one.config

@@ -61,7 +61,7 @@ def older(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         Ledger(path).close()
     with closing(sqlite3.connect(path)) as raw:
         raw.executescript(ROWS)
-        if request.param == len(schema.MIGRATIONS):  # what its program stores itself
+        if request.param > schema.MIGRATIONS.index(schema._percents):  # what its program stores itself
             raw.executescript(
                 "UPDATE results SET percent = 29 WHERE file_row = 1; UPDATE results SET percent = 100 WHERE "
                 "file_row = 8; UPDATE sequences SET last = 8"
@@ -127,3 +127,26 @@ def test_the_work_of_an_older_ledger_goes_on_to_its_end(older: Path) -> None:
         assert again(connection, scope, "at fault", file_ids=("at fault",)) == ["at fault"]
         cut(connection, scope, run_id="r1")
         assert [chunk.id for chunk in queue.pending(connection, shard, after=0, most=9)] == [9]
+
+
+def test_the_ids_of_an_older_ledger_become_canonical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user wrote is kept; a v2 call that is out keeps its key; what was paid for twice stays two files."""
+    uuid = "182bd5e5-6e1a-4fe4-a799-aa6d9a6ab26"
+    path = tmp_path / "ledger.db"
+    with monkeypatch.context() as then:
+        then.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[: schema.MIGRATIONS.index(schema._canonical_ids)])
+        Ledger(path).close()
+    with closing(sqlite3.connect(path)) as raw:
+        raw.executescript(ROWS)
+        rows = [(1, uuid.upper() + "A"), (2, f"{uuid}b"), (3, f"dfl-{uuid}b"), (4, f"dfl-{uuid}c"), (7, f"dfl-{uuid}d")]
+        raw.executemany("UPDATE files SET file_id = ?2 WHERE id = ?1", rows)
+        raw.execute("UPDATE jobs SET api = 'v2' WHERE id IN (1, 3)")
+        raw.execute("UPDATE events SET note = ? WHERE event = 'quarantined'", (f"dfl-{uuid}d",))
+        raw.commit()
+    with ledger_room.open(path) as opened, opened.transaction() as connection:
+        held, ended = (queue.chunk(connection, chunk_id) for chunk_id in (3, 1))
+        assert (held.file_ids, held.as_written, held.keyed_as) == ((f"{uuid}c",), (f"dfl-{uuid}c",), f"dfl-{uuid}c")
+        assert (ended.file_ids, ended.as_written) == ((f"{uuid}a", f"{uuid}b"), (uuid.upper() + "A", f"{uuid}b"))
+        assert ended.keyed_as is None
+        assert queue.chunk(connection, 2).file_ids == (f"dfl-{uuid}b",)
+        assert retry.quarantined(connection, Scope(1, 1), None, wanted=False, most=9).first[0].file_id == f"dfl-{uuid}d"

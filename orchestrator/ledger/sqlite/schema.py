@@ -13,7 +13,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection
 
 from orchestrator.errors import LedgerError
-from orchestrator.models import JobStatus, Outcome
+from orchestrator.models import JobStatus, Outcome, canonical_id
 
 #: "orch" in ASCII: tells our file from any other SQLite database.
 APPLICATION_ID = 0x6F726368
@@ -207,8 +207,55 @@ INSERT INTO sequences (name, last) SELECT 'jobs', coalesce(max(id), 0) FROM jobs
 """
 
 
+def _canonical_ids(connection: Connection) -> None:
+    """File IDs stand in their canonical form; how the user spells them is kept beside.
+
+    Two spellings of one file that an older version took for two files stay two: both were paid for. A call that is out
+    keeps the key that it was sent with.
+    """
+    for statement in _statements(_CANONICAL_IDS):
+        connection.exec_driver_sql(statement)
+    rows = connection.exec_driver_sql(
+        "SELECT DISTINCT manifest_id, file_id FROM files WHERE file_id <> lower(file_id) OR file_id LIKE 'dfl-%'"
+    ).all()
+    spelt = [(manifest_id, canonical_id(file_id), file_id) for manifest_id, file_id in rows]
+    taken: set[tuple[int, str]] = set()
+    for manifest_id, canonical, file_id in spelt:
+        known = connection.exec_driver_sql(
+            "SELECT 1 FROM files WHERE manifest_id = ? AND file_id = ? LIMIT 1", (manifest_id, canonical)
+        ).first()
+        if canonical == file_id or known or (manifest_id, canonical) in taken:
+            continue
+        taken.add((manifest_id, canonical))
+        connection.exec_driver_sql(
+            "UPDATE jobs SET keyed_as = ? WHERE manifest_id = ? AND api = 'v2' AND finished_at IS NULL AND sends > 0 "
+            "AND id IN (SELECT chunk_id FROM files WHERE manifest_id = ? AND file_id = ?)",
+            (file_id, manifest_id, manifest_id, file_id),
+        )
+        connection.exec_driver_sql(
+            "UPDATE events SET note = ? WHERE event = 'quarantined' AND note = ? "
+            "AND chunk_id IN (SELECT chunk_id FROM files WHERE manifest_id = ? AND file_id = ?)",
+            (canonical, file_id, manifest_id, file_id),
+        )
+        connection.exec_driver_sql(
+            "UPDATE files SET file_id = ? WHERE manifest_id = ? AND file_id = ?", (canonical, manifest_id, file_id)
+        )
+        connection.exec_driver_sql("INSERT INTO spellings VALUES (?, ?, ?)", (manifest_id, canonical, file_id))
+
+
+_CANONICAL_IDS = """
+CREATE TABLE spellings (
+  manifest_id INTEGER NOT NULL REFERENCES manifests (id),
+  file_id TEXT NOT NULL,
+  spelling TEXT NOT NULL,
+  PRIMARY KEY (manifest_id, file_id)
+) WITHOUT ROWID;
+ALTER TABLE jobs ADD COLUMN keyed_as TEXT
+"""
+
+
 #: ``MIGRATIONS[n]`` takes a ledger of version n to version n + 1.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _quarantine, _run_tallies, _percents)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _quarantine, _run_tallies, _percents, _canonical_ids)
 
 
 def check_version(connection: Connection) -> None:

@@ -1,0 +1,52 @@
+"""How the user spells a file's ID. Everywhere else in the ledger it stands in its canonical form.
+
+``spellings`` has only those that differ; what is sent and what is shown is what the user wrote last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, bindparam, text
+
+from orchestrator.ledger.sql import batches
+
+
+def spelt(alias: str) -> str:
+    """SQL for the ID of the file in the row *alias* of ``files``, as the user wrote it."""
+    return (
+        f"coalesce((SELECT s.spelling FROM spellings s WHERE s.manifest_id = {alias}.manifest_id "
+        f"AND s.file_id = {alias}.file_id), {alias}.file_id)"
+    )
+
+
+def remember(connection: Connection, manifest_id: int) -> None:
+    """Keep how the staged list spells its files."""
+    parameters = {"manifest_id": manifest_id}
+    connection.execute(
+        text(
+            "DELETE FROM spellings WHERE manifest_id = :manifest_id "
+            "AND file_id IN (SELECT file_id FROM wanted WHERE spelling IS NULL)"
+        ),
+        parameters,
+    )
+    connection.execute(
+        text(
+            "INSERT INTO spellings (manifest_id, file_id, spelling) "
+            "SELECT :manifest_id, file_id, spelling FROM wanted WHERE spelling IS NOT NULL "
+            "ON CONFLICT (manifest_id, file_id) DO UPDATE SET spelling = excluded.spelling"
+        ),
+        parameters,
+    )
+
+
+def of_files(connection: Connection, manifest_id: int, file_ids: Collection[str]) -> dict[str, str]:
+    """File ID -> as the user wrote it, for those of *file_ids* that are spelt otherwise."""
+    statement = text(
+        "SELECT file_id, spelling FROM spellings WHERE manifest_id = :manifest_id AND file_id IN :ids"
+    ).bindparams(bindparam("ids", expanding=True))
+    return {
+        row.file_id: row.spelling
+        for batch in batches(file_ids)
+        for row in connection.execute(statement, {"manifest_id": manifest_id, "ids": batch})
+    }
