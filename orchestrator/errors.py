@@ -138,12 +138,14 @@ class Rejected(ApiError):
 class Ambiguous(ApiError):
     """The call may have had its effect: no answer, or none that can be read.
 
-    ``created`` is True when the API did say 2xx and only its words were unreadable.
+    ``created`` is True when the API did say 2xx and only its words were unreadable. ``retry_after_s`` is the wait that
+    it asked for, None when it named none.
     """
 
-    def __init__(self, message: str, *, created: bool = False) -> None:
+    def __init__(self, message: str, *, created: bool = False, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.created = created
+        self.retry_after_s = retry_after_s
 
 
 class RunStopped(ApiError):

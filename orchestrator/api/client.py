@@ -23,7 +23,7 @@ from orchestrator.api import decipher
 from orchestrator.api.dialect import Call, Dialect, Page, merged
 from orchestrator.api.limiter import Limiter, Ticket
 from orchestrator.api.network import Network
-from orchestrator.api.retry import retrying
+from orchestrator.api.retry import asked_s, retrying
 from orchestrator.clock import Clock
 from orchestrator.errors import Ambiguous, ApiError, ContractBroken, NotSent, SettingsError, Throttled, Unreachable
 from orchestrator.models import MAX_CHUNK_SIZE, Chunk, JobResults, Json, RemoteJob
@@ -177,9 +177,12 @@ class Api:
         self.last_trouble: str | None = None
         self._intend_s = 0.0  # how long writing an intent has taken of late
 
-    def given_up(self, started: float) -> bool:
-        """Whether a call first sent at *started* has been without an answer, like all others, for the whole budget."""
-        return self._clock.monotonic() - max(started, self._answered_at) >= self._retry_budget_s
+    def given_up(self, started: float, asked_s: float = 0.0) -> bool:
+        """Whether a call first sent at *started* has been without an answer, like all others, for the whole budget.
+
+        Or will have been, once the *asked_s* have passed that the API asks to wait.
+        """
+        return self._clock.monotonic() + asked_s - max(started, self._answered_at) >= self._retry_budget_s
 
     async def create(self, chunk: Chunk, *, intend: Callable[[], Awaitable[None]]) -> RemoteJob:
         """One attempt at creating *chunk*'s job. *intend* runs when a slot is free, before anything leaves.
@@ -247,6 +250,10 @@ class Api:
 
     def unreachable(self, error: ApiError) -> Unreachable:
         """*error* as the end of the retry budget."""
+        if (wait_s := asked_s(error)) > 0:
+            return Unreachable(
+                f"the API asks to wait for {wait_s:g} s, and an outage may last {self._retry_budget_s:g} s: {error}"
+            )
         return Unreachable(f"the API could not be used for {self._retry_budget_s:g} s: {error}")
 
     async def _attempt(
@@ -290,7 +297,8 @@ class Api:
 
     def _trouble(self, kind: str, error: ApiError) -> None:
         self.last_trouble = str(error)
-        log.info("call.failed", kind=kind, error=type(error).__name__, words=str(error))
+        told = {"asks_to_wait_s": wait_s} if (wait_s := asked_s(error)) else {}
+        log.info("call.failed", kind=kind, error=type(error).__name__, words=str(error), **told)
 
     async def close(self) -> None:
         await self.wire.close()

@@ -45,7 +45,7 @@ UNSURE_4XX = frozenset({408, 409, 425})
 #: Longest pause that an API can ask for; a longer one is taken as this.
 MAX_RETRY_AFTER_S = 3600.0
 
-_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]+", re.ASCII)
 
 
 def of_transport(error: Exception) -> ApiError:
@@ -83,7 +83,7 @@ def of_response(
     if status == 402:
         raise OutOfCredits(f"the plan's credits are used up ({words})")
     if (status in UNSURE_4XX and not (cancelling and status == 409)) or not 400 <= status < 500:
-        raise Ambiguous(words)
+        raise Ambiguous(words, retry_after_s=retry_after_s(headers))
     if creating and (status == 410 or (status == 404 and is_missing_route(body))):
         raise Unreachable(
             f"the create route is gone ({words}); if this is v1, the vendor has withdrawn it: set `api: v2`"

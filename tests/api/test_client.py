@@ -152,6 +152,27 @@ def test_a_wait_that_the_api_asks_for_is_kept(serve: Serve) -> None:
     assert len(server.seen) == 2
 
 
+def test_a_wait_that_comes_with_a_503_is_kept(serve: Serve) -> None:
+    """An API in trouble knows best when to come back."""
+    clock = FakeClock()
+    server = serve(in_turn(always(503, None, {"Retry-After": "40"}), always(200, JOB)))
+    with_api(server.url, get, clock=clock, retry_budget_s=3600)
+    assert clock.seconds >= 40
+    assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("asked_s", ["45", "3600", "9" * 30])
+def test_a_wait_that_outlasts_the_budget_is_not_begun(serve: Serve, status: int, asked_s: str) -> None:
+    """The end is told at once, with the wait that the API asked for."""
+    clock = FakeClock()
+    server = serve(always(status, None, {"Retry-After": asked_s}))
+    with pytest.raises(Unreachable, match=r"asks to wait for (45|3600) s, and an outage may last 10 s"):
+        with_api(server.url, get, clock=clock, retry_budget_s=10)
+    assert len(server.seen) == 1
+    assert clock.seconds < 1
+
+
 def test_answers_that_never_can_be_read_break_the_contract(serve: Serve) -> None:
     """The API is there, and speaks another language."""
     with pytest.raises(ContractBroken, match="can't be read"):

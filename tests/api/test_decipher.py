@@ -168,6 +168,8 @@ def wait(value: str, date: str = DATE) -> float | None:
         ("3600", 3600.0),
         ("3601", 3600.0),
         ("999999999", 3600.0),
+        ("1234567890", 3600.0),
+        ("9" * 400, 3600.0),
         ("Wed, 25 Nov 2026 02:00:30 GMT", 30.0),
         ("Wed, 25 Nov 2026 03:00:30 +0100", 30.0),
         ("Wed, 25 Nov 2026 02:00:30 -0000", 30.0),
@@ -183,7 +185,7 @@ def test_retry_after_in_both_forms(value: str, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "１２", "1_0", "nan", "inf", "-1", "+1", "1.5", "1e3", "0x10", "1234567890", "soon", "25 Nov", "99:99", "²"],
+    ["", "１２", "1_0", "nan", "inf", "-1", "+1", "1.5", "1e3", "0x10", "soon", "25 Nov", "99:99", "²"],
 )
 def test_what_is_not_a_wait_is_none(value: str) -> None:
     """Digits of other scripts and Python's own number spellings are not HTTP."""

@@ -24,7 +24,7 @@ V1, V2 = "/api/v1/classifier/jobs", "/api/v2/classify"
 _V1_ONE = re.compile(rf"{V1}/([^/]+)(/results)?")
 _V2_ONE = re.compile(rf"{V2}/([^/]+)(/cancel)?")
 
-#: Seconds in which it throttles, and after which its clock jumps, counted from its start.
+#: Seconds in which it throttles, and after which its clock jumps, counted from the first request.
 THROTTLES_S, JUMPS_S = 2.0, 1.0
 
 
@@ -112,6 +112,8 @@ class Server:
 
     def _answer(self, request: Request) -> Answer:
         self.requests += 1
+        if self.requests == 1:
+            self.began = self.now()
         temper = self.temper
         if request.headers.get("authorization") != f"Bearer {KEY}":
             return refused(401)
