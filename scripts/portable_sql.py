@@ -35,12 +35,17 @@ TESTS = (
     "tests/ledger/test_jobs.py",
     "tests/ledger/test_parses.py",
     "tests/ledger/test_schemas.py",
+    "tests/commands",
     "tests/planning",
     "tests/reports",
     "tests/stages",
 )
-#: Many ledgers of one kind each; two have NUL in file IDs, which no manifest may have and PostgreSQL does not store.
-LEFT_OUT = "not every_file_lands and not later_plans and not allowed_moves and not stands_unless"
+#: Not: many ledgers of one kind, which add no statement; statements that both databases have to refuse; NUL in a file
+#: ID, which no manifest may have and PostgreSQL does not store.
+LEFT_OUT = (
+    "not every_file_lands and not later_plans and not allowed_moves and not stands_unless and not impossible "
+    "and not counts_its_runs"
+)
 TABLES = (
     "configs", "manifests", "runs", "jobs", "files", "results", "tallies", "run_tallies", "sequences", "events"
 )  # fmt: skip
@@ -221,7 +226,7 @@ class Mirror:
             )
 
     def ended(self, here: Connection, *, commit: bool) -> None:
-        """After a commit both hold the same; after a roll-back PostgreSQL's counters are ahead, so it is copied."""
+        """After a commit both hold the same. The next transaction begins with a copy: counters may have parted."""
         if here.dialect.name != "sqlite" or self.busy or self.source is not here:
             return
         if not commit:
@@ -230,11 +235,13 @@ class Mirror:
         self.busy = True
         try:
             for table in TABLES:
-                columns = ", ".join(here.exec_driver_sql(f"SELECT * FROM {table} LIMIT 0").keys())
-                everything = f"SELECT {columns} FROM {table}"
+                columns = set(here.exec_driver_sql(f"SELECT * FROM {table} LIMIT 0").keys())
+                if table == "files":
+                    columns.remove("id")  # SQLite may give a deleted row's id to another one
+                everything = f"SELECT {', '.join(sorted(columns))} FROM {table}"
                 one, other = (c.exec_driver_sql(everything).all() for c in (here, self.connection))
                 self.compare(f"all of {table} after a commit", one, other)
-            self.connection.commit()
+            self.source = None
         finally:
             self.busy = False
 

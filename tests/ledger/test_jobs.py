@@ -319,7 +319,7 @@ def failed_whole(connection: Connection, config: Config, *, escalation: bool = F
     """A chunk of two files that both failed, and that is yet to be halved."""
     scope = plan(connection, config, ["a", "b"])
     end(connection, 1, a=Outcome.FAILED, b=Outcome.FAILED)
-    connection.execute(text("UPDATE jobs SET isolate = 1, escalation = :escalation"), {"escalation": escalation})
+    connection.execute(text("UPDATE jobs SET isolate = 1, escalation = :escalation"), {"escalation": int(escalation)})
     return scope
 
 
