@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -92,34 +91,38 @@ def report(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE.html", help="Default: standard output.")
     ] = None,
+    show: Annotated[
+        bool, typer.Option("--open", help="Show it in the browser; without -o, report.html beside the ledger.")
+    ] = False,
     sandbox: RehearsalOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write one self-contained page. Totals, failed files, what to review, latest runs."""
-    from orchestrator.clock import SystemClock, timestamp
-    from orchestrator.ledger import export as ledger_export
+    """Write one self-contained page. Did it work, what changed, what to do; plots of the latest runs."""
+    from orchestrator.clock import SystemClock
     from orchestrator.reports import export as exports
-    from orchestrator.reports import page as reports
-    from orchestrator.reports import status as reports_status
+    from orchestrator.reports.html import html
+    from orchestrator.reports.page import page as page_of
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
+        if show and output is None:
+            output = opened.path.with_name("report.html")
         if output is not None:
             exports.refuse_sources(output, *opened.describe().files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
-        states = [
-            reports_status.status(connection, row, most_failed=reports.MOST_ROWS, most_runs=20).as_json()
-            for row in rows
-        ]
-        columns = [ledger_export.COLUMNS.index(name) for name in ("file_id", "type", "confidence", "review")]
-        results = ledger_export.export_rows(connection, [row.id for row in rows])
-        flagged = (tuple(row[at] for at in columns) for row in results if row[columns[-1]])
-        at = timestamp(SystemClock().now(), "seconds")
-        page = reports.page(states, list(islice(flagged, reports.MOST_ROWS)), ledger=opened.describe().location, at=at)
-    if output is None:
-        print(page, end="")
-        return
-    with exports.replacing(output, output_mode()) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    say(f"report written to {safe(output)}")
+        found = page_of(connection, rows, opened.describe(), named=ledger, now=SystemClock().now())
+    if as_json:
+        print_json(found.as_json())
+    if output is not None:
+        with exports.replacing(output, output_mode()) as temporary:
+            temporary.write_text(html(found), encoding="utf-8")
+        say(f"report written to {safe(output)}")
+    elif not as_json:
+        print(html(found), end="")
+    if show and output is not None:
+        import webbrowser
+
+        if not webbrowser.open(output.absolute().as_uri()):
+            say("no browser can be started here; open the file by hand")
 
 
 @app.command()

@@ -1,109 +1,279 @@
-"""One self-contained page about a ledger: no script, nothing loaded, every text from outside escaped."""
+"""The page's content as one tree of values: what ``report --json`` prints, and what ``html`` draws."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Iterable, Sequence
-from html import escape
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 
-from orchestrator.models import GOOD, Json, Outcome
+import orchestrator
+from orchestrator.errors import ExitCode
+from orchestrator.ledger import Description, Transaction, billing, reading, retry
+from orchestrator.ledger import nights as ledger_nights
+from orchestrator.ledger.nights import Doubtful
+from orchestrator.ledger.reading import Decision
+from orchestrator.ledger.retry import Quarantine
+from orchestrator.ledger.scope import Scope
+from orchestrator.models import BAD, Config, Json
 from orchestrator.plaintext import counted, safe
+from orchestrator.reports import drift as drifts
+from orchestrator.reports import nights as nights_
+from orchestrator.reports.causes import Cause, causes
+from orchestrator.reports.drift import Drift
+from orchestrator.reports.nights import MOST_NIGHTS, Night, Since
+from orchestrator.reports.timeline import Timeline, timeline
 
-#: How many failed files, and files to review, a page lists.
-MOST_ROWS = 200
+#: Rows of a list; an export has them all.
+MOST_REVIEW = 25
+MOST_CAUSES = 15
+MOST_QUARANTINED = 20
+MOST_DECISIONS = 20
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#1c2733;background:#fff}
-h1{font-size:1.5rem;margin:0 0 .25rem}h2{font-size:1.1rem;margin:2rem 0 .5rem}p{margin:.25rem 0;color:#4b5b6b}
-table{border-collapse:collapse;max-width:100%;margin:.5rem 0}
-th,td{text-align:left;padding:.3rem 2rem .3rem 0;border-bottom:1px solid #e3e8ee;vertical-align:top;
-overflow-wrap:anywhere}
-th,td:nth-child(2){overflow-wrap:normal}@media (max-width:40rem){th,td{padding-right:.8rem}}
-th{font-weight:600;color:#4b5b6b}td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.bar{display:flex;height:.9rem;border-radius:.45rem;overflow:hidden;background:#e3e8ee;margin:.75rem 0}
-.bar span{display:block;height:100%}.good{background:#2f9e6e}.plain{background:#5b8def}.bad{background:#d64545}
-.rehearsal{background:#fff4d6;border:1px solid #e2b93b;padding:.5rem .8rem;border-radius:.4rem;color:#5c4a12}
-@media (prefers-color-scheme:dark){body{background:#12181f;color:#e6edf3}p,th{color:#9fb0c0}
-th,td{border-color:#2a3541}.bar{background:#2a3541}}
-"""
-#: No style attributes, which the policy below forbids: a class for each width instead.
-_WIDTHS = "".join(f".w{percent}{{width:{percent}%}}" for percent in range(101))
+#: Failed files that are put together by cause, the latest first.
+MOST_FAILURES = 20_000
+
+#: Bins of a confidence histogram.
+BINS = 20
 
 
-def page(states: Sequence[dict[str, Json]], review: Sequence[Sequence[Json]], *, ledger: str, at: str) -> str:
-    """The page for *states* (see ``status``); *review* rows are file ID, type, confidence, why."""
-    style = _STYLE + _WIDTHS
-    policy = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    body = "".join(_manifest(state) for state in states) or "<p>Nothing is recorded yet.</p>"
-    if review:
-        body += _heading("For a person to look at", len(review)) + _table(("file", "type", "confidence", "why"), review)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'sha256-{policy}'\">"
-        '<meta name="viewport" content="width=device-width,initial-scale=1"><title>orchestrator report</title>'
-        f"<style>{style}</style></head><body><h1>orchestrator report</h1>"
-        f"<p>{_text(ledger)}, {_text(at)}</p>{body}</body></html>\n"
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """Something for a person to do. ``command``: as it is to be typed; None when there is none for it."""
+
+    why: str
+    command: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Confidences of all files of one type, in ``BINS`` equal bins from 0 to 1; without one a file is in the first."""
+
+    type: str
+    files: int
+    bins: tuple[int, ...]
+    unsure: int  #: files below the review threshold, told by whole percents
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Everything about one manifest."""
+
+    manifest: str
+    rehearsal: bool
+    path: str
+    api: str  #: the API's origin
+    project_id: str | None
+    files: int
+    outcomes: dict[str, int]
+    unfinished: int
+    other_rules: int  #: files with an outcome only under other rules
+    types: dict[str, int]
+    to_review: int
+    credits: float  #: billed in all, as far as the API has told
+    jobs_unbilled: int  #: jobs whose bill the API has not told
+    since: Since | None
+    drift: Drift | None
+    todos: tuple[Todo, ...]
+    nights: tuple[Night, ...]  #: the latest runs, newest first
+    below_confidence: float | None  #: the review threshold
+    histograms: tuple[Histogram, ...]
+    timeline: Timeline | None  #: of the latest run
+    causes: tuple[Cause, ...]
+    causes_of: int  #: failed files that the causes are of: the latest, if there are more
+    review: tuple[Doubtful, ...]
+    quarantined: Quarantine
+    held: tuple[Decision, ...]  #: chunks that only a person can settle, and jobs paid for twice
+    fingerprint: str
+    config: Config
+    settings: dict[str, Json]
+
+    @property
+    def bad(self) -> int:
+        """Files that ended badly."""
+        return sum(self.outcomes[outcome.value] for outcome in BAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page about one ledger."""
+
+    ledger: str
+    at: str
+    versions: dict[str, str]
+    manifests: tuple[Section, ...]
+
+    def as_json(self) -> dict[str, Json]:
+        """The same as JSON; times are in UTC."""
+        return {
+            "ledger": self.ledger,
+            "at": self.at,
+            "versions": self.versions,
+            "manifests": [{**asdict(section), "config": asdict(section.config)} for section in self.manifests],
+        }
+
+
+def page(
+    connection: Transaction,
+    rows: Sequence[reading.ManifestRow],
+    about: Description,
+    *,
+    named: str | None,
+    now: datetime,
+) -> Page:
+    """The page about the manifests *rows* of the ledger *about*; *named*: its name on the command line."""
+    versions = {
+        "orchestrator": orchestrator.__version__,
+        "Python": platform.python_version(),
+        f"{about.engine} ledger": str(about.version),
+    }
+    return Page(
+        about.location,
+        now.isoformat(timespec="seconds"),
+        versions,
+        tuple(section(connection, row, named, now) for row in rows),
     )
 
 
-def _manifest(state: dict[str, Json]) -> str:
-    counts = [(outcome.value, state[outcome.value]) for outcome in Outcome] + [("unfinished", state["unfinished"])]
-    parts = [f"<h2>{_text(state['manifest'])}</h2>"]
-    if state["rehearsal"]:
-        parts.append('<p class="rehearsal">A rehearsal: answered by the embedded sandbox, not real results.</p>')
-    parts.append(f"<p>{counted(state['files'], 'file')} at {_text(state['api'])}</p>{_bar(state)}")
-    parts.append(_table(("outcome", "files"), [(name, files) for name, files in counts if files]))
-    if state["types"]:
-        parts.append(_table(("type", "files"), list(state["types"].items())))
-    if state["needs_decision"]:
-        rows = [(found["chunk_id"], found["event"], found["note"]) for found in state["needs_decision"]]
-        parts.append("<h2>Needs a decision</h2>" + _table(("chunk", "what", "why"), rows))
-    if state["failed_files"]:
-        rows = [(found["file_id"], found["outcome"], found["error"]) for found in state["failed_files"]]
-        parts.append(_heading("Failed files", len(rows)) + _table(("file", "outcome", "the API's words"), rows))
-    if quarantined := state["quarantined"]["first"][:MOST_ROWS]:
-        rows = [(found["file_id"], found["why"], found["error"]) for found in quarantined]
-        title = _heading("Quarantined: sent again only by retry --file", len(rows))
-        parts.append(title + _table(("file", "why", "the API's words"), rows))
-    runs = [
-        (
-            run["id"],
-            run["command"],
-            run["exit_code"],
-            (run["summary"] or {"reason": "under way, or killed"}).get("reason"),
+def section(connection: Transaction, row: reading.ManifestRow, named: str | None, now: datetime) -> Section:
+    """What the page says of one manifest."""
+    scope = Scope(row.id, row.config_id)
+    totals = reading.totals(connection, scope, wanted=False, review=row.review)
+    outcomes = {outcome.value: files for outcome, files in totals.outcomes.items()}
+    runs = ledger_nights.latest(connection, row.id, MOST_NIGHTS)
+    tallies = ledger_nights.recorded(connection, [run.id for run in runs])
+    found = nights_.of(runs, tallies)
+    config, settings = ledger_nights.kept_settings(connection, row.id)
+    drift = drifts.of_latest(runs, tallies, (settings.get("drift") or {}).get("alert"))
+    failures = (
+        ledger_nights.failures(connection, scope, MOST_FAILURES) if any(outcomes[outcome] for outcome in BAD) else []
+    )
+    quarantined = retry.quarantined(connection, scope, row.max_generations, wanted=False, most=MOST_QUARANTINED)
+    held = reading.decisions(connection, row.id)
+    below = row.review.get("below_confidence")
+    spent = billing.spent(connection, row.id)
+    other_rules = reading.only_under_other_rules(connection, scope)
+    again = shlex.join([row.path, *(["--ledger", named] if named else [])]) + (" --sandbox" if row.rehearsal else "")
+    return Section(
+        manifest=row.name,
+        rehearsal=row.rehearsal,
+        path=row.path,
+        api=row.origin,
+        project_id=row.project_id,
+        files=sum(outcomes.values()) + totals.unfinished,
+        outcomes=outcomes,
+        unfinished=totals.unfinished,
+        other_rules=other_rules,
+        types=totals.types,
+        to_review=totals.review,
+        credits=spent.credits,
+        jobs_unbilled=spent.jobs_untold,
+        since=nights_.since_before(found),
+        drift=drift,
+        todos=tuple(
+            todos(
+                safe(again),
+                last=found[0] if found else None,
+                bad=sum(outcomes[outcome] for outcome in BAD),
+                unfinished=totals.unfinished - ledger_nights.held_files(connection, row.id),
+                other_rules=other_rules,
+                review=totals.review,
+                held=sum(each.event == "held" for each in held),
+                quarantined=quarantined,
+                drift=drift,
+            )
+        ),
+        nights=tuple(found),
+        below_confidence=below,
+        histograms=_histograms(ledger_nights.confidences(connection, scope), below),
+        timeline=_timeline(connection, row.id, found, now),
+        causes=tuple(causes(failures)[:MOST_CAUSES]),
+        causes_of=sum(failure.files for failure in failures),
+        review=tuple(
+            ledger_nights.doubtful(
+                connection,
+                scope,
+                below_confidence=below,
+                unmatched=bool(row.review.get("unmatched")),
+                most=MOST_REVIEW,
+            )
+            if totals.review
+            else ()
+        ),
+        quarantined=quarantined,
+        held=tuple(held[:MOST_DECISIONS]),
+        fingerprint=row.fingerprint,
+        config=config,
+        settings=settings,
+    )
+
+
+def _histograms(confidences: Mapping[str, Mapping[int, int]], below: float | None) -> tuple[Histogram, ...]:
+    """One for each type, that with the most files first."""
+    found = []
+    for label, percents in confidences.items():
+        bins = [0] * BINS
+        for percent, files in percents.items():
+            bins[min(max(percent, 0) * BINS // 100, BINS - 1)] += files
+        unsure = (
+            0 if below is None else sum(files for percent, files in percents.items() if max(percent, 0) / 100 < below)
         )
-        for run in state["runs"]
-    ]
-    parts.append("<h2>Latest runs</h2>" + _table(("run", "command", "exit", "reason"), runs))
-    return "".join(parts)
+        found.append(Histogram(label, sum(percents.values()), tuple(bins), unsure))
+    return tuple(sorted(found, key=lambda each: (-each.files, each.type)))
 
 
-def _heading(title: str, rows: int) -> str:
-    """A long list is cut, and then says so."""
-    return f"<h2>{title}{f', the first {rows}: all are in an export' if rows >= MOST_ROWS else ''}</h2>"
+def _timeline(connection: Transaction, manifest_id: int, found: Sequence[Night], now: datetime) -> Timeline | None:
+    if not found:
+        return None
+    last = found[0]
+    ended = last.finished_at or now.isoformat(timespec="milliseconds")
+    course = timeline(connection, manifest_id, last.run_id, last.started_at, ended)
+    return course if course.jobs else None
 
 
-def _bar(state: dict[str, Json]) -> str:
-    """Shares of the files: classified, unmatched, bad; what is left is unfinished."""
-    total = max(state["files"], 1)
-    bad = sum(state[outcome.value] for outcome in Outcome if outcome not in GOOD)
-    shares = (("good", state["classified"]), ("plain", state["unmatched"]), ("bad", bad))
-    spans = "".join(f'<span class="{kind} w{round(100 * files / total)}"></span>' for kind, files in shares if files)
-    return f'<div class="bar">{spans}</div>'
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[Json]]) -> str:
-    titles = "".join(f"<th>{_text(title)}</th>" for title in head)
-    lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    return f"<table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>"
-
-
-def _cell(value: Json) -> str:
-    if isinstance(value, int | float):
-        return f'<td class="n">{value:,}</td>'
-    return f"<td>{_text('' if value is None else value)}</td>"
-
-
-def _text(value: Json) -> str:
-    return escape(safe(value, 2000))
+def todos(
+    again: str,
+    *,
+    last: Night | None,
+    bad: int,
+    unfinished: int,
+    other_rules: int,
+    review: int,
+    held: int,
+    quarantined: Quarantine,
+    drift: Drift | None,
+) -> list[Todo]:
+    """What a person has to do, the most urgent first. *again*: arguments with which a command finds the same work."""
+    found: list[Todo] = []
+    code = None if last is None else last.exit_code
+    if code == ExitCode.OUT_OF_CREDITS:
+        found.append(Todo("Buy credits or raise the manifest's limits, then go on.", f"orchestrator run {again}"))
+    elif code is not None and code > ExitCode.UNFINISHED:
+        found.append(
+            Todo(
+                "The last run could not do its work: see what is wrong.",
+                f"orchestrator doctor {again.removesuffix(' --sandbox')}",
+            )
+        )
+    if held:
+        why = f"{counted(held, 'chunk')} held: look for the job at the API; if there is none, send again."
+        found.append(Todo(why, f"orchestrator retry {again} --held"))
+    if unfinished and code != ExitCode.OUT_OF_CREDITS:
+        found.append(Todo(f"{counted(unfinished, 'file')} without an outcome: go on.", f"orchestrator run {again}"))
+    if bad > quarantined.files:
+        why = f"{counted(bad - quarantined.files, 'file')} failed: send them again."
+        found.append(Todo(why, f"orchestrator retry {again}"))
+    if quarantined.files:
+        names = "".join(f" --file {shlex.quote(safe(each.file_id))}" for each in quarantined.first[:3])
+        why = f"{counted(quarantined.files, 'file')} in quarantine: repair the documents; send them by name."
+        found.append(Todo(why, f"orchestrator retry {again}{names}"))
+    if drift is not None and drift.alarm:
+        found.append(Todo("The answers have drifted: compare the last two runs.", f"orchestrator diff {again}"))
+    if other_rules:
+        why = f"{counted(other_rules, 'file')} with an outcome under other rules only: classify again."
+        found.append(Todo(why, f"orchestrator run {again}"))
+    if review:
+        why = f"{counted(review, 'result')} to look at."
+        found.append(Todo(why, f"orchestrator export {again} --review --format csv -o review.csv"))
+    return found

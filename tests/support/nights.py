@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from support import ledgers
-
-from orchestrator.ledger import Transaction, jobs, reading, runs
+from orchestrator.ledger import Transaction, billing, jobs, nights, reading, runs
 from orchestrator.ledger import plan as planning
+from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.retry import QUARANTINED
 from orchestrator.ledger.scope import Scope
-from orchestrator.models import Config, FileResult, JobStatus, Json, Outcome, Rule
+from orchestrator.models import Config, FileResult, JobStatus, Json, Outcome, Review, Rule
 
 RULES = Config(
     (
@@ -46,8 +46,25 @@ class Nights:
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
-        self.scope: Scope = ledgers.register(self.connection, self.config, name=self.name)
+        self.scope: Scope = ledger_scope.register(
+            self.connection,
+            self.name,
+            rehearsal=False,
+            origin="https://api.cloud.llamaindex.ai",
+            project_id=None,
+            config=self.config,
+            review=Review(self.below_confidence),
+            max_generations=3,
+            path=f"/srv/classify/{self.name}.yaml",
+            sha256="0",
+        )
+        nights.keep_settings(
+            self.connection,
+            self.scope.manifest_id,
+            {"chunk_size": 10, "limits": {"max_files": 50_000, "max_credits": None}, "drift": {"alert": 0.1}},
+        )
         self.number = 0
+        self.latest = ""
         self.file_ids: list[str] = []
 
     def night(
@@ -57,7 +74,7 @@ class Nights:
         shares: dict[str, float] = USUAL,
         failed: float = 0.02,
         sureness: float = 0.9,
-        size: int = 50,
+        size: int = 10,
         ended: bool = True,
         billed: bool = True,
     ) -> str:
@@ -65,6 +82,7 @@ class Nights:
         began = FIRST + timedelta(days=self.number)
         run_id = f"{began:%Y%m%dT%H%M%SZ}-{self.number:06x}"
         self.number += 1
+        self.latest = run_id
         new = [f"night-{self.number}-{n}" for n in range(files)]
         self.file_ids += new
         planning.stage(self.connection, new)
@@ -82,11 +100,36 @@ class Nights:
         )
         last = began
         for n, chunk_id in enumerate(range(first, first + chunks)):
-            sent = began + timedelta(seconds=1 + n * 20)
+            sent = began + timedelta(seconds=1 + n * 5)
             last = max(last, self._end(chunk_id, sent, shares, failed, sureness, billed=billed))
         if ended:
             self.finish(run_id, began, last + timedelta(seconds=2), chunks, requests=6 * chunks + 4, billed=billed)
         return run_id
+
+    def quarantine(self, chunk_id: int) -> str:
+        """Say that the first failed file of the chunk sank its job; its ID."""
+        file_id = next(iter(jobs.file_rows(self.connection, chunk_id)))
+        jobs.note(self.connection, chunk_id, QUARANTINED, file_id, at=text(FIRST))
+        return file_id
+
+    def hold(self, files: int) -> None:
+        """Leave a chunk of so many new files whose create call nobody can judge."""
+        began = FIRST + timedelta(days=self.number, minutes=-5)
+        new = [f"held-{self.number}-{n}" for n in range(files)]
+        planning.stage(self.connection, new)
+        planning.select_new(self.connection, self.scope)
+        planning.cut(
+            self.connection,
+            self.scope,
+            chunk_size=files,
+            job_config_id=self.scope.config_id,
+            api="v1",
+            run_id=self.latest,
+            at=text(began),
+        )
+        chunk_id = planning.last_chunk(self.connection)
+        jobs.intend(self.connection, [chunk_id], mark=None, at=text(began))
+        jobs.hold(self.connection, chunk_id, "two jobs at the API may be this one", at=text(began))
 
     def _end(
         self, chunk_id: int, sent: datetime, shares: dict[str, float], failed: float, sureness: float, *, billed: bool
@@ -96,7 +139,7 @@ class Nights:
         rows = jobs.file_rows(self.connection, chunk_id)
         ended = sent + timedelta(seconds=self.rng.uniform(30, 120))
         results = [(row, self._result(file_id, shares, failed, sureness)) for file_id, row in rows.items()]
-        bill: dict[str, Json] = {"credits": 4.0 * len(rows)} if billed else {}
+        bill: dict[str, Json] = {"credits": float(sum(self.rng.randrange(1, 6) for _ in rows))} if billed else {}
         jobs.end(self.connection, chunk_id, JobStatus.SUCCEEDED, results, at=text(ended), **bill)
         return ended
 
@@ -130,7 +173,7 @@ class Nights:
             "jobs_created": chunks,
             "requests": requests,
             "seconds": round((ended - began).total_seconds(), 3),
-            "credits": 200.0 * chunks if billed else None,
+            "credits": billing.spent_by_run(self.connection, run_id) if billed else None,
             "credits_ceiling": 250 * chunks,
             "reason": f"{bad} files failed" if bad else "every file has an outcome",
         }
@@ -138,10 +181,17 @@ class Nights:
 
 
 def thirty(connection: Transaction, *, files: int = 200, quiet: int = 29) -> Nights:
-    """*quiet* usual nights, and a last one on which many invoices are recognised as nothing."""
+    """*quiet* usual nights, and a last one on which many invoices are recognised as nothing.
+
+    One file is in quarantine, and one chunk of five is held.
+    """
     made = Nights(connection)
     for _ in range(quiet):
         made.night(files)
+    sunk = planning.last_chunk(connection) + 1
+    made.night(1, failed=1.0)
+    made.quarantine(sunk)
+    made.hold(5)
     made.night(files, shares=DRIFTED, sureness=0.75, failed=0.04)
     return made
 

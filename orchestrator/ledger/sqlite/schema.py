@@ -254,8 +254,24 @@ ALTER TABLE jobs ADD COLUMN keyed_as TEXT
 """
 
 
+def _settings(connection: Connection) -> None:
+    """A page shows a manifest's settings without the manifest, and finds the least sure results by an index."""
+    connection.exec_driver_sql("ALTER TABLE manifests ADD COLUMN settings TEXT NOT NULL DEFAULT '{}'")
+    connection.exec_driver_sql(
+        "CREATE INDEX results_unsure ON results (coalesce(confidence, 0)) "
+        "WHERE outcome = 'classified' AND coalesce(confidence, 0) < 0.9"
+    )
+
+
 #: ``MIGRATIONS[n]`` takes a ledger of version n to version n + 1.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _quarantine, _run_tallies, _percents, _canonical_ids)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    _create,
+    _quarantine,
+    _run_tallies,
+    _percents,
+    _canonical_ids,
+    _settings,
+)
 
 
 def check_version(connection: Connection) -> None:

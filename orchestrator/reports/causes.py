@@ -1,0 +1,43 @@
+"""Failures by cause: many files that ended with the same words, but for numbers and names in them, are one cause."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from orchestrator.ledger.nights import Failure
+
+#: What differs from file to file in otherwise equal words: IDs, names in quotes, paths, numbers.
+_VARYING = re.compile(
+    r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F-]{10,}|\b[0-9a-fA-F]{16,}\b|'[^']{1,200}'|\"[^\"]{1,200}\"|\d+(?:[-.:,]\d+)*"
+)
+
+#: Examples of a cause by name.
+MOST_EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """So many files ended like this. ``words``: the API's, of one of them."""
+
+    outcome: str
+    words: str
+    files: int
+    examples: tuple[str, ...]  #: file IDs
+
+
+def cause(words: str) -> str:
+    """*words* without what differs from file to file."""
+    return " ".join(_VARYING.sub("…", words).split()).casefold()
+
+
+def causes(failures: Iterable[Failure]) -> list[Cause]:
+    """*failures* put together by cause, the most frequent first."""
+    found: dict[tuple[str, str], Cause] = {}
+    for failure in failures:
+        key = (failure.outcome, cause(failure.error))
+        known = found.get(key, Cause(failure.outcome, failure.error, 0, ()))
+        examples = dict.fromkeys((*known.examples, failure.first, failure.last))
+        found[key] = Cause(failure.outcome, known.words, known.files + failure.files, tuple(examples)[:MOST_EXAMPLES])
+    return sorted(found.values(), key=lambda each: (-each.files, each.outcome, each.words))

@@ -1,0 +1,78 @@
+"""Small pieces of HTML, and figures and times as people read them. Whatever comes in is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from html import escape
+
+from orchestrator.plaintext import safe
+
+Cell = str | int | float | None
+
+
+def text(value: object, most: int = 2000) -> str:
+    """*value* as text in HTML, in an attribute too; cut at *most* characters."""
+    return escape(safe(value, most), quote=True)
+
+
+def heading(title: str) -> str:
+    return f"<h3>{text(title)}</h3>"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, name: str) -> str:
+    """A table that scrolls by itself where it is too wide, also by keyboard."""
+    titles = "".join(f'<th scope="col">{text(title)}</th>' for title in head)
+    lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{text(name)}">'
+        f"<table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+def figures(summary: str, head: Sequence[str], rows: Iterable[Sequence[Cell]], *, name: str = "") -> str:
+    """A table that opens on demand: what a plot shows, in figures."""
+    inner = table(head, rows, name=name or summary)
+    return f"<details><summary>{text(summary)}</summary>{inner}</details>"
+
+
+def _cell(value: Cell) -> str:
+    if isinstance(value, int | float):
+        return f'<td class="n">{number(value)}</td>'
+    return f"<td>{'' if value is None else text(value)}</td>"
+
+
+def number(value: float) -> str:
+    """``12,345``; two digits of a fraction, where there is one."""
+    return f"{value:,.2f}".removesuffix(".00")
+
+
+def duration(seconds: float | None) -> str:
+    """``850 ms``, ``42 s``, ``4 min 10 s``, ``7 h 5 min``."""
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def moment(at: str) -> str:
+    """A time of the ledger as this machine's clock shows it: ``27 Nov 2026, 02:00 CET``."""
+    local = datetime.fromisoformat(at).astimezone()
+    return f"{local.day} {local:%b %Y, %H:%M %Z}"
+
+
+def day(at: str) -> str:
+    """``27 Nov``."""
+    local = datetime.fromisoformat(at).astimezone()
+    return f"{local.day} {local:%b}"
+
+
+def clock(at: str) -> str:
+    """``02:00:07``."""
+    return f"{datetime.fromisoformat(at).astimezone():%H:%M:%S}"
