@@ -219,7 +219,7 @@ def test_a_crowd_of_problems_is_cut_with_a_word(tmp_path: Path) -> None:
     problems = problems_of(tmp_path / "m.yaml", GOOD.replace(IDS, "  - a b\n" * 3000))
     assert len(problems) == 101
     assert problems[99].line == 112
-    assert problems[100].message == "more problems follow; mend the ones above first"
+    assert problems[100].message == "more problems follow; fix the ones above first"
 
 
 @pytest.mark.parametrize("place", ["", "/no/such/folder/m.yaml"])
