@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, bindparam, text
 
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import GOOD_SQL, batches, insert, scalar_int
-from orchestrator.models import JobStatus, canonical_id
+from orchestrator.ledger.sql import GOOD_SQL, OPEN_SQL, batches, insert, scalar_int
+from orchestrator.models import Config, JobStatus, canonical_id
 
 #: Rows that are handed to the driver at once.
 BATCH = 10_000
@@ -141,6 +141,33 @@ def count(connection: Connection, scope: Scope, listed: int) -> Counts:
             config_id=scope.config_id,
         )
     return Counts(listed, row.files, row.done, row.failed, row.in_flight, row.new, changed)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenChunks:
+    """Chunks of one size, status and config that have not ended, or failed and are still to be halved."""
+
+    status: JobStatus
+    config: Config
+    size: int
+    chunks: int
+
+    @property
+    def files(self) -> int:
+        return self.size * self.chunks
+
+
+def open_chunks(connection: Connection, manifest_id: int) -> list[OpenChunks]:
+    """What an earlier run has left for a later one."""
+    rows = connection.execute(
+        text(f"""
+        SELECT j.status, c.canonical, j.size, count(*) AS chunks FROM jobs j JOIN configs c ON c.id = j.config_id
+        WHERE j.manifest_id = :manifest_id AND (j.status IN {OPEN_SQL} OR j.isolate = 1)
+        GROUP BY j.status, c.canonical, j.size
+        """),
+        {"manifest_id": manifest_id},
+    )
+    return [OpenChunks(JobStatus(r.status), Config.from_canonical(r.canonical), r.size, r.chunks) for r in rows]
 
 
 def select_new(connection: Connection, scope: Scope) -> int:

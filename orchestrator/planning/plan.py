@@ -11,7 +11,8 @@ from orchestrator.ledger import Transaction, parses, retry
 from orchestrator.ledger import plan as ledger_plan
 from orchestrator.ledger.scope import Scope
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import Config
+from orchestrator.models import GOOD, Config
+from orchestrator.planning.ceiling import Ceiling, ceiling
 from orchestrator.planning.limits import files_per_chunk, over_limits, over_reclassify, parses_since
 from orchestrator.planning.options import Options
 
@@ -36,6 +37,7 @@ class Outlook:
     credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
     changes: retry.Changes  #: of the manifest, since the files of a retry were last sent
     reclassified: retry.Changes  #: of the manifest, since files that a run sends as new were last classified
+    batches: list[Batch]
     over_limits: str | None  #: why the manifest's limits forbid it
 
 
@@ -57,8 +59,9 @@ def work_out(
     counts = ledger_plan.count(connection, scope, listed)
     size = files_per_chunk(manifest)
     files = chunks = free = 0
-    ceiling: int | None = 0
-    most: int | None = 0  # if no parse is there any more: that one is free is known only once it was used
+    batches: list[Batch] = []
+    cost: int | None = 0
+    dearest: int | None = 0  # if no parse is there any more: that one is free is known only once it was used
     changes = reclassified = retry.Changes()
     for config, choose in _selections(manifest, options, counts.new):
         chosen = choose(connection, scope)
@@ -69,14 +72,29 @@ def work_out(
         saved = 0
         if manifest.api == "v2" and chosen:
             saved = parses.count_reusable(connection, scope, config, since=parses_since(now))
-        take(Batch(config, chosen, saved))
+        batches.append(Batch(config, chosen, saved))
+        take(batches[-1])
         files, chunks, free = files + chosen, chunks + math.ceil(chosen / size), free + saved
-        ceiling = _plus(ceiling, config.credits_ceiling(chosen - saved))
-        most = _plus(most, config.credits_ceiling(chosen))
-    over = over_limits(manifest, files, most)
+        cost = _plus(cost, config.credits_ceiling(chosen - saved))
+        dearest = _plus(dearest, config.credits_ceiling(chosen))
+    over = over_limits(manifest, files, dearest)
     if over is None and not options.reclassify and not options.sandbox:
         over = over_reclassify(manifest, reclassified, counts.done + counts.failed + counts.changed)
-    return Outlook(counts, files, chunks, free, ceiling, changes, reclassified, over)
+    return Outlook(counts, files, chunks, free, cost, changes, reclassified, batches, over)
+
+
+def most(
+    connection: Transaction, scope: Scope, manifest: Manifest, found: Outlook
+) -> tuple[Ceiling, list[ledger_plan.OpenChunks]]:
+    """The most that can come of *found*, and what earlier runs have left. Before anything of it is cut; reads only."""
+    left = ledger_plan.open_chunks(connection, scope.manifest_id)
+    unsure = 0  # results that ``escalate`` asks for again
+    if manifest.escalate is not None:
+        selection = retry.Selection(outcomes=tuple(GOOD), below_confidence=manifest.escalate.below_confidence)
+        allowed = retry.Allowed(manifest.limits.max_generations, never_escalated=True)
+        unsure = retry.select_again(connection, scope, selection, allowed)
+    chosen = [(batch.config, batch.files) for batch in found.batches]
+    return ceiling(manifest, chosen, left, unsure, files_per_chunk(manifest)), left
 
 
 def _selections(

@@ -11,10 +11,11 @@ from orchestrator import ledger
 from orchestrator.ledger import plan, retry
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.manifest.loading import Manifest, refuse_empty
-from orchestrator.models import Json
+from orchestrator.models import IN_FLIGHT, JobStatus, Json
+from orchestrator.planning.ceiling import Ceiling
 from orchestrator.planning.limits import files_per_chunk, may_begin_anew
 from orchestrator.planning.options import Options
-from orchestrator.planning.plan import work_out
+from orchestrator.planning.plan import most, work_out
 
 #: How many quarantined files ``--json`` names.
 MOST_QUARANTINED = 1000
@@ -42,6 +43,10 @@ class Preview:
     credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
     quarantined: retry.Quarantine
     over_limits: str | None
+    planned_not_sent: int  #: files that an earlier run planned, and that the next one sends and pays for
+    sent: int  #: files of jobs that the API has: they are paid for
+    unanswered: int  #: files of create calls without an answer
+    ceiling: Ceiling
     reclassified: retry.Changes  #: of the manifest, since the ``changed`` files were last classified
 
     def as_json(self) -> dict[str, Json]:
@@ -59,6 +64,7 @@ def preview(manifest: Manifest, path: Path, *, rehearsal: bool, now: datetime) -
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
         plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)
         found = work_out(connection, scope, manifest, Options(), listed=listed, now=now, take=lambda _: None)
+        highest, left = most(connection, scope, manifest, found)
         quarantined = retry.quarantined(
             connection, scope, manifest.limits.max_generations, wanted=True, most=MOST_QUARANTINED
         )
@@ -82,5 +88,9 @@ def preview(manifest: Manifest, path: Path, *, rehearsal: bool, now: datetime) -
         credits_ceiling=found.credits_ceiling,
         quarantined=quarantined,
         over_limits=found.over_limits,
+        planned_not_sent=sum(chunks.files for chunks in left if chunks.status is JobStatus.PENDING),
+        sent=sum(chunks.files for chunks in left if chunks.status in IN_FLIGHT),
+        unanswered=sum(chunks.files for chunks in left if chunks.status is JobStatus.SUBMITTING),
+        ceiling=highest,
         reclassified=found.reclassified,
     )

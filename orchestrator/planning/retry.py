@@ -21,9 +21,10 @@ from orchestrator.manifest.lists import FileList
 from orchestrator.manifest.loading import Manifest
 from orchestrator.manifest.nodes import Scalar, shown
 from orchestrator.models import BAD, Config, Json, Mode, Outcome
+from orchestrator.planning.ceiling import Ceiling
 from orchestrator.planning.limits import files_per_chunk, over_limits
 from orchestrator.planning.options import Options
-from orchestrator.planning.plan import work_out
+from orchestrator.planning.plan import most, work_out
 
 #: How many file IDs ``--dry-run`` shows.
 MOST_SHOWN = 20
@@ -108,6 +109,7 @@ class RetryPreview:
     changes: retry.Changes
     quarantined: retry.Quarantine
     cancelled_first: int  #: of ``files``: in jobs that never end, which are cancelled before
+    ceiling: Ceiling  #: without what is cancelled first
     cannot_cancel: int  #: besides: files in such jobs of v1, which has no call to cancel
 
     def as_json(self) -> dict[str, Json]:
@@ -132,12 +134,15 @@ def preview(manifest: Manifest, path: Path, options: Options, *, now: datetime, 
             now=now,
             take=lambda _: shown.extend(plan.chosen(connection, MOST_SHOWN)),
         )
-        most = manifest.limits.max_generations
-        quarantined = retry.quarantined(connection, scope, most, wanted=True, most=MOST_SHOWN)
+        highest, _ = most(connection, scope, manifest, found)
+        most_generations = manifest.limits.max_generations
+        quarantined = retry.quarantined(connection, scope, most_generations, wanted=True, most=MOST_SHOWN)
         stuck = (
             []
             if rehearsal
-            else select_stuck(connection, scope, again, retry.Allowed(most), manifest.file_ids(), since=stale_since)
+            else select_stuck(
+                connection, scope, again, retry.Allowed(most_generations), manifest.file_ids(), since=stale_since
+            )
         )
     can = [job.file_id for job in stuck if job.api == "v2"]
     files = found.files + len(can)
@@ -152,6 +157,7 @@ def preview(manifest: Manifest, path: Path, options: Options, *, now: datetime, 
         file_ids=[*shown, *can][:MOST_SHOWN],
         changes=found.changes,
         quarantined=quarantined,
+        ceiling=highest,
         cancelled_first=len(can),
         cannot_cancel=sum(job.files for job in stuck) - len(can),
     )
