@@ -6,7 +6,6 @@ what it says of the manifest's files is recorded, so that the next run buys only
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ import structlog
 
 from orchestrator import ledger
 from orchestrator import settings as settings_
+from orchestrator.api import loop
 from orchestrator.api.client import Api
 from orchestrator.api.listing import complete_listing
 from orchestrator.clock import SystemClock, timestamp
@@ -73,7 +73,7 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
             finally:
                 await api.close()
 
-        adopted = asyncio.run(go())
+        adopted = loop.run(go())
         with opened.transaction() as connection:
             reason = f"{counted(adopted.jobs_adopted, 'job')} adopted with {counted(adopted.files_adopted, 'file')}"
             summary = {**adopted.as_json(), "reason": reason}

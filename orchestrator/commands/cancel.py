@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from orchestrator import ledger
+from orchestrator.api import loop
 from orchestrator.api.client import Api
 from orchestrator.clock import Clock, SystemClock, timestamp
 from orchestrator.commands.access import access, connect
@@ -53,7 +54,7 @@ class Canceller:
 
         Waits up to *wait_s* in all for those that take their time. Raises ApiError; what was recorded until then stays.
         """
-        return asyncio.run(self._cancel(api, list(open_jobs), wait_s))
+        return loop.run(self._cancel(api, list(open_jobs), wait_s))
 
     async def _cancel(
         self, name: str, open_jobs: Sequence[tuple[int, str]], wait_s: float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from orchestrator import __version__, ledger
 from orchestrator import settings as settings_
+from orchestrator.api import loop
 from orchestrator.api.client import Wire
 from orchestrator.api.dialect import Target
 from orchestrator.api.network import Network
@@ -120,7 +120,7 @@ def _reach(settings: Settings, base_url: str | None, api: str) -> Iterator[Findi
     yield Finding("network", settings_.in_clear(base) or network.words(base))
     clock = SystemClock()
     try:
-        told = asyncio.run(_server_time(base, key, settings, network, api))
+        told = loop.run(_server_time(base, key, settings, network, api))
     except Rejected as error:
         yield Finding(
             "api", f"{base} refuses to list {api} jobs ({error}); is `api: {api}` right?", ExitCode.UNREACHABLE

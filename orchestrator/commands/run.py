@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ import structlog
 
 from orchestrator import ledger
 from orchestrator import settings as settings_
+from orchestrator.api import loop
 from orchestrator.clock import Clock, SystemClock, timestamp
 from orchestrator.commands.access import access, connect, ledger_path, lock_name
 from orchestrator.commands.cancel import Canceller, free_stuck
@@ -140,7 +140,7 @@ class _Execution:
         error: BaseException | None = None
         if apis:
             try:
-                error = asyncio.run(self._carry_out(plan, apis))
+                error = loop.run(self._carry_out(plan, apis))
             except OrchestratorError as failure:
                 error = failure
         if error is not None and not isinstance(error, OrchestratorError):
