@@ -284,5 +284,17 @@ class RemoteJob:
     results: JobResults | None = None  #: v2: in the same answer
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """An uploaded file as the API tells it."""
+
+    id: str
+    name: str | None = None
+    external_id: str | None = None
+    size: int | None = None  #: in bytes, where the API tells it
+    project_id: str | None = None
+    expires_at: datetime | None = None
+
+
 #: JSON as it comes off the wire: the one place where Any is honest.
 Json = Any

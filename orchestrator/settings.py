@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     creates_per_s: Rate = Field(40, description="most create calls a second; adapted downwards when the API says 429")
     reads_per_s: Rate = Field(80, description="most status and result calls a second, likewise")
     lists_per_s: Rate = Field(5, description="most list calls a second, likewise")
+    uploads_per_s: Rate = Field(10, description="most uploads a second, likewise; the API takes 50 in 5 seconds")
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(60, description="longest that one call may take, in all")
     retry_budget_s: Seconds = Field(900, description="how long an outage may last before the run gives up (exit 7)")
     settle_s: Seconds = Field(

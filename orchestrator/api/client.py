@@ -10,7 +10,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -57,6 +57,7 @@ class Limiters:
     creates: Limiter
     reads: Limiter
     lists: Limiter
+    uploads: Limiter
 
 
 class Wire:
@@ -109,13 +110,15 @@ class Wire:
         creating = kind == "create"
         self.requests[kind] += 1
         url = self._origin.copy_with(raw_path=self._origin.raw_path.rstrip(b"/") + call.path.encode("ascii"))
-        content = None if call.body is None else json.dumps(call.body).encode()
-        headers = {"authorization": f"Bearer {self._key}"}
+        content: bytes | AsyncIterator[bytes] | None = None if call.body is None else json.dumps(call.body).encode()
+        headers = {"authorization": f"Bearer {self._key}", **dict(call.headers)}
         if content is not None:
             headers["content-type"] = "application/json"
-        client = self._creating if creating else self._reading
+        elif call.stream is not None:
+            content = call.stream()
+        client = self._creating if kind in ("create", "upload") else self._reading
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s + call.extra_s):
                 request = client.build_request(call.method, url, params=call.query, content=content, headers=headers)
                 response = await client.send(request, stream=True)
                 try:
@@ -128,6 +131,8 @@ class Wire:
         except Exception as error:
             raise decipher.of_transport(error) from error
         self.server_time = decipher.http_date(response.headers.get("date", "")) or self.server_time
+        if call.empty_answer and response.is_success:
+            return None
         return decipher.of_response(
             response.status_code, response.headers, body, creating=creating, cancelling=kind == "cancel"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -28,6 +28,10 @@ class Call:
     path: str
     query: tuple[tuple[str, str], ...] = ()
     body: Json = None
+    stream: Callable[[], AsyncIterator[bytes]] | None = None  #: a body that is no JSON, made anew for each attempt
+    headers: tuple[tuple[str, str], ...] = ()
+    extra_s: float = 0.0  #: how much longer than others the call may take
+    empty_answer: bool = False  #: a good answer has no body
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,8 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
     parts.append(counts)
     if summary.reclassified.files:
         parts.append(Text(f"{summary.reclassified.files:,} {_reclassified(summary.reclassified)}", style="yellow"))
+    if summary.documents is not None:
+        parts.append(Text(f"{summary.documents.words}; {summary.uploaded:,} uploaded"))
     if words := summary.changes.words:
         parts.append(Text(words, style="yellow"))
     parts.append(

@@ -83,7 +83,12 @@ def connect(
         transport=transport,
     )
     limiter = partial(AdaptiveLimiter, clock=clock)
-    limiters = Limiters(limiter(settings.creates_per_s), limiter(settings.reads_per_s), limiter(settings.lists_per_s))
+    limiters = Limiters(
+        creates=limiter(settings.creates_per_s),
+        reads=limiter(settings.reads_per_s),
+        lists=limiter(settings.lists_per_s),
+        uploads=limiter(settings.uploads_per_s),
+    )
     return Api(dialect, wire, limiters, clock=clock, rng=rng, retry_budget_s=settings.retry_budget_s)
 
 

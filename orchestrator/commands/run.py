@@ -23,6 +23,7 @@ from orchestrator.ledger.queue import Shard, open_apis
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest.loading import Manifest
 from orchestrator.plaintext import safe
+from orchestrator.planning import documents
 from orchestrator.planning import run as planning
 from orchestrator.planning.limits import may_begin_anew
 from orchestrator.planning.options import Options
@@ -111,10 +112,12 @@ class _Execution:
         self.began = clock.monotonic()
         self.requests = 0
         self.progress = Progress()
-        self.left: dict[int, str] = {}
+        self.left: dict[int | str, str] = {}
+        self.documents: documents.Taken | None = None
         self.not_freed: dict[int, str] = {}
 
     def run(self) -> Summary:
+        self.manifest, self.documents = documents.take(self.manifest, self.ledger, write=True)
         if self.options.again is not None and not self.options.sandbox:
             canceller = Canceller(self.manifest, self.settings, self.ledger, self.clock, self.base_url, self.key)
             began, self.not_freed = free_stuck(canceller, self.options.again, deadline_s=self.deadline_s)
@@ -220,8 +223,9 @@ class _Execution:
             progress=self.progress,
             requests=self.requests,
             seconds=self.clock.monotonic() - self.began,
-            left=(self.left | self.not_freed).values(),
+            left=[*self.left.values(), *self.not_freed.values()],
             error=error,
+            documents=self.documents,
         )
         with self.ledger.transaction() as connection:
             summary = conclude(connection, self.manifest, ended)

@@ -12,6 +12,7 @@ from orchestrator.ledger.reading import FailedFile, SecondOpinions, Totals
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import BAD, Json, Outcome
 from orchestrator.plaintext import counted
+from orchestrator.planning.documents import Taken
 from orchestrator.planning.options import Options
 from orchestrator.planning.run import Plan
 from orchestrator.stages.work import Progress
@@ -54,6 +55,8 @@ class Summary:
     second_opinions: SecondOpinions | None  #: with ``escalate``
     changes: retry.Changes  #: of the manifest since the retried files were last sent
     reclassified: retry.Changes  #: of the manifest since files that count as new were last classified
+    documents: Taken | None = None  #: with ``documents_from``
+    uploaded: int = 0  #: documents
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
@@ -71,6 +74,7 @@ class Ended:
     seconds: float
     left: Collection[str]  #: why chunks were left to a later run or to a person
     error: OrchestratorError | None  #: why it ended early, if it did
+    documents: Taken | None = None
 
 
 def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summary:
@@ -84,7 +88,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         were = "was" if unsent == 1 else "were"
         left += [f"{counted(unsent, 'file')} {were} not sent yet: `orchestrator run` sends them"] * (unsent > 0)
     leftover = sum(files for _, files in tally(connection, scope.manifest_id).values())
-    unfinished = max(totals.unfinished, leftover)
+    unfinished = max(totals.unfinished, leftover, ended.progress.not_uploaded)
     suspects = _to_be_halved(connection, manifest, ended)
     left += [f"{counted(suspects, 'file')} failed together: the next run looks for those at fault"] * (suspects > 0)
     known, dismissed = accept.known_failures(connection, scope), accept.dismissed(connection, scope, wanted=True)
@@ -122,6 +126,8 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         second_opinions=reading.second_opinions(connection, ended.run_id) if manifest.escalate else None,
         changes=plan.changes,
         reclassified=plan.reclassified,
+        documents=ended.documents,
+        uploaded=ended.progress.uploaded,
     )
 
 

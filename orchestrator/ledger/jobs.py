@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable
 
 from sqlalchemy import Connection, bindparam, text
 
-from orchestrator.ledger import nights
+from orchestrator.ledger import nights, uploads
+from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import GOOD_SQL, insert, percent
 from orchestrator.models import MOVES, FileResult, JobStatus
 
@@ -33,6 +34,10 @@ def move(connection: Connection, chunk_ids: Collection[int], to: JobStatus, *, a
     moved = connection.execute(statement, parameters).rowcount
     if moved != len(chunk_ids):
         raise ForbiddenMove(f"{len(chunk_ids) - moved} of chunks {sorted(chunk_ids)[:10]} may not become {to.value}")
+    if to is JobStatus.PENDING:
+        uploads.thaw(connection, chunk_ids)
+    elif to is JobStatus.SUBMITTING:
+        uploads.freeze(connection, chunk_ids)
 
 
 def note(connection: Connection, chunk_id: int | None, event: str, text_: str, *, at: str) -> None:
@@ -178,6 +183,9 @@ def _let_stand(connection: Connection, chunk_id: int) -> None:
 
 
 def file_rows(connection: Connection, chunk_id: int) -> dict[str, int]:
-    """File ID -> row of ``files``, for the files of one chunk."""
-    rows = connection.execute(text("SELECT file_id, id FROM files WHERE chunk_id = :chunk_id"), {"chunk_id": chunk_id})
-    return {row.file_id: row.id for row in rows}
+    """File ID as a chunk has it -> row of ``files``, for the files of one chunk."""
+    rows = connection.execute(
+        text(f"SELECT f.file_id, {spelt('f')} AS spelling, f.id FROM files f WHERE f.chunk_id = :chunk_id"),
+        {"chunk_id": chunk_id},
+    )
+    return {uploads.in_chunk(row.file_id, row.spelling): row.id for row in rows}

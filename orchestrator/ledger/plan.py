@@ -242,7 +242,7 @@ def last_chunk(connection: Connection) -> int:
     return scalar_int(connection, "SELECT last FROM sequences WHERE name = 'jobs'")
 
 
-def _chunk_ids(connection: Connection, how_many: int) -> int:
+def chunk_ids(connection: Connection, how_many: int) -> int:
     """The first of *how_many* chunk ids that follow one another and are the caller's from now on."""
     connection.execute(text("UPDATE sequences SET last = last + :how_many WHERE name = 'jobs'"), {"how_many": how_many})
     return last_chunk(connection) - how_many + 1
@@ -272,7 +272,7 @@ def cut(
     if not chunks:
         return 0
     parameters = {
-        "first": _chunk_ids(connection, chunks),
+        "first": chunk_ids(connection, chunks),
         "size": chunk_size,
         "manifest_id": scope.manifest_id,
         "config_id": scope.config_id,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, bindparam, text
 
+from orchestrator.ledger import uploads
 from orchestrator.ledger.jobs import move, note
 from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import IN_FLIGHT_SQL, OPEN_SQL, batches
@@ -67,11 +68,12 @@ def released(connection: Connection, shard: Shard) -> set[int]:
 
 
 def pending(connection: Connection, shard: Shard, *, after: int, most: int) -> list[Chunk]:
-    """The next chunks to send, by id."""
+    """The next chunks to send, by id: those whose documents are all at the API."""
     rows = connection.execute(
         text(
             "SELECT id, config_id, parse_from, keyed_as FROM jobs "
             "WHERE manifest_id = :manifest_id AND api = :api AND status = 'pending' AND id > :after "
+            f"AND NOT {uploads.WAITS} "
             "ORDER BY id LIMIT :most"
         ),
         {"manifest_id": shard.manifest_id, "api": shard.api, "after": after, "most": most},
@@ -122,7 +124,7 @@ def chunks(connection: Connection, rows: Sequence[Row[int, int, str | None, str 
         {"ids": list(files)},
     )
     for chunk_id, file_id, generation, config_id, spelling in found:
-        files[chunk_id].append(file_id)
+        files[chunk_id].append(uploads.in_chunk(file_id, spelling))
         spellings[chunk_id].append(spelling)
         generations[chunk_id] = generation
         kept_under[chunk_id] = config_id

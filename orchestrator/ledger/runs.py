@@ -9,6 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from orchestrator.ledger import uploads
 from orchestrator.models import Json
 
 
@@ -46,3 +47,4 @@ def forget_open(connection: Connection, manifest_id: int) -> None:
         "DELETE FROM jobs WHERE manifest_id = :id AND finished_at IS NULL",
     ):
         connection.execute(text(statement), {"id": manifest_id})
+    uploads.forget(connection, manifest_id)

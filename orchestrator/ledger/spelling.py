@@ -13,10 +13,12 @@ from orchestrator.ledger.sql import batches
 
 
 def spelt(alias: str) -> str:
-    """SQL for the ID of the file in the row *alias* of ``files``, as the user wrote it."""
+    """SQL for the ID of the file in the row *alias* of ``files``, as the user wrote it; of a document, the API."""
+    of_file = f"manifest_id = {alias}.manifest_id AND"
     return (
-        f"coalesce((SELECT s.spelling FROM spellings s WHERE s.manifest_id = {alias}.manifest_id "
-        f"AND s.file_id = {alias}.file_id), {alias}.file_id)"
+        f"coalesce((SELECT s.spelling FROM spellings s WHERE s.{of_file} s.file_id = {alias}.file_id), "
+        f"{alias}.sent_id, (SELECT u.file_id FROM uploads u WHERE u.{of_file} u.content = {alias}.file_id), "
+        f"{alias}.file_id)"
     )
 
 

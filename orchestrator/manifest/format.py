@@ -8,6 +8,7 @@ import re
 from orchestrator.manifest.fields import PROSE, Choice, Field, Flag, ListOf, MapOf, Reading, Record, Share, Text, Whole
 from orchestrator.manifest.lists import FILE_ID, FILE_ID_SAYS, LIST_NAME, LIST_NAME_SAYS, STANDARD_INPUT
 from orchestrator.manifest.nodes import Entries, Items, Node, Scalar, shown
+from orchestrator.manifest.sources import DOCUMENTS, PLACES, ROUTE
 from orchestrator.models import MAX_CHUNK_SIZE, Json, Mode
 
 #: The languages of v1 (OpenAPI ``ParserLanguages``). v2 takes free text.
@@ -174,7 +175,12 @@ MANIFEST = Record(
             ListOf(Text(LIST_NAME, LIST_NAME_SAYS, max_length=4000)),
             "lists of file IDs: .txt (one a line), .csv (column file_id), .jsonl, or - for standard input",
         ),
-        "allow_empty": Field(Flag(), "true: lists may hold no file ID at all; false: such a run stops", default=False),
+        "documents_from": Field(PLACES, "folders, patterns and buckets whose documents are uploaded and classified"),
+        "documents": Field(DOCUMENTS, "which of the documents are taken"),
+        "allow_empty": Field(
+            Flag(), "true: lists and folders may hold nothing at all; false: such a run stops", default=False
+        ),
+        "route": Field(ROUTE, "where `run` puts the documents at its end; `orchestrator route` does so at any time"),
         "webhook_configurations": Field(ListOf(_WEBHOOK), "where the API reports events", default=()),
         "webhook_configuration_ids": Field(
             ListOf(_ID, unique=True), "webhooks saved on the server; v2 only", default=()
@@ -189,7 +195,7 @@ MANIFEST = Record(
     extra={
         "allOf": [
             {"oneOf": [{"required": ["rules"]}, {"required": ["configuration_id"]}]},
-            {"anyOf": [{"required": ["file_ids"]}, {"required": ["file_ids_from"]}]},
+            {"anyOf": [{"required": [name]} for name in ("file_ids", "file_ids_from", "documents_from")]},
         ]
     },
 )
@@ -206,8 +212,10 @@ def wrong_language(lang: str, api: str) -> str | None:
 
 def check_together(root: Entries, values: dict[str, Json], api: str, reading: Reading) -> None:
     """Note what is wrong between fields that are right by themselves; *values* are what MANIFEST read of *root*."""
-    if _given(root, "file_ids") is None and _given(root, "file_ids_from") is None:
-        reading.wrong(root, "no files are named; give `file_ids`, `file_ids_from` or both")
+    if all(_given(root, name) is None for name in ("file_ids", "file_ids_from", "documents_from")):
+        reading.wrong(root, "no files are named; give `documents_from`, `file_ids` or `file_ids_from`")
+    if (node := _given(root, "documents")) is not None and _given(root, "documents_from") is None:
+        reading.wrong(node, "documents says which documents are taken; name their folders in `documents_from`")
     _check_config(root, api, reading)
     _check_rules(root, reading)
     _check_parsing(root, values, api, reading)

@@ -22,6 +22,7 @@ from orchestrator.manifest.nodes import (
     parse,
     shown,
 )
+from orchestrator.manifest.sources import Route, Sources, read_route, read_sources
 from orchestrator.models import (
     Config,
     Escalate,
@@ -59,6 +60,8 @@ class Manifest:
     lists: tuple[FileList, ...] = ()
     allow_empty: bool = False  #: whether a run of no files at all is right
     secrets: tuple[str, ...] = field(default=(), repr=False)  #: never to be shown: see Redactor
+    sources: Sources | None = None  #: where its documents are; None: it names files only
+    route: Route | None = None  #: where its documents go at the end of a run
 
     @property
     def stronger_config(self) -> Config | None:
@@ -110,6 +113,8 @@ def check(path: str, *, environ: Mapping[str, str], api: str | None = None) -> t
     manifest, lists, problems = _read(path, environ, api)
     for file_list in lists:
         deque(file_list.file_ids(problems), maxlen=0)
+    if manifest is not None and manifest.sources is not None and not manifest.sources.allow_empty:
+        problems += [problem for place in manifest.sources.places if (problem := place.missing())]
     return (None if problems else manifest), _first(problems)
 
 
@@ -202,6 +207,8 @@ def _build(
         lists=tuple(lists),
         allow_empty=bool(values["allow_empty"]),
         secrets=tuple(dict.fromkeys([*sorted(filled_in), *written])),
+        sources=read_sources(path, root, values),
+        route=read_route(path, values),
     )
 
 

@@ -12,6 +12,7 @@ from orchestrator.ledger import plan, retry
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.manifest.loading import Manifest, refuse_empty
 from orchestrator.models import IN_FLIGHT, JobStatus, Json
+from orchestrator.planning import documents
 from orchestrator.planning.ceiling import Ceiling
 from orchestrator.planning.limits import files_per_chunk, may_begin_anew
 from orchestrator.planning.options import Options
@@ -48,6 +49,7 @@ class Preview:
     unanswered: int  #: files of create calls without an answer
     ceiling: Ceiling
     reclassified: retry.Changes  #: of the manifest, since the ``changed`` files were last classified
+    documents: documents.Taken | None  #: with ``documents_from``
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
@@ -58,7 +60,15 @@ def preview(manifest: Manifest, path: Path, *, rehearsal: bool, now: datetime) -
     if not may_begin_anew(manifest, rehearsal=rehearsal):
         ledger.refuse_gone(path)
     opened = ledger.open(path, read_only=True) if ledger.exists(path) else ledger.in_memory()
-    with closing(opened), opened.transaction() as connection:
+    with closing(opened):
+        manifest, taken = documents.take(manifest, opened, write=False)
+        return _preview(manifest, taken, opened, rehearsal=rehearsal, now=now)
+
+
+def _preview(
+    manifest: Manifest, taken: documents.Taken | None, opened: ledger.Ledger, *, rehearsal: bool, now: datetime
+) -> Preview:
+    with opened.transaction() as connection:
         listed = plan.stage(connection, manifest.file_ids())
         refuse_empty(manifest, listed)
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
@@ -93,4 +103,5 @@ def preview(manifest: Manifest, path: Path, *, rehearsal: bool, now: datetime) -
         unanswered=sum(chunks.files for chunks in left if chunks.status is JobStatus.SUBMITTING),
         ceiling=highest,
         reclassified=found.reclassified,
+        documents=taken,
     )

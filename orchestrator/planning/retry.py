@@ -21,6 +21,7 @@ from orchestrator.manifest.lists import FileList
 from orchestrator.manifest.loading import Manifest
 from orchestrator.manifest.nodes import Scalar, shown
 from orchestrator.models import BAD, Config, Json, Mode, Outcome
+from orchestrator.planning import documents
 from orchestrator.planning.ceiling import Ceiling
 from orchestrator.planning.limits import files_per_chunk, over_limits
 from orchestrator.planning.options import Options
@@ -118,10 +119,18 @@ class RetryPreview:
 
 def preview(manifest: Manifest, path: Path, options: Options, *, now: datetime, stale_since: str) -> RetryPreview:
     """What a retry with *options* would send: nothing is written. Raises LedgerError, ManifestError, InputError."""
+    with closing(ledger.open(path, read_only=True)) as opened:
+        manifest, _ = documents.take(manifest, opened, write=False)
+        return _preview(manifest, opened, options, now=now, stale_since=stale_since)
+
+
+def _preview(
+    manifest: Manifest, opened: ledger.Ledger, options: Options, *, now: datetime, stale_since: str
+) -> RetryPreview:
     rehearsal, again = options.sandbox, options.again or Selection()
     config = options.config or manifest.config
     shown: list[str] = []
-    with closing(ledger.open(path, read_only=True)) as opened, opened.transaction() as connection:
+    with opened.transaction() as connection:
         listed = plan.stage(connection, manifest.file_ids())
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
         plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)

@@ -10,7 +10,7 @@ import structlog
 
 from orchestrator.clock import timestamp
 from orchestrator.errors import OutOfCredits
-from orchestrator.ledger import Transaction, parses, retry, runs, spelling
+from orchestrator.ledger import Transaction, parses, retry, runs, spelling, uploads
 from orchestrator.ledger import plan as planning
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.queue import Shard, release_held
@@ -90,6 +90,7 @@ def plan(
             parses.use_parse_jobs(connection, scope, batch.config, after=after, since=parses_since(now))
 
     found = work_out(connection, scope, manifest, options, listed=listed, now=now, take=cut)
+    uploads.doubt(connection, scope.manifest_id)
     if found.over_limits:
         raise OutOfCredits(f"{found.over_limits}; nothing was sent")
     if found.changes.files:

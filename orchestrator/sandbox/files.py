@@ -31,6 +31,7 @@ def upload(world: World, call: Call) -> tuple[int, Json]:
     else:
         checks.one_of(given.purpose, ("purpose",), PURPOSES)
     checks.done()
+    _refuse(world, given.filename, len(given.content))
     file = File(
         id=f"dfl-{world.new_id('file')}",
         name=given.filename,
@@ -39,9 +40,22 @@ def upload(world: World, call: Call) -> tuple[int, Json]:
         external_file_id=given.external_file_id,
         uploaded_at=world.now(),
         words=words_of(given.content[:READ_BYTES].decode(errors="ignore")),
+        size=len(given.content),
+        locked=given.content.startswith(b"%PDF") and b"/Encrypt" in given.content,
     )
-    world.files[file.id] = file
+    world.add_file(file)
     return 201, _file(world, file)
+
+
+def _refuse(world: World, name: str, size: int) -> None:
+    """Raises Refused for what the API does not take."""
+    options = world.options
+    if size > options.max_upload_bytes:
+        raise Refused(413, f"File size {size} exceeds the maximum allowed size of {options.max_upload_bytes} bytes.")
+    if world.story.matches("unsupported-matching", name):
+        raise Refused(400, f"Unsupported file type: {name.rpartition('.')[2]}")
+    if options.max_files and sum(map(world.is_there, world.files.values())) >= options.max_files:
+        raise Refused(402, f"The total number of files would exceed the maximum allowed {options.max_files} files.")
 
 
 def list_files(world: World, call: Call) -> tuple[int, Json]:
@@ -51,13 +65,18 @@ def list_files(world: World, call: Call) -> tuple[int, Json]:
     order = (call.one("order_by") or "created_at desc").split()
     if order[0] not in _ORDERS or order[1:] not in ([], ["asc"], ["desc"]):
         raise Refused(400, f"Invalid order_by: {call.one('order_by')}; use one of {', '.join(_ORDERS)}")
+    if external is not None:
+        files = world.files_of(external, project_id)
+    else:
+        files = [file for file in world.files.values() if world.is_there(file)]
     wanted = None if ids is None else {world.file(file_id) for file_id in ids}
+    shown_until = world.now() - world.options.file_lag_s
     found = [
         file
-        for file in world.files.values()
+        for file in files
         if file.project_id == project_id
+        and file.uploaded_at <= shown_until
         and (name is None or file.name == name)
-        and (external is None or file.external_file_id == external)
         and (wanted is None or file in wanted)
     ]
     if order[0] != "created_at":
@@ -86,6 +105,7 @@ def _found(world: World, call: Call) -> File:
 
 
 def _file(world: World, file: File) -> dict[str, Json]:
+    lasts = world.options.file_seconds
     return {
         "id": file.id,
         "name": file.name,
@@ -94,6 +114,6 @@ def _file(world: World, file: File) -> dict[str, Json]:
         "external_file_id": file.external_file_id,
         "file_type": file.name.rpartition(".")[2] or None,
         "last_modified_at": world.wall(file.uploaded_at).isoformat(),
-        "expires_at": None,
+        "expires_at": world.wall(file.uploaded_at + lasts).isoformat() if lasts else None,
         "download_url": None,
     }

@@ -32,7 +32,7 @@ CALL_FAULTS: Mapping[str, str] = {
     "slow": "takes effect; the answer comes so many seconds late",
 }
 
-#: On a job, once and for all. Probabilities, but for the two that take a regular expression.
+#: On a job or an upload, once and for all. Probabilities, but for those that take a regular expression.
 JOB_FAULTS: Mapping[str, str] = {
     "job-error": "ends in error, no rows",
     "job-stick": "never ends",
@@ -43,6 +43,7 @@ JOB_FAULTS: Mapping[str, str] = {
     "poison-matching": "REGEX: one matching file ends its whole job in error, no rows",
     "file-fails": "per file: no result for it",
     "fail-matching": "REGEX: no result for a matching file",
+    "unsupported-matching": "REGEX: an upload with a matching name is refused",
     "parse-gone": "v2, per parse job: it is there no more, and a create on it is refused",
 }
 
@@ -59,7 +60,7 @@ ROW_FAULTS: Mapping[str, str] = {
 }
 
 _SECONDS = frozenset({"slow", "commit-late-seconds"})
-_REGEXES = frozenset({"poison-matching", "fail-matching"})
+_REGEXES = frozenset({"poison-matching", "fail-matching", "unsupported-matching"})
 _KNOWN = (*CALL_FAULTS, "commit-late-seconds", *JOB_FAULTS, *ROW_FAULTS)
 
 Faults = dict[str, float | str]
@@ -87,6 +88,8 @@ class SandboxOptions:
     job_seconds: tuple[float, float] = (1.0, 2.5)
     commit_delay_s: float = 0.0  #: from a create's answer until the job can be read
     list_lag_s: float = 0.0  #: from a job's creation until lists show it
+    file_seconds: float = 0.0  #: from an upload until the file has expired; 0: never
+    file_lag_s: float = 0.0  #: from an upload until lists show the file
     usage_lag_s: float = 0.0  #: v2: from a job's end until its credits are known
 
     # What the contract leaves open.
@@ -96,6 +99,8 @@ class SandboxOptions:
     id_form: Literal["canonical", "as-sent", "upper", "dfl"] = "canonical"  #: how answers spell the UUID of a file
     shuffled: bool = True  #: v1: rows are not in the order of ``file_ids``
     both_page_fields: Literal["accept", "refuse"] = "accept"  #: ``max_pages`` beside ``target_pages``
+    max_files: int = 0  #: uploads beyond so many are refused with 402; 0: no limit
+    max_upload_bytes: int = 512 * 1024 * 1024  #: larger uploads are refused with 413
     #: IDs never uploaded: a made-up answer; 400; or ``uploads``: 400 for those that look like an upload's (``dfl-``)
     unknown_files: Literal["accept", "uploads", "refuse"] = "uploads"
     strict_ids: bool = True  #: v1: file IDs must be a UUID, bare or after ``dfl-``

@@ -148,10 +148,14 @@ class Sandbox:
 
     async def _journal(self, request: web.Request) -> web.Response:
         state = self.state
+        uploads = [
+            {"id": file.id, "name": file.name, "external_file_id": file.external_file_id} for file in state.uploads
+        ]
         return self._json(
             200,
             {
                 "creates": state.entries(),
+                "uploads": uploads,
                 "requests": dict(state.requests),
                 "throttled": dict(state.throttled),
                 "webhooks": dict(state.webhooks),

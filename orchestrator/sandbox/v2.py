@@ -149,7 +149,7 @@ def _usage(world: World, job: Job, phase: Phase) -> dict[str, Json] | None:
     if phase in UNDER_WAY or world.now() < job.ends_at + world.options.usage_lag_s:
         return None
     document = job.file_ids[0]
-    pages = 1 if document in world.files else 1 + int(world.story.unit("pages", document) * _MADE_UP_PAGES)
+    pages = 1 if world.file(document) is not None else 1 + int(world.story.unit("pages", document) * _MADE_UP_PAGES)
     free = _is_parse_job(document) or phase is not Phase.DONE
     credits_ = 0 if free else min(pages, job.spec.max_pages or pages)
     return {"credits": credits_, "parse_credits": credits_}

@@ -84,6 +84,8 @@ class File:
     external_file_id: str | None
     uploaded_at: float
     words: frozenset[str]
+    size: int = 0
+    locked: bool = False  #: a PDF that needs a password: it has no result
 
 
 class World:
@@ -93,6 +95,8 @@ class World:
         self.options = options
         self.story = Story(options.seed, options.faults)
         self.files: dict[str, File] = {}
+        self.uploads: list[File] = []  #: every upload that took effect; a deleted file stays
+        self._by_external: dict[tuple[str, str], list[File]] = {}
         self.requests: Counter[str] = Counter()
         self.throttled: Counter[str] = Counter()
         self.webhooks: Counter[str] = Counter()  #: deliveries by how they ended
@@ -118,6 +122,25 @@ class World:
         """A UUID. Job IDs of two sandboxes that began at different times differ, whatever the seed."""
         self._numbers += 1
         return self.story.uuid(what, self._began, self._numbers)
+
+    def add_file(self, file: File) -> None:
+        self.files[file.id] = file
+        self.uploads.append(file)
+        if file.external_file_id is not None:
+            self._by_external.setdefault((file.project_id, file.external_file_id), []).append(file)
+
+    def file(self, file_id: str) -> File | None:
+        """The uploaded file *file_id*, whose UUID may stand without ``dfl-`` and in upper case, while it is there."""
+        file = self.files.get(file_id) or self.files.get(f"dfl-{file_id.removeprefix('dfl-').lower()}")
+        return file if file is not None and self.is_there(file) else None
+
+    def files_of(self, external_file_id: str, project_id: str) -> list[File]:
+        """The files that were uploaded under that name of the client's, oldest first."""
+        return [file for file in self._by_external.get((project_id, external_file_id), ()) if self.is_there(file)]
+
+    def is_there(self, file: File) -> bool:
+        lasts = self.options.file_seconds
+        return file.id in self.files and (not lasts or self.now() < file.uploaded_at + lasts)
 
     @property
     def journal(self) -> list[Job]:
@@ -164,10 +187,6 @@ class World:
         else:
             self._commit(job)
         return job
-
-    def file(self, file_id: str) -> File | None:
-        """The uploaded file *file_id*, whose UUID may stand without ``dfl-`` and in upper case."""
-        return self.files.get(file_id) or self.files.get(f"dfl-{file_id.removeprefix('dfl-').lower()}")
 
     def find(self, version: str, job_id: str) -> Job | None:
         self._settle()
@@ -226,7 +245,8 @@ class World:
         """Whether *file_id* has no result once *job* has ended."""
         story = self.story
         return (
-            story.happens("all-error", job.number)
+            ((file := self.file(file_id)) is not None and file.locked)
+            or story.happens("all-error", job.number)
             or story.happens("file-fails", file_id)
             or story.matches("fail-matching", file_id)
             or (story.happens("error-with-rows", job.number) and story.unit("half", job.number, file_id) < 0.5)

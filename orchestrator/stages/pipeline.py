@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 
 from orchestrator.api.client import Api
+from orchestrator.api.dialect import Target
+from orchestrator.api.files import Files
 from orchestrator.clock import Clock
 from orchestrator.errors import RunStopped
 from orchestrator.ledger.queue import Shard
@@ -16,6 +18,7 @@ from orchestrator.stages.follow_up import FollowUp
 from orchestrator.stages.halving import plan_halves
 from orchestrator.stages.poller import Poller
 from orchestrator.stages.submitter import Submitter
+from orchestrator.stages.uploader import Uploader
 from orchestrator.stages.work import Progress, Stage, Work, run_stages
 
 
@@ -46,39 +49,52 @@ class Pipeline:
             adopted=self.poller.watch,
             send_again=self.submitter.look_again,
         )
+        files = Files(api, Target(manifest.project_id, manifest.organization_id))
+        self.uploader = Uploader(self.work, files, rng, ready=self.submitter.look_again)
 
-        carriers: list[Stage] = [self.submitter, self.poller, self.reconciler]
+        carriers: list[Stage] = [self.uploader, self.submitter, self.poller, self.reconciler]
         self.halving = FollowUp(
             self.work,
             others_idle=lambda: all(stage.idle for stage in carriers),
             plan_more=lambda connection: plan_halves(connection, self.work, manifest),
-            send_again=self.submitter.look_again,
+            send_again=self._look_again,
         )
         self.escalating = FollowUp(
             self.work,
             others_idle=lambda: self.halving.idle,
             plan_more=lambda connection: plan_escalation(connection, self.work, manifest),
-            send_again=self.submitter.look_again,
+            send_again=self._look_again,
         )
+
+    def _look_again(self) -> None:
+        """More chunks are pending; their documents may have to be uploaded first."""
+        self.uploader.look_again()
+        self.submitter.look_again()
 
     @property
     def requests(self) -> int:
         return self.api.wire.requests.total()
 
     @property
-    def left(self) -> dict[int, str]:
-        """Chunks that this run leaves to a later one or to a person, and why."""
+    def left(self) -> dict[int | str, str]:
+        """Chunks and documents that this run leaves to a later one or to a person, and why."""
         held = dict.fromkeys(
             self.reconciler.held, "an unanswered create call needs a person: see `orchestrator status`"
         )
-        return {**self.poller.set_aside, **self.reconciler.set_aside, **held}
+        left: dict[int | str, str] = {}
+        for which in (self.uploader.left, self.poller.set_aside, self.reconciler.set_aside, held):
+            left.update(which.items())
+        return left
 
     async def run(self, *, wait: bool) -> None:
         """Carry the shard as far as it goes; ``work.stop`` says why it ended early, if it did."""
         work = self.work
         try:
             await run_stages(
-                work, self.submitter, [self.poller, self.reconciler, self.halving, self.escalating], wait=wait
+                work,
+                [self.uploader, self.submitter],
+                [self.poller, self.reconciler, self.halving, self.escalating],
+                wait=wait,
             )
             if work.stop.everything is None and wait:
                 await audit.audit(work)

@@ -70,6 +70,8 @@ class Progress:
     adopted: int = 0
     sent_again: int = 0
     parses_gone: int = 0  #: files that were to be classified on a parse, and have to be paid for
+    uploaded: int = 0  #: documents
+    not_uploaded: int = 0  #: documents that are left to a later run
     warning: str | None = None
 
 
@@ -114,21 +116,21 @@ class Stage(Protocol):
         """Work until told to stop. A failure of the run is told to ``Work.stop`` rather than raised."""
 
 
-async def run_stages(work: Work, submitter: Stage, others: list[Stage], *, wait: bool) -> None:
-    """Run all stages until every one is idle (with *wait* False: until the submitter is), or the run is to stop.
+async def run_stages(work: Work, senders: list[Stage], others: list[Stage], *, wait: bool) -> None:
+    """Run all stages until every one is idle (with *wait* False: until the *senders* are), or the run is to stop.
 
     Afterwards ``work.stop`` says why, if it was early. Whatever is unfinished stands in the ledger.
     """
-    stages = [submitter, *others]
+    stages = [*senders, *others]
     tasks = [asyncio.create_task(_guarded(work, stage)) for stage in stages]
-    watched = stages if wait else [submitter]
+    watched = stages if wait else senders
     try:
         while work.stop.everything is None and not all(stage.idle for stage in watched):
             await work.stop.changed.wait()
             work.stop.changed.clear()
     finally:
         work.stop.finish()
-        for task in tasks[1:]:
+        for task in tasks[len(senders) :]:
             task.cancel()
         await asyncio.wait(tasks, timeout=DRAIN_S)
         for task in tasks:

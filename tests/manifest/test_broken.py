@@ -167,7 +167,7 @@ NO_FILES = "version: 1\nname: n\nrules: [{type: a, description: long enough it i
 @pytest.mark.parametrize(
     ("text", "place", "words"),
     [
-        (NO_FILES, (1, 1), "no files are named; give `file_ids`, `file_ids_from` or both"),
+        (NO_FILES, (1, 1), "no files are named; give `documents_from`, `file_ids` or `file_ids_from`"),
         (f"{NO_FILES}file_ids:\n", (1, 1), "no files are named"),
         ("version: 1\nname: n\nfile_ids: [a]\n", (1, 1), "no rules are given; add `rules`"),
         ("version: 1\nname: n\nfile_ids: [a]\nrules: []\n", (4, 8), "rules is an empty list; give at least 1"),

@@ -63,7 +63,7 @@ def with_api(
     async def go() -> T:
         time = clock or FakeClock()
         wire = Wire(base_url, key, timeout_s=timeout_s, fresh_creates=True)
-        limiters = Limiters(*(AdaptiveLimiter(1000, time) for _ in range(3)))
+        limiters = Limiters(*(AdaptiveLimiter(1000, time) for _ in range(4)))
         api = Api(
             dialect or V1(Target()),
             wire,

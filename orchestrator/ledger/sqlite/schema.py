@@ -13,6 +13,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection
 
 from orchestrator.errors import LedgerError
+from orchestrator.ledger.sqlite import documents
 from orchestrator.models import JobStatus, Outcome, canonical_id
 
 #: "orch" in ASCII: tells our file from any other SQLite database.
@@ -271,6 +272,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _percents,
     _canonical_ids,
     _settings,
+    documents.add,
 )
 
 

@@ -1,0 +1,100 @@
+"""The documents that a manifest's folders held when they were last looked at, and the names that its lists give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from orchestrator.models import Json
+
+#: An inode is an unsigned number of 64 bits, a database's integer a signed one.
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A document as it was when its content was read."""
+
+    id: int
+    size: int
+    mtime_ns: int
+    inode: int
+    content: str
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A document whose content has just been read; ``path`` in its stored form."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+    content: str
+
+
+def inode(value: int) -> int:
+    """*value* as it is kept."""
+    return value & _LARGEST
+
+
+def remembered(connection: Connection, manifest: str) -> dict[str, Remembered]:
+    """Stored path -> what is known of it."""
+    rows = connection.execute(
+        text("SELECT path, id, size, mtime_ns, inode, content, gone FROM documents WHERE manifest = :manifest"),
+        {"manifest": manifest},
+    )
+    return {path: Remembered(*rest) for path, *rest in rows}
+
+
+def remember(connection: Connection, manifest: str, documents: Sequence[Read]) -> None:
+    """Record what was read."""
+    if documents:
+        connection.execute(
+            text("""
+            INSERT INTO documents (manifest, path, size, mtime_ns, inode, content)
+            VALUES (:manifest, :path, :size, :mtime_ns, :inode, :content)
+            ON CONFLICT (manifest, path) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns,
+              inode = excluded.inode, content = excluded.content, gone = 0
+            """),
+            [
+                {
+                    "manifest": manifest,
+                    "path": each.path,
+                    "size": each.size,
+                    "mtime_ns": each.mtime_ns,
+                    "inode": each.inode,
+                    "content": each.content,
+                }
+                for each in documents
+            ],
+        )
+
+
+def mark_gone(connection: Connection, ids: Iterable[int], *, gone: bool) -> None:
+    """These documents are not in their folder any more, or again."""
+    rows = [{"id": each, "gone": int(gone)} for each in ids]
+    if rows:
+        connection.execute(text("UPDATE documents SET gone = :gone WHERE id = :id"), rows)
+
+
+def name_files(
+    connection: Connection, manifest: str, names: Iterable[tuple[str, str | None, Mapping[str, Json]]]
+) -> None:
+    """Record what lists say of files: file ID, name, further columns."""
+    rows = [
+        {"manifest": manifest, "file_id": file_id, "name": name, "more": json.dumps(more, ensure_ascii=False)}
+        for file_id, name, more in names
+    ]
+    if rows:
+        connection.execute(
+            text("""
+            INSERT INTO names (manifest, file_id, name, more) VALUES (:manifest, :file_id, :name, :more)
+            ON CONFLICT (manifest, file_id) DO UPDATE SET name = excluded.name, more = excluded.more
+            """),
+            rows,
+        )

@@ -1,0 +1,115 @@
+"""A manifest's documents taken in: found, read where they are new or have changed, and listed by their content."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import structlog
+
+from orchestrator.documents import hashing
+from orchestrator.documents.finding import Found, ListBucket, Skip, in_words, survey
+from orchestrator.documents.names import stored
+from orchestrator.ledger import Ledger
+from orchestrator.ledger import documents as ledger_documents
+from orchestrator.ledger.documents import Read, Remembered
+from orchestrator.manifest.loading import Manifest
+from orchestrator.plaintext import counted
+
+log = structlog.get_logger()
+
+#: What has been read is recorded at least this often, so that a killed run need not read it again.
+RECORD_EVERY_S = 2.0
+RECORD_EVERY = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """How many documents a manifest's folders hold now."""
+
+    documents: int
+    contents: int  #: different ones
+    read: int  #: new, or changed since they were last looked at
+    skipped: dict[str, int]  #: why something in a folder was passed over -> how often
+
+    @property
+    def words(self) -> str:
+        """One line for a person."""
+        alike = self.documents - self.contents
+        same = f", {alike:,} of the same content as another" if alike else ""
+        passed = f"; passed over: {in_words(self.skipped)}" if self.skipped else ""
+        return f"{counted(self.documents, 'document')}{same}{passed}"
+
+
+def take(manifest: Manifest, ledger: Ledger, *, write: bool) -> tuple[Manifest, Taken | None]:
+    """The manifest with its documents' contents among its file IDs; None: it names no documents.
+
+    With *write* what is learnt of them is recorded for the next time.
+
+    Raises ManifestError for a place that can't be read or is empty, LedgerError.
+    """
+    sources = manifest.sources
+    if sources is None:
+        return manifest, None
+    apart = [manifest.route.into] if manifest.route is not None else []
+    found = survey(sources, now_ns=time.time_ns(), apart=apart, list_bucket=bucket_lister())
+    with ledger.transaction() as connection:
+        known = ledger_documents.remembered(connection, manifest.name)
+    contents: dict[str, None] = {}  # in the order of the documents' paths, each once
+    back: list[int] = []
+    unread: list[Found] = []
+    documents = 0
+    for item in found.found:
+        row = known.pop(stored(item.path), None)
+        if row is None or not _unchanged(row, item):
+            unread.append(item)
+            continue
+        documents += 1
+        contents[row.content] = None
+        if row.gone:
+            back.append(row.id)
+    read = 0
+    for batch in _batches(hashing.contents(unread)):
+        good = [(item, content) for item, content in batch if not isinstance(content, Skip)]
+        found.skipped.update(content for _, content in batch if isinstance(content, Skip))
+        read += len(good)
+        contents.update((content, None) for _, content in good)
+        if write and good:
+            with ledger.transaction() as connection:
+                ledger_documents.remember(connection, manifest.name, [_read(item, content) for item, content in good])
+    gone = [row.id for row in known.values() if not row.gone]
+    if write and (gone or back):
+        with ledger.transaction() as connection:
+            ledger_documents.mark_gone(connection, gone, gone=True)
+            ledger_documents.mark_gone(connection, back, gone=False)
+    skipped = {str(reason): number for reason, number in found.skipped.most_common()}
+    taken = Taken(documents + read, len(contents), read, skipped)
+    if write:
+        log.info("documents.found", documents=taken.documents, contents=taken.contents, read=read, **skipped)
+    return replace(manifest, ids=(*manifest.ids, *contents), allow_empty=True), taken
+
+
+def bucket_lister() -> ListBucket | None:
+    """What lists buckets, where the extra that can is installed."""
+    return None
+
+
+def _unchanged(row: Remembered, item: Found) -> bool:
+    return (row.size, row.mtime_ns, row.inode) == (item.size, item.mtime_ns, ledger_documents.inode(item.inode))
+
+
+def _read(item: Found, content: str) -> Read:
+    return Read(stored(item.path), item.size, item.mtime_ns, ledger_documents.inode(item.inode), content)
+
+
+def _batches(read: Iterator[tuple[Found, str | Skip]]) -> Iterator[list[tuple[Found, str | Skip]]]:
+    batch: list[tuple[Found, str | Skip]] = []
+    until = time.monotonic() + RECORD_EVERY_S
+    for each in read:
+        batch.append(each)
+        if len(batch) >= RECORD_EVERY or time.monotonic() >= until:
+            yield batch
+            batch, until = [], time.monotonic() + RECORD_EVERY_S
+    if batch:
+        yield batch
