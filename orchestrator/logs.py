@@ -1,4 +1,4 @@
-"""The only structlog set-up: one JSON object a line on stderr, and no secret in it.
+"""The only structlog set-up: one JSON object a line on stderr and in the log of the run, and no secret in it.
 
 Global by nature: structlog and logging are configured once for the process.
 """
@@ -8,15 +8,70 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import sys
-from collections.abc import Iterable, MutableMapping
+import time
+from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
 
 import structlog
 
+from orchestrator.models import Json
+from orchestrator.plaintext import safe
+
 HIDDEN = "[hidden]"
+
+#: How long the logs of runs are kept.
+KEEP_DAYS = 30
+
+#: Every event of the log, in an operator's words. The words behind it in a log line are its details.
+EVENTS = {
+    "call.failed": "a call failed",
+    "chunks.released": "held chunks will be sent again, as asked",
+    "create.absent": "an unanswered create call had no effect; its files can be sent again",
+    "create.held": "an unanswered create call needs a person's decision",
+    "create.parked": "an unanswered create call waits until it is known whether it had an effect",
+    "create.refused": "the API refused a create call",
+    "create.refused_after_unanswered": "the API refused a create call that had gone unanswered before",
+    "create.unanswered": "a create call went unanswered; it may have had its effect",
+    "create.undecided": "whether an unanswered create call had an effect is not known yet",
+    "creates.stopped": "nothing more is sent",
+    "escalation.over_budget": "second opinions would cost more than the limit; they are left to the next run",
+    "file.quarantined": "a file is quarantined: sent again only by name",
+    "files.escalated": "second opinions are asked for",
+    "isolation.given_up": "most jobs failed; the files at fault are not looked for",
+    "isolation.over_budget": "looking for a file at fault would cost more than the limit",
+    "job.adopted": "a job that the API has is recorded",
+    "job.answers_against_contract": "the API answers of a job against its contract",
+    "job.cancel_refused": "the API refused to cancel a job",
+    "job.cancelled": "a job was cancelled",
+    "job.ended": "a job ended",
+    "job.gone": "the API has a job no more",
+    "job.not_cancelled": "a job could not be cancelled",
+    "job.orphan": "a job was paid for twice: the API had made it after all",
+    "job.status_unknown": "the API says a status that is not known; the job counts as not ended",
+    "job.submitted": "a job was created",
+    "ledger.created": "a new ledger was made",
+    "library.said": "a library logged",
+    "log.cut_short": "a line that is no log line",
+    "manifest.changed": "the manifest has changed since files were last sent",
+    "night.ended": "the night ended",
+    "ping.failed": "the monitor could not be reached",
+    "rehearsal.started": "the embedded sandbox answers",
+    "results.odd": "results are not as the contract says",
+    "retry.not_cancelled": "jobs that do not end could not be cancelled",
+    "run.crashed": "the program ended on a bug of its own",
+    "run.finished": "the run ended",
+    "run.planned": "the run is planned",
+    "run.started": "the run began",
+    "run.stopping": "the run is told to stop",
+    "status.bulk_refused": "the API refused to tell the status of many jobs at once",
+    "status.listing_refused": "the API refused to list its jobs",
+}
 
 
 class Redactor:
@@ -74,13 +129,100 @@ def _in_order(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMap
     return {**first, **event}
 
 
-def configure(level: str, *, stream: TextIO | None = None, quiet: bool = False) -> None:
-    """Log lines of *level* and above go to *stream* (stderr) as JSON; with *quiet* only errors do.
+class RunLog:
+    """The log of one run, ``FOLDER/MANIFEST/RUN.jsonl``: made by the first line that names the run.
 
-    ASCII only, so that no locale can break a line and no terminal escape gets through.
+    A log that can't be written stops nothing.
     """
+
+    def __init__(self, folder: Path | None, level: int) -> None:
+        self._folder = folder
+        self.level = level if folder is not None else logging.CRITICAL + 1
+        self._file: TextIO | None = None
+        self.path: Path | None = None
+
+    def write(self, event: Mapping[str, Any], line: str) -> None:
+        with suppress(OSError):
+            if self._file is None and self._folder is not None and "run_id" in event and "manifest" in event:
+                self._begin(self._folder / event["manifest"] / f"{event['run_id']}.jsonl")
+            if self._file is not None:
+                self._file.write(redactor.text(line) + "\n")
+
+    def _begin(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        prune(path.parent)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self._file = os.fdopen(descriptor, "w", encoding="ascii", buffering=1)
+        self.path = path
+
+    def close(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+        self._file, self._folder = None, None
+
+
+def prune(folder: Path) -> None:
+    """Remove the logs in *folder* that are older than ``KEEP_DAYS``."""
+    oldest = time.time() - KEEP_DAYS * 86400
+    for path in folder.glob("*.jsonl"):
+        if path.stat().st_mtime < oldest:
+            path.unlink()
+
+
+def append(path: Path, event: str, *, level: str = "info", **fields: Json) -> None:
+    """Add one line to the log at *path* of a run that has ended. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    line = json.dumps({"timestamp": at, "level": level, "event": event, **fields})
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(redactor.text(line) + "\n")
+
+
+class _Library(logging.Handler):
+    """What other libraries log, as lines of the run's log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        words = logging.Formatter("%(message)s").format(record)
+        structlog.get_logger().log(record.levelno, "library.said", library=record.name, words=words)
+
+
+#: The log of this process's run; None before ``configure``.
+_run_log: RunLog | None = None
+
+
+def path_of_run() -> Path | None:
+    """The file that this process's run is logged to; None where there is none."""
+    return None if _run_log is None else _run_log.path
+
+
+def configure(
+    level: str, *, stream: TextIO | None = None, quiet: bool = False, form: str = "json", folder: Path | None = None
+) -> None:
+    """Log lines of *level* and above go to *stream* (stderr), in the *form* json or text; with *quiet* only errors do.
+
+    With *folder* the lines of *level* and above are also kept there: see ``RunLog``. ASCII only, so that no locale can
+    break a line and no terminal escape gets through.
+    """
+    global _run_log
+    if _run_log is not None:
+        _run_log.close()
+    kept_level = logging.getLevelNamesMapping()[level]
+    least = logging.ERROR if quiet else kept_level
+    kept = _run_log = RunLog(folder, kept_level)
     out = _Filtered(stream or sys.stderr)
-    least = logging.ERROR if quiet else logging.getLevelNamesMapping()[level]
+    as_json = structlog.processors.JSONRenderer(ensure_ascii=True, default=repr)
+
+    def keep_and_show(logger: object, method: str, event: MutableMapping[str, Any]) -> str:
+        number = logging.getLevelNamesMapping()[str(event["level"]).upper()]
+        line = str(as_json(logger, method, dict(event)))
+        if number >= kept.level:
+            kept.write(event, line)
+        if number < least or (event["event"] == "library.said" and not quiet):  # those go to the stream by themselves
+            raise structlog.DropEvent
+        return line if form == "json" else in_words(event)
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -91,12 +233,32 @@ def configure(level: str, *, stream: TextIO | None = None, quiet: bool = False) 
             ),
             redactor,
             _in_order,
-            structlog.processors.JSONRenderer(ensure_ascii=True, default=repr),
+            keep_and_show,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(least),
+        wrapper_class=structlog.make_filtering_bound_logger(min(least, kept.level)),
         logger_factory=structlog.PrintLoggerFactory(out),  # type: ignore[arg-type]  # it asks for no more than write and flush
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(stream=out, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", force=True)
+    if folder is not None:
+        logging.getLogger().addHandler(_Library())
     for noisy in ("httpx", "httpcore", "asyncio", "aiohttp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def in_words(event: Mapping[str, Any], *, run: bool = False) -> str:
+    """A log line as a person reads it: time, how bad unless it is usual, what, and the details.
+
+    With *run* the manifest and the run are details, too. ASCII only.
+    """
+    known = ("timestamp", "level", "event", *(() if run else ("manifest", "run_id", "rehearsal")))
+    level = str(event.get("level", "")).upper()
+    bad = "" if level in ("INFO", "DEBUG", "") else f"{level}: "
+    name = str(event.get("event", ""))
+    details = ", ".join(f"{key} {_detail(value)}" for key, value in event.items() if key not in known)
+    line = f"{str(event.get('timestamp', ''))[11:19]}  {bad}{EVENTS.get(name, name)}"
+    return safe(f"{line} ({details})" if details else line).encode("ascii", "backslashreplace").decode()
+
+
+def _detail(value: object) -> str:
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)

@@ -17,3 +17,10 @@ def safe(text: object, most: int | None = None) -> str:
     """*text* on one line, harmful characters spelled out as ``\\x1b``; at most *most* characters."""
     shown = _HARMFUL.sub(lambda match: ascii(match[0])[1:-1], str(text))
     return shown if most is None or len(shown) <= most else shown[: max(most - 1, 0)] + "…"
+
+
+def span(seconds: float) -> str:
+    """A duration as one says it: ``45 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -72,6 +72,12 @@ class Settings(BaseSettings):
     stale_s: Seconds = Field(7200, description="a job in flight for longer is left to the next run and reported")
     deadline: str | None = Field(None, description="when to stop, counted from the start: 90s, 30m, 2h; default: never")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe log line shown")
+    log_dir: str | None = Field(None, description="folder of the logs of runs; default: logs/ beside the ledger")
+    ping_url: SecretStr | None = Field(None, description="`nightly`: the monitor told of each start and end of a night")
+    ping_down: str | None = Field(
+        None, description="`nightly`: exit codes that the monitor is told as down, such as 5,6,7; default: all but 0"
+    )
+    strict: bool = Field(False, description="`nightly`: exit 1 also when every failed file is known (see --known-ok)")
 
 
 def env_file(manifest: str | None = None) -> Path | None:
@@ -137,8 +143,8 @@ def _misspelt(name: str) -> bool:
     return name.startswith("LLAMA") and bool(difflib.get_close_matches(name, _VENDORS, n=1, cutoff=0.9))
 
 
-#: Read by ``load`` itself and by ``scripts/nightly``.
-_OTHER_READERS = ("ENV_FILE", "LOG_DIR", "PING_URL")
+#: Read by ``load`` itself.
+_OTHER_READERS = ("ENV_FILE",)
 _VENDORS = ("LLAMA_CLOUD_API_KEY", "LLAMA_CLOUD_BASE_URL", "LLAMA_PARSE_API_KEY")
 _KNOWN = {PREFIX + name.upper() for name in (*Settings.model_fields, *_OTHER_READERS)} | {*_VENDORS}
 

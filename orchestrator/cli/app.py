@@ -62,6 +62,12 @@ FaultOption = Annotated[
     list[str] | None, typer.Option("--fault", metavar="NAME=VALUE", help="A fault for the sandbox to play; repeatable.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+LogFormatOption = Annotated[
+    str,
+    typer.Option(
+        "--log-format", metavar="auto|json|text", help="Log lines on standard error. auto: text where a person reads."
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no summary; only errors.")]
 RehearsalOption = Annotated[bool, typer.Option("--sandbox", help="The rehearsal's results instead of the real ones.")]
 

@@ -65,12 +65,17 @@ def _tell_json(exit_code: int, reason: str, **more: Json) -> None:
 
 def _crash() -> int:
     """A bug: the traceback goes to the log, without the values of variables, which may be secret."""
-    from orchestrator.logs import redactor
+    from orchestrator.logs import append, path_of_run, redactor
 
+    if log := path_of_run():
+        with suppress(OSError):
+            append(log, "run.crashed", level="error", traceback=traceback.format_exc().splitlines())
     for line in traceback.format_exc().splitlines():
         tell(redactor.text(line.encode("ascii", "backslashreplace").decode()))
     words = "this is a bug; nothing recorded is lost, and running again goes on where this stopped"
     say(words)
+    if log:
+        say(f"the log of this run: {log}")
     _tell_json(ExitCode.BUG, words)
     return int(ExitCode.BUG)
 

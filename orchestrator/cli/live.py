@@ -18,7 +18,7 @@ from rich.text import Text
 from orchestrator.cli import screens
 from orchestrator.commands.run import Watcher
 from orchestrator.models import GOOD
-from orchestrator.plaintext import counted, safe
+from orchestrator.plaintext import counted, safe, span
 from orchestrator.planning.run import Plan
 from orchestrator.stages.work import Work
 
@@ -107,10 +107,3 @@ def fitting(facts: list[str], width: int) -> str:
             break
         line += f"  {fact}"
     return line
-
-
-def span(seconds: float) -> str:
-    """A duration as one says it: ``45 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -19,6 +19,7 @@ from orchestrator.cli.app import (
     FaultOption,
     JsonOption,
     LedgerOption,
+    LogFormatOption,
     ManifestArgument,
     NoWaitOption,
     QuietOption,
@@ -36,7 +37,7 @@ from orchestrator.cli.app import (
     tell_of_new_ledger,
     tell_of_settings,
 )
-from orchestrator.errors import ExitCode, ManifestError
+from orchestrator.errors import ExitCode, InputError, ManifestError
 from orchestrator.plaintext import safe
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def run(
     reclassify: Annotated[
         bool, typer.Option("--reclassify", help="Once: classify again whatever changed rules ask for.")
     ] = False,
+    log_format: LogFormatOption = "auto",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -110,7 +112,7 @@ def run(
 
         options = replace(options, again=Selection())
     options = replace(options, known_ok=known_ok)
-    _execute(manifest, api, options, as_json=as_json, quiet=quiet)
+    _execute(manifest, api, options, as_json=as_json, quiet=quiet, log_format=log_format)
 
 
 @app.command()
@@ -124,6 +126,7 @@ def retry(
     no_wait: NoWaitOption = False,
     sandbox: SandboxOption = False,
     fault: FaultOption = None,
+    log_format: LogFormatOption = "auto",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     outcome: Annotated[list[str] | None, typer.Option(help="Only files with this outcome; repeatable.")] = None,
@@ -175,7 +178,7 @@ def retry(
         else:
             screens.show(screens.retry_view(found, _again(manifest, ledger)))
         return
-    _execute(manifest, api, options, as_json=as_json, quiet=quiet)
+    _execute(manifest, api, options, as_json=as_json, quiet=quiet, log_format=log_format)
 
 
 @app.command()
@@ -225,7 +228,7 @@ def _announce(base_url: str) -> None:
         say("use it with LLAMA_CLOUD_BASE_URL set to this and any LLAMA_CLOUD_API_KEY; Ctrl-C ends it")
 
 
-def _execute(path: str, api: str | None, options: Options, *, as_json: bool, quiet: bool) -> NoReturn:
+def _execute(path: str, api: str | None, options: Options, *, as_json: bool, quiet: bool, log_format: str) -> NoReturn:
     """Run, show how it went, and exit with its code."""
     from orchestrator import logs
     from orchestrator.commands import access
@@ -240,7 +243,12 @@ def _execute(path: str, api: str | None, options: Options, *, as_json: bool, qui
 
         watch = live.watcher(sys.stderr)
     on_terminal = watch is not None
-    logs.configure("ERROR" if on_terminal or quiet else settings.log_level)
+    logs.configure(
+        settings.log_level,
+        quiet=on_terminal or quiet,
+        form=_log_form(log_format),
+        folder=access.log_folder(path, settings, options.ledger),
+    )
     loaded = load_manifest(path, api)
     if on_terminal and options.new and not quiet:
         tell_of_new_ledger(access.ledger_path(path, settings, options.ledger))
@@ -254,7 +262,18 @@ def _execute(path: str, api: str | None, options: Options, *, as_json: bool, qui
         screens.show(screens.summary_view(summary, _again(path, options.ledger)))
     if summary.exit_code > ExitCode.SOME_FAILED and (as_json or quiet):
         say(summary.reason)
+    if summary.exit_code == ExitCode.CONTRACT:
+        say(f"the log of this run: {logs.path_of_run()}")
     raise typer.Exit(summary.exit_code)
+
+
+def _log_form(asked: str) -> str:
+    """``json``, or ``text`` where a person reads the lines: standard input or error is a terminal."""
+    if asked not in ("auto", "json", "text"):
+        raise InputError(f"--log-format {safe(asked)}: must be auto, json or text")
+    if asked != "auto":
+        return asked
+    return "text" if any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)) else "json"
 
 
 def _again(path: str, ledger: str | None) -> str:

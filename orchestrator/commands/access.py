@@ -112,5 +112,13 @@ def ledger_path(manifest: str | None, settings: Settings, option: str | None) ->
     return beside_link
 
 
+def log_folder(manifest: str | None, settings: Settings, option: str | None) -> Path:
+    """The folder of the runs' logs: ``ORCHESTRATOR_LOG_DIR``, else ``logs`` beside the ledger."""
+    if settings.log_dir is not None:
+        folder = settings_.folder_of(manifest) if manifest else Path.cwd()
+        return folder / os.path.expanduser(settings.log_dir)  # noqa: PTH111 - as above
+    return ledger_path(manifest, settings, option).parent / "logs"
+
+
 def lock_name(manifest: Manifest, *, rehearsal: bool) -> str:
     return f"{manifest.name}~rehearsal" if rehearsal else manifest.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from dataclasses import replace
 
 import structlog
 
-from orchestrator import ledger
+from orchestrator import __version__, ledger
 from orchestrator import settings as settings_
 from orchestrator.api import loop
 from orchestrator.clock import Clock, SystemClock, timestamp
@@ -77,6 +78,7 @@ def run(
         ledger.lease(path, lock_name(manifest, rehearsal=options.sandbox), holder) as lease,
         ledger.open(path, lease=lease, rebuilding=anew) as opened,
     ):
+        log.info("run.started", command=options.command, pid=os.getpid(), version=__version__)
         if created:
             log.info("ledger.created", path=safe(path.absolute()))
         execution = _Execution(manifest, settings, options, opened, clock, run_id, base_url, key, deadline_s, watcher)

@@ -19,6 +19,7 @@ __all__ = [
     "Location",
     "Room",
     "exists",
+    "holder",
     "in_memory",
     "lease",
     "locate",
@@ -57,6 +58,11 @@ def lease(location: Location, manifest: str, holder: Mapping[str, str]) -> Abstr
     Raises LockHeld, which names the holder, and LedgerError.
     """
     return leases.lease(location, manifest, holder)
+
+
+def holder(location: Location, manifest: str) -> str | None:
+    """Who holds the lease of *manifest* right now, in words; None when nobody does. Raises LedgerError."""
+    return leases.holder(location, manifest)
 
 
 def exists(location: Location) -> bool:

@@ -11,12 +11,13 @@ from rich.console import Console
 from support.server import FakeClock
 
 from orchestrator.api.client import Api
-from orchestrator.cli.live import Display, span
+from orchestrator.cli.live import Display
 from orchestrator.errors import Interrupted, Unauthorized
 from orchestrator.ledger import Ledger
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
 from orchestrator.models import Outcome
+from orchestrator.plaintext import span
 from orchestrator.stages.work import Progress, Work
 
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,10 +29,8 @@ def lease(ledger: Path, manifest: str, holder: Mapping[str, str]) -> Iterator[pl
     except OSError as error:
         raise LedgerError(f"{path}: {error.strerror}") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockHeld(f"another run holds manifest {manifest!r}: {_holder(descriptor)}") from None
+        if not _locked(descriptor):
+            raise LockHeld(f"another run holds manifest {manifest!r}: {_holder(descriptor)}")
         note = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), **holder}).encode()
         try:
             os.ftruncate(descriptor, 0)
@@ -41,6 +40,37 @@ def lease(ledger: Path, manifest: str, holder: Mapping[str, str]) -> Iterator[pl
         yield place.Held.of(path, os.fstat(descriptor))
     finally:
         os.close(descriptor)
+
+
+def holder(ledger: Path, manifest: str) -> str | None:
+    """Who holds *manifest* right now, in words; None when nobody does. Raises LedgerError."""
+    path = ledger.with_name(f"{ledger.name}.{manifest}.lock")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LedgerError(f"{path}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the lock is ours now. ``holder`` has it for an instant at times: that is no other run."""
+    for attempt in range(3):
+        if attempt:
+            time.sleep(0.02)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        return True
+    return False
 
 
 def _holder(descriptor: int) -> str:

@@ -1,0 +1,105 @@
+"""The last run at a glance: how it ended, what it did, what is different now, and what to do. The same few lines in
+``status``, in a night's mail and in what its monitor is told.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import ExitCode
+from orchestrator.models import BAD
+from orchestrator.plaintext import counted, safe, span
+from orchestrator.reports.nights import LastNight, Night, Since
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """How a command names one manifest's work, from whichever folder it is typed in."""
+
+    manifest: Path
+    ledger: Path | None = None  #: only where it is not the manifest's own
+    rehearsal: bool = False
+
+    def command(self, name: str, *options: str) -> str:
+        """A line for a shell."""
+        ledger = ["--ledger", str(self.ledger)] if self.ledger else []
+        sandbox = ["--sandbox"] if self.rehearsal and name not in ("doctor", "logs", "validate") else []
+        return safe(shlex.join([*program(), name, str(self.manifest), *options, *ledger, *sandbox]))
+
+
+def program() -> list[str]:
+    """The words that start this very program."""
+    beside = Path(sys.executable).with_name("orchestrator")
+    return [str(beside)] if beside.is_file() else [sys.executable, "-m", "orchestrator"]
+
+
+def glance(name: str, last: LastNight | None, holder: str | None, address: Address) -> list[str]:
+    """The lines; the first says how it ended. *holder*: who holds the manifest right now, as its lock says."""
+    if last is None:
+        return [f"{name}: no run yet", f"now: {address.command('run')}"]
+    night = last.night
+    if night.exit_code is not None:
+        how = f"exit {night.exit_code}: {night.reason or 'no reason was recorded'}"
+    elif holder:
+        how = f"running ({holder})"
+    else:
+        how = "killed: the last run ended without a record; the next one goes on where it stopped"
+    lines = [f"{name}: {safe(how)}", _what(night)]
+    if night.standing:
+        lines.append(_standing(night.standing))
+    if last.since:
+        lines.append(_since(last.since))
+    if night.credits is not None or night.credits_ceiling:
+        billed = "none billed yet" if night.credits is None else f"{night.credits:,g} billed"
+        most = "" if night.credits_ceiling is None else f", at most {night.credits_ceiling:,}"
+        lines.append(f"credits: {billed}{most}")
+    review = night.standing["review"] if night.standing else 0
+    busy = night.exit_code is None and holder is not None
+    steps = [] if busy else what_to_do(night.exit_code, night.run_id, address, review=review)
+    return [*lines, *(f"now: {line}" for line in steps)]
+
+
+def what_to_do(exit_code: int | None, run_id: str | None, address: Address, *, review: int = 0) -> list[str]:
+    """Commands that help after a run that ended so (None: it was killed), the most urgent first."""
+    show = address.command("logs", *([run_id] if run_id else []))
+    steps: Mapping[int | None, list[str]] = {
+        None: [address.command("run")],
+        ExitCode.SOME_FAILED: [address.command("retry", "--dry-run"), address.command("export", "--format", "csv")],
+        ExitCode.USAGE: [address.command("validate"), address.command("doctor")],
+        ExitCode.UNFINISHED: [address.command("run")],
+        ExitCode.LOCKED: [address.command("status")],
+        ExitCode.UNAUTHORIZED: [address.command("doctor")],
+        ExitCode.OUT_OF_CREDITS: [address.command("plan")],
+        ExitCode.UNREACHABLE: [address.command("doctor"), address.command("run")],
+        ExitCode.LEDGER: [address.command("doctor")],
+        ExitCode.CONTRACT: [show],
+        ExitCode.BUG: [show],
+    }
+    found = list(steps.get(exit_code, []))
+    return [*found, address.command("export", "--review", "--format", "csv")] if review else found
+
+
+def _what(night: Night) -> str:
+    """When it was, how long it took, and what it recorded."""
+    took = "" if night.seconds is None else f", took {span(night.seconds)}"
+    did = f"{counted(night.files, 'outcome')} recorded" if night.files else "nothing new"
+    parts = [f"{files:,} {outcome}" for outcome, files in night.outcomes.items()]
+    types = [f"{safe(label, 50)} {files:,}" for label, files in list(night.types.items())[:5]]
+    detail = "; ".join(filter(None, (", ".join(parts), ", ".join(types))))
+    started = night.started_at[:16].replace("T", " ")
+    return f"last run {night.run_id}: {started} UTC{took}; {did}{f' ({detail})' if detail else ''}"
+
+
+def _standing(standing: Mapping[str, int]) -> str:
+    told = [f"{standing[name]:,} {name}" for name in ("classified", "unmatched", *BAD, "unfinished") if standing[name]]
+    review = f"; {standing['review']:,} to review" if standing["review"] else ""
+    return f"all files: {standing['files']:,}{': ' if told else ''}{', '.join(told)}{review}"
+
+
+def _since(since: Since) -> str:
+    changed = [f"{more:+,} {name.replace('review', 'to review')}" for name, more in since.standing.items()]
+    return f"since the run before ({since.started_at[:16].replace('T', ' ')} UTC): {', '.join(changed) or 'no change'}"
