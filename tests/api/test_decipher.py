@@ -26,7 +26,7 @@ from orchestrator.errors import (
 )
 
 #: The classes that were seen, against real sockets, only when not one byte had left.
-PROVEN = {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "InvalidURL"}
+PROVEN = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "InvalidURL"}
 
 
 def exceptions_of(module: object) -> list[type[Exception]]:
@@ -43,7 +43,7 @@ def made(kind: type[Exception]) -> Exception:
 
 @pytest.mark.parametrize("kind", exceptions_of(httpx) + exceptions_of(httpcore), ids=lambda kind: kind.__qualname__)
 def test_only_the_proven_classes_mean_that_nothing_was_sent(kind: type[Exception]) -> None:
-    """Every exception that httpx has, and every one below it, is ambiguous unless it is one of the five."""
+    """Every exception that httpx has, and every one below it, is ambiguous unless it is one of the six."""
     proven = kind.__module__.startswith("httpx") and kind.__name__ in PROVEN
     assert type(decipher.of_transport(made(kind))) is (NotSent if proven else Ambiguous)
 

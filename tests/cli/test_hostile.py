@@ -66,12 +66,14 @@ def test_hostile_text_from_the_api_is_harmless_on_a_terminal(cli: Cli, serve: Se
 
 
 def test_a_csv_on_a_terminal_is_harmless_too(cli: Cli, serve: Serve) -> None:
-    """In a file or a pipe it is data, and untouched."""
+    """And in a file or a pipe: somebody will show it on one. JSONL is the format that loses nothing."""
     api = Classify()
     api.result = {"type": "invoice", "confidence": 0.5, "reasoning": HOSTILE}
     cli.use(serve(api))
     cli("run", "m.yaml")
-    assert "\x1b" in cli("export", "--format", "csv").stdout
+    piped = cli("export", "--format", "csv").stdout
+    assert "\x1b" not in piped
+    assert "\\x1b" in piped
     ours, theirs = pty.openpty()
     assert cli.process("export", "--format", "csv", stdout=theirs).returncode == 0
     os.close(theirs)
