@@ -6,7 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.commands import Cli, Serve, command_line, refusing
 from support.moody import Moody
@@ -42,11 +42,21 @@ steps = st.fixed_dictionaries(
         "down": st.booleans(),
         "call": st.sampled_from([["run"], ["run", "--no-wait"], ["run", "--retry-failed"], ["retry"]]),
         "files": st.integers(1, 9),
+        "escalate": st.booleans(),
     }
 )
+#: One file sinks its job, and nothing else costs anything: the halves alone fill the ceiling.
+POISON = {"bad": "^$", "poison": "^f1$", "unsure": "^$", "down": False, "call": ["run"], "files": 4, "escalate": False}
+#: No answer is sure: the second opinions alone do.
+UNSURE = {**POISON, "poison": "^$", "unsure": ".", "files": 1, "escalate": True}
+#: What an earlier run left in halves is bought by the next.
+LEFT = {**POISON, "call": ["run", "--no-wait"]}
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@example(history=[POISON])
+@example(history=[UNSURE])
+@example(history=[LEFT, POISON])
 @given(history=st.lists(steps, min_size=2, max_size=4))
 def test_no_run_sends_or_bills_more_than_the_plan_before_it_said(serve: Serve, history: list[dict[str, Json]]) -> None:
     """Over histories of outages, failures, poison files, unsure answers and growing lists."""
@@ -62,8 +72,9 @@ def test_no_run_sends_or_bills_more_than_the_plan_before_it_said(serve: Serve, h
 def one_step(cli: Cli, api: Moody, step: dict[str, Json]) -> None:
     api.bad, api.poison, api.unsure = step["bad"], step["poison"], step["unsure"]
     cli.manifest(*(f"f{n}" for n in range(step["files"])), size=4)
-    with (cli.folder / "m.yaml").open("a") as manifest:
-        manifest.write("escalate: {below_confidence: 0.5}\n")
+    if step["escalate"]:
+        with (cli.folder / "m.yaml").open("a") as manifest:
+            manifest.write("escalate: {below_confidence: 0.5}\n")
 
 
 def judge(cli: Cli, api: Moody, call: list[str]) -> None:
