@@ -8,10 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from support.ledgers import AT, SMALL, again, cut, register
 
 from orchestrator import ledger as ledger_room
-from orchestrator.ledger import Ledger, jobs, queue, reading, retry
+from orchestrator.ledger import (
+    Ledger,
+    adopt,
+    billing,
+    cancel,
+    diff,
+    export,
+    jobs,
+    parses,
+    plan,
+    projects,
+    queue,
+    reading,
+    retry,
+)
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.sqlite import schema
@@ -150,3 +165,56 @@ def test_the_ids_of_an_older_ledger_become_canonical(tmp_path: Path, monkeypatch
         assert ended.keyed_as is None
         assert queue.chunk(connection, 2).file_ids == (f"dfl-{uuid}b",)
         assert retry.quarantined(connection, Scope(1, 1), None, wanted=False, most=9).first[0].file_id == f"dfl-{uuid}d"
+
+
+def test_an_older_ledger_answers_whatever_it_is_asked(older: Path) -> None:
+    """Reports, adopt, cancel, billing and parses, none of which the work above asks."""
+    with ledger_room.open(older) as opened, opened.transaction() as connection:
+        scope, shard = register(connection, SMALL, project="p"), Shard(1, "v1")
+        wanted = ["sure", "decided", "held", "in flight", "at fault", "new", "new"]
+        counts = plan.count(connection, scope, plan.stage(connection, wanted))
+        assert (counts.files, counts.done, counts.failed, counts.in_flight, counts.new) == (6, 2, 1, 2, 1)
+        assert reading.only_under_other_rules(connection, scope) == 0
+        totals = reading.totals(connection, scope, wanted=True, review={})
+        assert reading.with_other_rules(connection, scope, totals, {})[1] == 1
+        assert [found.event for found in reading.decisions(connection, 1)] == ["held"]
+        assert reading.second_opinions(connection, "r1").files == 0
+        assert [row[1] for row in export.export_rows(connection, [1])] == ["sure", "at fault", "decided"]
+        assert len(list(export.export_rows(connection, [1], history=True))) == 4
+        assert diff.last_two(connection, 1) == ["r1"]
+        assert sum(flow.files for flow in diff.flows(connection, 1, diff.ended_at(connection, 1, "r1") or "", AT)) == 3
+        assert billing.unbilled(connection, shard, since="", but_of_run="r2", most=9) == {"job-6": 6}
+        billing.bill(connection, {6: 1.5})
+        assert billing.spent(connection, 1).credits == 12.0
+        assert billing.spent_by_run(connection, "r1") == 12.0
+        assert billing.ceiling_of_run(connection, "r1") == 40
+        assert projects.project(connection, 1) == "p"
+        projects.made_in(connection, 1, "q")
+        assert projects.is_of_another_chunk(connection, 5, "job-4")
+        assert projects.seem_elsewhere(connection, shard, [])
+        stuck = cancel.select_stuck(connection, scope, retry.Selection(), retry.Allowed(), ["in flight"], since="9")
+        assert [(job.chunk_id, job.file_id) for job in stuck] == [(4, "in flight")]
+        plan.stage(connection, wanted)
+        assert adopt.to_take_in(connection, scope, ["sure", "at fault", "new"], mended_by=None, escalation=False) == [
+            "at fault",
+            "new",
+        ]
+        assert adopt.to_take_in(connection, scope, ["decided"], mended_by=None, escalation=True) == ["decided"]
+        taken = adopt.take_in(
+            connection,
+            scope,
+            ["at fault", "new"],
+            job_config_id=scope.config_id,
+            escalation=False,
+            api="v1",
+            run_id="r1",
+            job_id="job-9",
+            at=AT,
+        )
+        assert (taken, queue.chunk(connection, taken).file_ids) == (9, ("at fault", "new"))
+        connection.execute(text("UPDATE jobs SET parse_job_id = 'parse-1' WHERE id = 1"))
+        plan.choose_named(connection, scope, ["sure"])
+        assert parses.count_reusable(connection, scope, SMALL, since="") == 1
+        assert parses.use_parse_jobs(connection, scope, SMALL, after=7, since="") == 1
+        assert again(connection, scope, *wanted, error="BROK", types=(), outcomes=tuple(Outcome), run_id="r1") == []
+        assert retry.changes(connection, scope, SMALL).files == 0
