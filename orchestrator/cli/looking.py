@@ -104,6 +104,7 @@ def report(
     from orchestrator.reports.page import page as page_of
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
+        mode = output_mode() if output is not None else 0o600
         if show and output is None:
             output = opened.path.with_name("report.html")
         if output is not None:
@@ -113,7 +114,7 @@ def report(
     if as_json:
         print_json(found.as_json())
     if output is not None:
-        with exports.replacing(output, output_mode()) as temporary:
+        with exports.replacing(output, mode) as temporary:
             temporary.write_text(html(found), encoding="utf-8")
         say(f"report written to {safe(output)}")
     elif not as_json:

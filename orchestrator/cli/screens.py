@@ -161,6 +161,8 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
         parts.append(Text(f"{summary.reclassified.files:,} {_reclassified(summary.reclassified)}", style="yellow"))
     if summary.documents is not None:
         parts.append(Text(f"{summary.documents.words}; {summary.uploaded:,} uploaded"))
+    if summary.drift is not None and summary.drift.alarm:
+        parts.append(Text(safe(summary.drift.words), style="yellow"))
     if words := summary.changes.words:
         parts.append(Text(words, style="yellow"))
     parts.append(

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import structlog
 
@@ -18,8 +19,8 @@ from orchestrator.commands.access import access, connect, ledger_path, lock_name
 from orchestrator.commands.cancel import Canceller, free_stuck
 from orchestrator.commands.stopping import deadline, signals
 from orchestrator.commands.summary import Ended, Summary, conclude
-from orchestrator.errors import OrchestratorError
-from orchestrator.ledger import Ledger, Transaction, runs
+from orchestrator.errors import LedgerError, OrchestratorError
+from orchestrator.ledger import Ledger, Transaction, reading, runs
 from orchestrator.ledger.queue import Shard, open_apis
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest.loading import Manifest
@@ -240,7 +241,29 @@ class _Execution:
             files=summary.files,
             unfinished=summary.unfinished,
         )
+        if summary.drift is not None and summary.drift.alarm:
+            log.warning("answers.drifted", note=summary.drift.words, distance=summary.drift.distance)
+        if self.manifest.report is not None and not self.options.sandbox:
+            self._write_page(Path(self.manifest.path).parent / self.manifest.report)
         return summary
+
+    def _write_page(self, path: Path) -> None:
+        """The page that the manifest asks for. All is recorded by then: if it can't be written, that is a warning."""
+        from orchestrator.reports.export import replacing
+        from orchestrator.reports.html import html
+        from orchestrator.reports.page import page
+
+        about = self.ledger.describe()
+        with self.ledger.transaction() as connection:
+            rows = reading.manifests(connection, self.manifest.name, rehearsal=False)
+            found = page(connection, rows, about, named=self.options.ledger, now=self.clock.now())
+        try:
+            with replacing(path) as temporary:
+                temporary.write_text(html(found), encoding="utf-8")
+        except LedgerError as error:
+            log.warning("page.not_written", error=str(error))
+        else:
+            log.info("page.written", path=safe(path))
 
 
 @asynccontextmanager

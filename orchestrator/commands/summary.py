@@ -15,6 +15,8 @@ from orchestrator.plaintext import counted
 from orchestrator.planning.documents import Taken
 from orchestrator.planning.options import Options
 from orchestrator.planning.run import Plan
+from orchestrator.reports.drift import Drift
+from orchestrator.reports.nights import drift
 from orchestrator.stages.work import Progress
 
 #: How many failed and how many quarantined files a summary names.
@@ -57,6 +59,7 @@ class Summary:
     reclassified: retry.Changes  #: of the manifest since files that count as new were last classified
     documents: Taken | None = None  #: with ``documents_from``
     uploaded: int = 0  #: documents
+    drift: Drift | None = None  #: from the runs before; None when there is too little to compare
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
@@ -128,6 +131,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         reclassified=plan.reclassified,
         documents=ended.documents,
         uploaded=ended.progress.uploaded,
+        drift=drift(connection, scope.manifest_id, manifest.drift_alert),
     )
 
 

@@ -134,6 +134,16 @@ _ESCALATE = Record(
     }
 )
 
+_DRIFT = Record(
+    {
+        "alert": Field(
+            Share(),
+            "from which Jensen-Shannon distance to the mean of the 14 runs before, if it is no chance",
+            default=0.1,
+        ),
+    }
+)
+
 _LIMITS = Record(
     {
         "max_files": Field(Whole(), "most files that one run sends"),
@@ -189,6 +199,15 @@ MANIFEST = Record(
             Whole(1, MAX_CHUNK_SIZE), "how many files one create call sends; v2 always sends one", default=100
         ),
         "review": Field(_REVIEW, "which results a person should look at"),
+        "drift": Field(_DRIFT, "when a run says that its answers differ from those of the runs before it"),
+        "report": Field(
+            Text(
+                r"[^\x00-\x1f\x7f\ud800-\udfff]*\.[hH][tT][mM][lL]?",
+                "a page's name ends in .html; it is relative to the manifest's folder",
+                max_length=4000,
+            ),
+            "the page that the end of each run writes, such as report.html; not of a rehearsal",
+        ),
         "escalate": Field(_ESCALATE, "which results are asked for again in a better mode; v1 only"),
         "limits": Field(_LIMITS, "a guard: beyond it nothing is sent"),
     },

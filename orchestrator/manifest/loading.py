@@ -53,6 +53,8 @@ class Manifest:
     limits: Limits
     sha256: str
     escalate: Escalate | None = None
+    drift_alert: float | None = None  #: the distance from which a run's answers have drifted; None: none is said
+    report: str | None = None  #: the page that a run's end writes; relative to the manifest's folder
     limit_lines: Mapping[str, int] = field(
         default_factory=dict, compare=False
     )  #: each limit -> its line in the YAML file
@@ -203,6 +205,8 @@ def _build(
         limit_lines={name: node.line for name, node in limits.values.items()} if isinstance(limits, Entries) else {},
         sha256=sha256,
         escalate=Escalate(values["escalate"]["below_confidence"]) if values["escalate"] else None,
+        drift_alert=values["drift"]["alert"] if values["drift"] else None,
+        report=values["report"],
         ids=tuple(values["file_ids"]),
         lists=tuple(lists),
         allow_empty=bool(values["allow_empty"]),

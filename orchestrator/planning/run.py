@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -10,11 +10,12 @@ import structlog
 
 from orchestrator.clock import timestamp
 from orchestrator.errors import OutOfCredits
-from orchestrator.ledger import Transaction, parses, retry, runs, spelling, uploads
+from orchestrator.ledger import Transaction, nights, parses, retry, runs, spelling, uploads
 from orchestrator.ledger import plan as planning
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.queue import Shard, release_held
 from orchestrator.manifest.loading import Manifest, refuse_empty
+from orchestrator.models import Json
 from orchestrator.plaintext import safe
 from orchestrator.planning.limits import files_per_chunk, parses_since
 from orchestrator.planning.options import Options
@@ -51,7 +52,19 @@ def register(connection: Transaction, manifest: Manifest, *, rehearsal: bool, or
         sha256=manifest.sha256,
     )
     spelling.remember(connection, scope.manifest_id)
+    nights.keep_settings(connection, scope.manifest_id, _settings(manifest))
     return scope
+
+
+def _settings(manifest: Manifest) -> dict[str, Json]:
+    """What a page shows of the manifest beside its rules. Nothing secret: no webhooks."""
+    return {
+        "chunk_size": manifest.chunk_size,
+        "limits": asdict(manifest.limits),
+        "escalate": asdict(manifest.escalate) if manifest.escalate else None,
+        "drift": None if manifest.drift_alert is None else {"alert": manifest.drift_alert},
+        "report": manifest.report,
+    }
 
 
 def plan(

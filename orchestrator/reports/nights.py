@@ -10,6 +10,7 @@ from orchestrator.ledger import Transaction
 from orchestrator.ledger import nights as ledger_nights
 from orchestrator.ledger.nights import Run, Tally
 from orchestrator.models import Outcome
+from orchestrator.reports.drift import Drift, of_latest
 
 #: How many runs a page looks back.
 MOST_NIGHTS = 30
@@ -83,6 +84,12 @@ def last_night(connection: Transaction, manifest_id: int) -> LastNight | None:
     """The latest run and what changed since the one before; None before the first run."""
     found = nights(connection, manifest_id)
     return LastNight(found[0], since_before(found)) if found else None
+
+
+def drift(connection: Transaction, manifest_id: int, alert: float | None) -> Drift | None:
+    """The drift of the latest run; None when there is too little to compare it with."""
+    found = ledger_nights.latest(connection, manifest_id, MOST_NIGHTS)
+    return of_latest(found, ledger_nights.recorded(connection, [run.id for run in found]), alert)
 
 
 def since_before(found: Sequence[Night]) -> Since | None:

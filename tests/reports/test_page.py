@@ -26,7 +26,7 @@ from orchestrator.reports import causes, charts, html, tags, timeline
 from orchestrator.reports import page as pages
 from orchestrator.reports.page import Page, Section
 
-ABOUT = Description("ledger.db", "SQLite", 6, 0, ())
+ABOUT = Description("ledger.db", "SQLite 3", 6, 0, ())
 NOW = datetime(2026, 12, 2, 7, 0, tzinfo=UTC)
 
 PAYLOADS = [

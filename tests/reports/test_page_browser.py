@@ -14,7 +14,7 @@ from orchestrator.ledger import Description, Ledger, reading
 from orchestrator.reports.html import html
 from orchestrator.reports.page import page
 
-ABOUT = Description("ledger.db", "SQLite", 6, 0, ())
+ABOUT = Description("ledger.db", "SQLite 3", 6, 0, ())
 
 #: Width, dark, and medium of each look that the page has to stand.
 LOOKS = {
