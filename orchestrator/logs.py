@@ -30,6 +30,7 @@ KEEP_DAYS = 30
 
 #: Every event of the log, in an operator's words. The words behind it in a log line are its details.
 EVENTS = {
+    "api.in_clear": "the key travels unencrypted",
     "call.failed": "a call failed",
     "chunks.released": "held chunks will be sent again, as asked",
     "create.absent": "an unanswered create call had no effect; its files can be sent again",
@@ -40,11 +41,16 @@ EVENTS = {
     "create.unanswered": "a create call went unanswered; it may have had its effect",
     "create.undecided": "whether an unanswered create call had an effect is not known yet",
     "creates.stopped": "nothing more is sent",
+    "documents.found": "documents were found in the folders",
     "escalation.over_budget": "second opinions would cost more than the limit; they are left to the next run",
     "file.quarantined": "a file is quarantined: sent again only by name",
+    "files.alike": "the API has several files of the same content; the first is used",
+    "files.gone": "files that the API no longer has will be uploaded again",
+    "files.not_looked_at": "which files the API already has could not be asked",
+    "files.reclassified": "files are classified again because the manifest has changed",
     "files.escalated": "second opinions are asked for",
-    "isolation.given_up": "most jobs failed; the files at fault are not looked for",
-    "isolation.over_budget": "looking for a file at fault would cost more than the limit",
+    "halving.given_up": "most jobs failed; the files at fault are not looked for",
+    "halving.over_budget": "looking for a file at fault would cost more than the limit",
     "job.adopted": "a job that the API has is recorded",
     "job.answers_against_contract": "the API answers of a job against its contract",
     "job.cancel_refused": "the API refused to cancel a job",
@@ -71,6 +77,9 @@ EVENTS = {
     "run.stopping": "the run is told to stop",
     "status.bulk_refused": "the API refused to tell the status of many jobs at once",
     "status.listing_refused": "the API refused to list its jobs",
+    "upload.left": "a document is left to a later run",
+    "upload.refused": "the API refused a document",
+    "upload.unanswered": "an upload went unanswered; it may have had its effect",
 }
 
 

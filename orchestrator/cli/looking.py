@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from orchestrator.cli.app import (
     MaybeManifest,
     RehearsalOption,
     app,
+    find_ledger,
     known_manifests,
     open_ledger,
     output_mode,
@@ -24,25 +25,42 @@ from orchestrator.cli.app import (
 from orchestrator.errors import ExitCode, InputError
 from orchestrator.plaintext import safe
 
+if TYPE_CHECKING:
+    from orchestrator.ledger import Transaction
+
+#: How far back a run is looked for by its ID.
+MOST_RUNS = 100_000
+
 
 @app.command()
 def status(
     manifest: MaybeManifest = None,
     ledger: LedgerOption = None,
     sandbox: RehearsalOption = False,
+    runs: Annotated[int, typer.Option("--runs", metavar="N", min=0, help="How many of the latest runs to list.")] = 5,
     as_json: JsonOption = False,
 ) -> None:
     """Where everything is."""
+    from orchestrator import ledger as ledgers
     from orchestrator.cli import screens
     from orchestrator.reports import status as reports
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
-        states = [reports.status(connection, row) for row in rows]
+        at = find_ledger(manifest, ledger)
+        states = [
+            reports.status(
+                connection,
+                row,
+                most_runs=runs,
+                running=ledgers.holder(at, f"{row.name}~rehearsal" if row.rehearsal else row.name),
+            )
+            for row in rows
+        ]
     if as_json:
         print_json({"ledger": opened.describe().location, "manifests": [state.as_json() for state in states]})
     else:
-        screens.show(screens.status_view(states, ledger))
+        screens.show(screens.status_view(states, at))
 
 
 @app.command()
@@ -59,6 +77,9 @@ def export(
     sandbox: RehearsalOption = False,
     review: Annotated[bool, typer.Option("--review", help="Only what a person should look at.")] = False,
     history: Annotated[bool, typer.Option("--history", help="Every generation, not only the one that counts.")] = False,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN|latest", help="Only what this run sent, superseded or not.")
+    ] = None,
     bom: Annotated[bool, typer.Option("--bom", help="Mark a CSV as UTF-8, for spreadsheets.")] = False,
 ) -> None:
     """Write one row per file with an outcome."""
@@ -72,8 +93,11 @@ def export(
         if output is not None:
             exports.refuse_sources(output, *opened.describe().files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=sandbox)
-        results = ledger_export.export_rows(connection, [row.id for row in rows], history=history)
+        results = ledger_export.export_rows(connection, [row.id for row in rows], history=history or run is not None)
         columns: tuple[str, ...] = ledger_export.COLUMNS
+        if run is not None:
+            wanted = _runs_called(connection, [row.id for row in rows], run)
+            results = (row for row in results if row[columns.index("run_id")] in wanted)
         if review:
             results = (row for row in results if row[columns.index("review")])
         if any(row.rehearsal for row in rows):
@@ -172,3 +196,14 @@ def diff(
         print_json(found.as_json())
     else:
         screens.show(screens.diff_view(found))
+
+
+def _runs_called(connection: Transaction, manifest_ids: list[int], run: str) -> set[str]:
+    """The run with the ID *run*, or the ``latest`` of each manifest. Raises InputError where there is none."""
+    from orchestrator.ledger import reading
+
+    found = [[record.id for record in reading.runs(connection, row, MOST_RUNS)] for row in manifest_ids]
+    chosen = {ids[0] for ids in found if ids} if run == "latest" else {run} & {name for ids in found for name in ids}
+    if not chosen:
+        raise InputError(f"--run {safe(run)}: no such run; `orchestrator status --runs 30` lists them")
+    return chosen

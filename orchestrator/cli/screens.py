@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -16,10 +17,11 @@ from orchestrator.commands.summary import Summary
 from orchestrator.errors import ExitCode
 from orchestrator.ledger.reading import FailedFile, RunRecord
 from orchestrator.ledger.retry import Changes, Quarantine
-from orchestrator.plaintext import counted, safe
+from orchestrator.plaintext import counted, safe, span
 from orchestrator.planning.preview import Preview
 from orchestrator.planning.retry import RetryPreview
 from orchestrator.reports.diff import Diff
+from orchestrator.reports.glance import Address, glance
 from orchestrator.reports.status import Status
 
 REHEARSAL = "REHEARSAL: answered by the embedded sandbox; these are not real results and nothing was billed"
@@ -228,8 +230,8 @@ def _quarantine(found: Quarantine, again: str, rehearsal: bool) -> list[Text]:
     ]
 
 
-def status_view(states: Sequence[Status], ledger: str | None) -> RenderableType:
-    """Every manifest of a ledger; *ledger* as it was named on the command line, if it was."""
+def status_view(states: Sequence[Status], ledger: Path) -> RenderableType:
+    """Every manifest of the *ledger*."""
     parts: list[RenderableType] = []
     for state in states:
         if parts:
@@ -238,6 +240,13 @@ def status_view(states: Sequence[Status], ledger: str | None) -> RenderableType:
             parts.append(Text(REHEARSAL, style="bold yellow"))
         api = "127.0.0.1" if state.api == "loopback" else safe(state.api)
         parts.append(Text(f"{safe(state.manifest)} (API at {api})", style="bold"))
+        manifest = Path(state.path)
+        own = ledger.absolute() == manifest.parent / "ledger.db"
+        address = Address(manifest, None if own else ledger.absolute(), state.rehearsal)
+        parts += [
+            Text(line, no_wrap=True, overflow="ignore")
+            for line in glance(state.manifest, state.last_run, state.running, address)
+        ]
         table = _pairs()
         for name in ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished"):
             if (value := int(getattr(state, name))) or name == "files":
@@ -265,22 +274,40 @@ def status_view(states: Sequence[Status], ledger: str | None) -> RenderableType:
                 Text("held: look for the job at the API; if there is none, `orchestrator retry --held` sends it")
             )
         parts += failed_files(state.failed_files, state.quarantined)
-        again = shlex.join([state.path, *(["--ledger", ledger] if ledger else [])])
+        if state.dismissed:
+            parts.append(Text(f"dismissed: {counted(state.dismissed, 'failed file')}, not counted any more"))
+        again = shlex.join([state.path, *([] if own else ["--ledger", str(ledger.absolute())])])
         parts += _quarantine(state.quarantined, safe(again), state.rehearsal)
         if state.runs:
-            parts.append(_runs_table(state.runs))
+            parts.append(_runs_table(state.runs, running=state.running is not None))
     return Group(*parts)
 
 
-def _runs_table(runs: Sequence[RunRecord]) -> Table:
+def _runs_table(runs: Sequence[RunRecord], *, running: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("latest runs", "command", "exit"):
         table.add_column(column, overflow="fold", no_wrap=True)
+    for column in ("took", "done", "failed", "credits"):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold")
     for run in runs:
+        reason = run.reason
+        if run.summary is None:
+            reason = "running" if running else "killed: it ended without a record"
+            running = False  # an older run without a record has surely ended
         exit_code = "-" if run.exit_code is None else str(run.exit_code)
-        table.add_row(run.id, run.command, exit_code, safe(run.reason, 120))  # when it began is in its id
+        table.add_row(run.id, run.command, exit_code, *_numbers(run), safe(reason, 120))  # when it began is in its id
     return table
+
+
+def _numbers(run: RunRecord) -> list[str]:
+    """How long a run took, how all files stood at its end, and what it was billed; blank where that is not known."""
+    told = run.summary or {}
+    if "seconds" not in told:
+        return [""] * 4
+    good, bad = told["classified"] + told["unmatched"], told["failed"] + told["missing"] + told["cancelled"]
+    billed = "" if told.get("credits") is None else f"{told['credits']:,g}"
+    return [span(told["seconds"]), f"{good:,}", f"{bad:,}", billed]
 
 
 def diff_view(found: Diff) -> RenderableType:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from orchestrator.ledger import Transaction, billing, reading, retry
+from orchestrator.ledger import Transaction, accept, billing, reading, retry
 from orchestrator.ledger.scope import Scope
 from orchestrator.models import GOOD, Json, Outcome
 from orchestrator.planning.preview import MOST_QUARANTINED
+from orchestrator.reports.nights import LastNight, last_night
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,23 @@ class Status:
     quarantined: retry.Quarantine
     failed_files: list[reading.FailedFile]  #: the first few
     runs: list[reading.RunRecord]  #: the latest, newest first
+    dismissed: int  #: of the failed, missing and cancelled: a person has said to leave them
+    last_run: LastNight | None  #: what it recorded, and what it changed
+    running: str | None  #: who holds the manifest right now, as its lock says
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
 
 
-def status(connection: Transaction, row: reading.ManifestRow, *, most_failed: int = 5, most_runs: int = 5) -> Status:
-    """How the manifest *row* stands."""
+def status(
+    connection: Transaction,
+    row: reading.ManifestRow,
+    *,
+    most_failed: int = 5,
+    most_runs: int = 5,
+    running: str | None = None,
+) -> Status:
+    """How the manifest *row* stands. *running*: who holds its lock."""
     scope = Scope(row.id, row.config_id)
     totals = reading.totals(connection, scope, wanted=False, review=row.review)
     outcomes = totals.outcomes
@@ -68,4 +79,7 @@ def status(connection: Transaction, row: reading.ManifestRow, *, most_failed: in
         quarantined=retry.quarantined(connection, scope, row.max_generations, wanted=False, most=MOST_QUARANTINED),
         failed_files=reading.failed_files(connection, scope, most_failed) if bad else [],
         runs=reading.runs(connection, row.id, most_runs),
+        dismissed=accept.dismissed(connection, scope, wanted=False) if bad else 0,
+        last_run=last_night(connection, row.id),
+        running=running,
     )
