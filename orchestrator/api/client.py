@@ -179,6 +179,7 @@ class Api:
         self._rng = rng
         self._retry_budget_s = retry_budget_s
         self._answered_at = clock.monotonic()
+        self._asked_at: float | None = None  # when the first call left that nothing has answered since
         self.last_trouble: str | None = None
         self._intend_s = 0.0  # how long writing an intent has taken of late
 
@@ -188,6 +189,13 @@ class Api:
         Or will have been, once the *asked_s* have passed that the API asks to wait.
         """
         return self._clock.monotonic() + asked_s - max(started, self._answered_at) >= self._retry_budget_s
+
+    def silent(self) -> tuple[float, float] | None:
+        """Seconds for which calls were out and nothing answered, and those until reads give up; None if all is well."""
+        if self._asked_at is None:
+            return None
+        silent_s = self._clock.monotonic() - self._asked_at
+        return silent_s, max(self._retry_budget_s - silent_s, 0.0)
 
     async def create(self, chunk: Chunk, *, intend: Callable[[], Awaitable[None]]) -> RemoteJob:
         """One attempt at creating *chunk*'s job. *intend* runs when a slot is free, before anything leaves.
@@ -273,22 +281,25 @@ class Api:
         try:
             if intend is not None:
                 await self._prepare(intend, ticket)
+            if self._asked_at is None:
+                self._asked_at = self._clock.monotonic()
             answer = read(await self.wire.send(call, kind=kind))
         except Throttled as error:
+            self._asked_at = None
             limiter.throttled(ticket, error.retry_after_s)
             self._trouble(kind, error)
             raise
         except ApiError as error:
             limiter.accepted(ticket)
             if not isinstance(error, NotSent | Ambiguous):
-                self._answered_at = self._clock.monotonic()
+                self._answered_at, self._asked_at = self._clock.monotonic(), None
             self._trouble(kind, error)
             raise
         except BaseException:
             limiter.accepted(ticket)  # cancelled: the slot is used up all the same
             raise
         limiter.accepted(ticket)
-        self._answered_at = self._clock.monotonic()
+        self._answered_at, self._asked_at = self._clock.monotonic(), None
         return answer
 
     async def _prepare(self, intend: Callable[[], Awaitable[None]], ticket: Ticket) -> None:

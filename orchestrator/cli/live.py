@@ -25,6 +25,8 @@ from orchestrator.stages.work import Work
 REFRESH_S = 0.25
 #: What is left is told from the pace of so many seconds: of less it would jump, of more it would lag.
 PACE_S = 30.0
+#: An answer may take this long before it is said that none comes.
+SILENCE_S = 10.0
 
 
 def watcher(stream: TextIO) -> Watcher | None:
@@ -78,6 +80,10 @@ class Display:
         rows.add_column(no_wrap=True, overflow="ellipsis", max_width=width)
         rows.add_row(ProgressBar(total=max(self._files, 1), completed=done, width=width))
         rows.add_row(Text(fitting(facts, width)))
+        silent = self._work.api.silent()
+        if silent is not None and silent[0] >= SILENCE_S:
+            words = f"API silent for {span(silent[0])}, giving up in {span(silent[1])}"
+            rows.add_row(Text(words, style="bold yellow"))
         creates = self._work.api.limiters.creates
         if creates.refused:
             rows.add_row(Text(f"create limit found: {creates.rate_per_s:.2f} calls/s", style="dim"))

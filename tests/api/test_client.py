@@ -295,3 +295,20 @@ def test_a_job_on_two_pages_is_one_job(serve: Serve) -> None:
     )
     (job,) = with_api(serve(pages).url, complete_listing)
     assert job.status is JobStatus.FAILED
+
+
+def test_silence_is_counted_from_the_first_call_that_nothing_answered(serve: Serve) -> None:
+    """Any answer ends it, a refusal too; while it lasts, what is left of the budget is known."""
+    clock = FakeClock()
+    told: list[tuple[float, float] | None] = []
+
+    async def ask(api: Api) -> None:
+        told.append(api.silent())
+        api._asked_at = clock.monotonic()
+        clock.seconds += 40
+        told.append(api.silent())
+        await api.get(ID)
+        told.append(api.silent())
+
+    with_api(serve(always(200, JOB)).url, ask, retry_budget_s=60, clock=clock)
+    assert told == [None, (40.0, 20.0), None]

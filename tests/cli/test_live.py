@@ -26,7 +26,7 @@ def work() -> Work:
     """A run that was just begun and has no API to talk to."""
     clock = FakeClock()
     limiters = SimpleNamespace(creates=SimpleNamespace(refused=0, rate_per_s=40.0))
-    api = cast(Api, SimpleNamespace(limiters=limiters))
+    api = cast(Api, SimpleNamespace(limiters=limiters, silent=lambda: None))
     return Work(Shard(1, "v1"), "run", api, Writer(Ledger.in_memory(), clock), clock, 0, 0, Progress())
 
 
@@ -73,6 +73,16 @@ def test_it_says_that_and_why_it_is_stopping(work: Work) -> None:
     assert shown(display, 80)[2] == "nothing more is sent: the API refuses the key"
     work.stop.stop_everything(Interrupted("stopped by SIGINT"))
     assert shown(display, 80)[2] == "stopping: stopped by SIGINT"
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_it_says_how_long_nothing_has_answered_and_when_it_gives_up(work: Work, width: int) -> None:
+    """A dead API must not look like a slow one; an answer that takes a moment is no silence."""
+    display = Display(work, 10)
+    work.api.silent = lambda: (9.0, 891.0)  # type: ignore[method-assign]  # the fake's own
+    assert len(shown(display, width)) == 2
+    work.api.silent = lambda: (55.0, 845.0)  # type: ignore[method-assign]  # the fake's own
+    assert shown(display, width)[2] == "API silent for 55 s, giving up in 14 min"[: width - 4] + "…" * (width == 40)
 
 
 def test_files_that_are_sent_again_do_not_pass_the_end(work: Work) -> None:
