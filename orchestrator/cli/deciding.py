@@ -29,7 +29,9 @@ from orchestrator.plaintext import counted, safe
 @app.command()
 def accept(
     manifest: ManifestArgument,
-    file: Annotated[list[str] | None, typer.Option(metavar="ID", help="The file ID; repeatable.")] = None,
+    file: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="The file's ID, or its document's name or path; repeatable.")
+    ] = None,
     file_from: Annotated[
         str | None, typer.Option(metavar="LIST", help="The file IDs in this list (.txt, .csv, .jsonl).")
     ] = None,
@@ -49,7 +51,7 @@ def accept(
 ) -> None:
     """Record a person's verdict on files; later runs respect it."""
     from orchestrator.commands import accept as command
-    from orchestrator.planning import retry
+    from orchestrator.planning import documents, retry
 
     if (label is not None) + unmatched + dismiss > 1:
         raise InputError("--type, --unmatched and --dismiss exclude each other")
@@ -61,6 +63,7 @@ def accept(
     file_ids = None
     if file or file_from is not None:
         file_ids = [*(file or ()), *(retry.listed(file_from) if file_from is not None else ())]
+        file_ids = documents.called(loaded, path, file_ids, rehearsal=sandbox)
     if dismiss:
         if file_ids is None and error is None:
             raise InputError("--dismiss: which files? name them with --file, --file-from or --error")

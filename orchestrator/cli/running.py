@@ -112,7 +112,7 @@ def run(
 
         options = replace(options, again=Selection())
     options = replace(options, known_ok=known_ok)
-    _execute(manifest, api, options, as_json=as_json, quiet=quiet, log_format=log_format)
+    execute(manifest, api, options, as_json=as_json, quiet=quiet, log_format=log_format)
 
 
 @app.command()
@@ -134,7 +134,9 @@ def retry(
         list[str] | None, typer.Option("--type", help="Only files classified as this; repeatable.")
     ] = None,
     below_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Only results less sure.")] = None,
-    file: Annotated[list[str] | None, typer.Option(help="Only this file ID, quarantined or not; repeatable.")] = None,
+    file: Annotated[
+        list[str] | None, typer.Option(help="Only this file (ID, document's name or path); repeatable.")
+    ] = None,
     file_from: Annotated[
         str | None, typer.Option(metavar="LIST", help="Only the file IDs in this list (.txt, .csv, .jsonl).")
     ] = None,
@@ -150,6 +152,7 @@ def retry(
     from orchestrator.cli import screens
     from orchestrator.clock import SystemClock
     from orchestrator.commands import cancel
+    from orchestrator.planning import documents
     from orchestrator.planning import retry as planning
 
     options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
@@ -165,6 +168,9 @@ def retry(
         error=error,
     )
     loaded = load_manifest(manifest, api, resolve_secrets=not dry_run)
+    if again.file_ids is not None:
+        named = documents.called(loaded, find_ledger(manifest, ledger), again.file_ids, rehearsal=sandbox)
+        again = replace(again, file_ids=tuple(named))
     if chunk_size is not None:
         loaded = replace(loaded, chunk_size=chunk_size)
     config = planning.overridden(loaded, mode=mode, lang=lang, max_pages=max_pages)
@@ -178,7 +184,7 @@ def retry(
         else:
             screens.show(screens.retry_view(found, _again(manifest, ledger)))
         return
-    _execute(manifest, api, options, as_json=as_json, quiet=quiet, log_format=log_format)
+    execute(manifest, api, options, as_json=as_json, quiet=quiet, log_format=log_format)
 
 
 @app.command()
@@ -228,7 +234,7 @@ def _announce(base_url: str) -> None:
         say("use it with LLAMA_CLOUD_BASE_URL set to this and any LLAMA_CLOUD_API_KEY; Ctrl-C ends it")
 
 
-def _execute(path: str, api: str | None, options: Options, *, as_json: bool, quiet: bool, log_format: str) -> NoReturn:
+def execute(path: str, api: str | None, options: Options, *, as_json: bool, quiet: bool, log_format: str) -> NoReturn:
     """Run, show how it went, and exit with its code."""
     from orchestrator import logs
     from orchestrator.commands import access

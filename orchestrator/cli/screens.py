@@ -165,6 +165,9 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
         parts.append(Text(f"{summary.documents.words}; {summary.uploaded:,} uploaded"))
     if summary.drift is not None and summary.drift.alarm:
         parts.append(Text(safe(summary.drift.words), style="yellow"))
+    if (routed := summary.routed) is not None:
+        trouble = f", {routed.not_placed:,} could not be: `orchestrator route` says why" if routed.not_placed else ""
+        parts.append(Text(f"{counted(routed.placed, 'document')} put into place{trouble}"))
     if words := summary.changes.words:
         parts.append(Text(words, style="yellow"))
     parts.append(
@@ -194,8 +197,13 @@ def failed_files(failed: Sequence[FailedFile], quarantined: Quarantine) -> list[
     apart = {file.file_id for file in quarantined.first}
     shown = [file for file in failed if file.file_id not in apart]
     title = f"the first {len(shown)} failed files" if len(failed) >= MOST_FAILED else "failed files"
-    lines = [f"  {safe(file.file_id)}  {file.outcome}: {safe(file.error, 200)}" for file in shown]
+    lines = [f"  {_called(file.file_id, file.name)}  {file.outcome}: {safe(file.error, 200)}" for file in shown]
     return [Text(title, style="bold"), *map(Text, lines)] if shown else []
+
+
+def _called(file_id: str, name: str | None) -> str:
+    """A file's ID and, of a document, its name."""
+    return f"{safe(file_id)}  {safe(name, 80)}" if name else safe(file_id)
 
 
 def _next_step(summary: Summary, again: str) -> str:

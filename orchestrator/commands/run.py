@@ -15,6 +15,7 @@ from orchestrator import __version__, ledger
 from orchestrator import settings as settings_
 from orchestrator.api import loop
 from orchestrator.clock import Clock, SystemClock, timestamp
+from orchestrator.commands import route
 from orchestrator.commands.access import access, connect, ledger_path, lock_name
 from orchestrator.commands.cancel import Canceller, free_stuck
 from orchestrator.commands.stopping import deadline, signals
@@ -117,6 +118,7 @@ class _Execution:
         self.progress = Progress()
         self.left: dict[int | str, str] = {}
         self.documents: documents.Taken | None = None
+        self.routed: route.Placed | None = None
         self.not_freed: dict[int, str] = {}
 
     def run(self) -> Summary:
@@ -151,6 +153,9 @@ class _Execution:
                 error = failure
         if error is not None and not isinstance(error, OrchestratorError):
             raise error
+        if self.manifest.route is not None and self.options.create and not self.options.sandbox:
+            routed = route.carry_out(self.manifest, self.ledger, self.manifest.route, self.clock)
+            self.routed = route.Placed(routed.placed, routed.already, routed.troubles)
         return self._conclude(plan, error)
 
     def _apis_with_work(self, connection: Transaction, plan: Plan) -> list[str]:
@@ -193,7 +198,10 @@ class _Execution:
         try:
             with signals(work), deadline(work, left_s):
                 async with _watched(self.watcher, work, plan):
-                    await pipeline.run(wait=self.options.wait)
+                    if self.options.create:
+                        await pipeline.run(wait=self.options.wait)
+                    else:
+                        await pipeline.upload()
         finally:
             self.requests += pipeline.requests
             self.left |= pipeline.left
@@ -229,6 +237,7 @@ class _Execution:
             left=[*self.left.values(), *self.not_freed.values()],
             error=error,
             documents=self.documents,
+            routed=self.routed,
         )
         with self.ledger.transaction() as connection:
             summary = conclude(connection, self.manifest, ended)

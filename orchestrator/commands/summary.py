@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
+from orchestrator.commands.route import Placed
 from orchestrator.errors import ExitCode, Interrupted, OrchestratorError, exit_code_of
 from orchestrator.ledger import Transaction, accept, billing, halving, reading, retry
 from orchestrator.ledger.queue import Shard, tally
@@ -60,6 +61,7 @@ class Summary:
     documents: Taken | None = None  #: with ``documents_from``
     uploaded: int = 0  #: documents
     drift: Drift | None = None  #: from the runs before; None when there is too little to compare
+    routed: Placed | None = None  #: with ``route``
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
@@ -78,6 +80,7 @@ class Ended:
     left: Collection[str]  #: why chunks were left to a later run or to a person
     error: OrchestratorError | None  #: why it ended early, if it did
     documents: Taken | None = None
+    routed: Placed | None = None
 
 
 def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summary:
@@ -92,6 +95,8 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         left += [f"{counted(unsent, 'file')} {were} not sent yet: `orchestrator run` sends them"] * (unsent > 0)
     leftover = sum(files for _, files in tally(connection, scope.manifest_id).values())
     unfinished = max(totals.unfinished, leftover, ended.progress.not_uploaded)
+    if not ended.options.create and not left and ended.error is None:
+        unfinished = 0  # jobs are for `run` to make
     suspects = _to_be_halved(connection, manifest, ended)
     left += [f"{counted(suspects, 'file')} failed together: the next run looks for those at fault"] * (suspects > 0)
     known, dismissed = accept.known_failures(connection, scope), accept.dismissed(connection, scope, wanted=True)
@@ -132,6 +137,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         documents=ended.documents,
         uploaded=ended.progress.uploaded,
         drift=drift(connection, scope.manifest_id, manifest.drift_alert),
+        routed=ended.routed,
     )
 
 

@@ -37,6 +37,35 @@ class Read:
     content: str
 
 
+def path(alias: str) -> str:
+    """SQL for the path of a document whose content is that of the row *alias* of ``files``; NULL without one."""
+    return (
+        "(SELECT d.path FROM documents d WHERE d.id = (SELECT min(o.id) FROM documents o JOIN manifests m "
+        f"ON m.name = o.manifest WHERE m.id = {alias}.manifest_id AND o.content = {alias}.file_id))"
+    )
+
+
+def name_of(path: str | None) -> str | None:
+    """The document's name at the end of its *path*."""
+    return None if path is None else path.rpartition("/")[2]
+
+
+def named(connection: Connection, manifest: str, manifest_id: int, called: str) -> list[tuple[str, str]]:
+    """(content, path) of the documents that a person calls *called*: by path, by name, or by the file's ID."""
+    rows = connection.execute(
+        text("""
+        SELECT d.content, d.path FROM documents d WHERE d.manifest = :manifest AND d.gone = 0
+          AND (d.path = :called OR substr(d.path, length(d.path) - length(CAST(:called AS TEXT))) = '/' || :called
+               OR d.content = :called
+               OR d.content IN (SELECT u.content FROM uploads u
+                                WHERE u.manifest_id = :manifest_id AND u.file_id = :called))
+        ORDER BY d.path
+        """),
+        {"manifest": manifest, "manifest_id": manifest_id, "called": called},
+    )
+    return [(row.content, row.path) for row in rows]
+
+
 def inode(value: int) -> int:
     """*value* as it is kept."""
     return value & _LARGEST

@@ -8,20 +8,21 @@ from functools import cache
 
 from sqlalchemy import Connection, bindparam, text
 
+from orchestrator.ledger.documents import name_of
 from orchestrator.ledger.spelling import spelt
 from orchestrator.models import Json, Outcome
 
 #: ``orchestrator export``'s columns, in order. Part of the command line's contract.
 COLUMNS = (
     "manifest", "file_id", "outcome", "type", "confidence", "reasoning", "error", "review", "job_id", "chunk_id", "api",
-    "mode", "generation", "fingerprint", "run_id", "submitted_at", "finished_at",
+    "mode", "generation", "fingerprint", "run_id", "submitted_at", "finished_at", "name", "document", "content",
 )  # fmt: skip
 
 
 def export_rows(
     connection: Connection, manifest_ids: list[int], *, history: bool = False
 ) -> Iterator[tuple[Json, ...]]:
-    """One row of COLUMNS for each file with an outcome, streamed, in the order in which files were first planned.
+    """One row of COLUMNS for each file with an outcome, or for each document of its content, streamed, in plan order.
 
     Under several configs the manifest's own of now comes first, then the latest. *history*: every generation instead.
     """
@@ -41,11 +42,13 @@ def export_rows(
         text(f"""
         SELECT m.name, {spelt("f")} AS file_id, r.outcome, r.type, r.confidence, r.reasoning, r.error, m.review,
                j.job_id, f.chunk_id, j.api, c.canonical, f.generation, c.fingerprint, j.run_id, j.submitted_at,
-               j.finished_at
+               j.finished_at, d.path AS name, d.path AS document, d.content
         FROM files f JOIN results r ON r.file_row = f.id JOIN jobs j ON j.id = f.chunk_id
         JOIN configs c ON c.id = j.config_id JOIN manifests m ON m.id = f.manifest_id
+        LEFT JOIN documents d ON d.manifest = m.name AND d.content = f.file_id AND (d.gone = 0 OR NOT EXISTS
+          (SELECT 1 FROM documents o WHERE o.manifest = m.name AND o.content = f.file_id AND o.gone = 0))
         WHERE f.manifest_id IN :ids AND {only}
-        ORDER BY f.id
+        ORDER BY f.id, d.path
         """).bindparams(bindparam("ids", expanding=True)),
         {"ids": manifest_ids},
     )
@@ -55,6 +58,7 @@ def export_rows(
         values = list(row)
         values[COLUMNS.index("review")] = why_review(row.outcome, row.confidence, review(row.review))
         values[COLUMNS.index("mode")] = mode(row.canonical)
+        values[COLUMNS.index("name")] = name_of(row.document)
         yield tuple(values)
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import structlog
 
+from orchestrator import ledger
 from orchestrator.documents import hashing
 from orchestrator.documents.finding import Found, ListBucket, Skip, in_words, survey
 from orchestrator.documents.names import stored
-from orchestrator.ledger import Ledger
+from orchestrator.errors import InputError
+from orchestrator.ledger import Ledger, reading
 from orchestrator.ledger import documents as ledger_documents
 from orchestrator.ledger.documents import Read, Remembered
 from orchestrator.manifest.loading import Manifest
-from orchestrator.plaintext import counted
+from orchestrator.plaintext import counted, safe
 
 log = structlog.get_logger()
 
@@ -42,7 +46,7 @@ class Taken:
         return f"{counted(self.documents, 'document')}{same}{passed}"
 
 
-def take(manifest: Manifest, ledger: Ledger, *, write: bool) -> tuple[Manifest, Taken | None]:
+def take(manifest: Manifest, opened: Ledger, *, write: bool) -> tuple[Manifest, Taken | None]:
     """The manifest with its documents' contents among its file IDs; None: it names no documents.
 
     With *write* what is learnt of them is recorded for the next time.
@@ -54,7 +58,7 @@ def take(manifest: Manifest, ledger: Ledger, *, write: bool) -> tuple[Manifest, 
         return manifest, None
     apart = [manifest.route.into] if manifest.route is not None else []
     found = survey(sources, now_ns=time.time_ns(), apart=apart, list_bucket=bucket_lister())
-    with ledger.transaction() as connection:
+    with opened.transaction() as connection:
         known = ledger_documents.remembered(connection, manifest.name)
     contents: dict[str, None] = {}  # in the order of the documents' paths, each once
     back: list[int] = []
@@ -76,11 +80,11 @@ def take(manifest: Manifest, ledger: Ledger, *, write: bool) -> tuple[Manifest, 
         read += len(good)
         contents.update((content, None) for _, content in good)
         if write and good:
-            with ledger.transaction() as connection:
+            with opened.transaction() as connection:
                 ledger_documents.remember(connection, manifest.name, [_read(item, content) for item, content in good])
     gone = [row.id for row in known.values() if not row.gone]
     if write and (gone or back):
-        with ledger.transaction() as connection:
+        with opened.transaction() as connection:
             ledger_documents.mark_gone(connection, gone, gone=True)
             ledger_documents.mark_gone(connection, back, gone=False)
     skipped = {str(reason): number for reason, number in found.skipped.most_common()}
@@ -113,3 +117,30 @@ def _batches(read: Iterator[tuple[Found, str | Skip]]) -> Iterator[list[tuple[Fo
             batch, until = [], time.monotonic() + RECORD_EVERY_S
     if batch:
         yield batch
+
+
+def called(manifest: Manifest, location: ledger.Location, names: Iterable[str], *, rehearsal: bool) -> list[str]:
+    """*names* as the ledger has them: a document's path or name, or the ID of its file, becomes its content.
+
+    Any other name stays. Raises InputError for a name that several documents of different content have, LedgerError.
+    """
+    if manifest.sources is None or not ledger.exists(location):
+        return list(names)
+    found: list[str] = []
+    with closing(ledger.open(location, read_only=True)) as opened, opened.transaction() as connection:
+        rows = reading.manifests(connection, manifest.name, rehearsal=rehearsal)
+        for name in names:
+            ways = dict.fromkeys([stored(name), stored(str(Path(name).absolute()))])
+            which = [
+                each
+                for way in ways
+                for each in ledger_documents.named(connection, manifest.name, rows[0].id if rows else 0, way)
+            ]
+            contents = dict.fromkeys(content for content, _ in which)
+            if len(contents) > 1:
+                paths = ", ".join(safe(path, 200) for path in dict.fromkeys(path for _, path in which))
+                raise InputError(
+                    f"--file {safe(name)}: {len(contents)} documents are called so: {paths}; give the path"
+                )
+            found.append(next(iter(contents), name))
+    return found

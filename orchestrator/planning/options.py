@@ -27,4 +27,5 @@ class Options:
     reclassify: bool = False  #: this once, whatever ``limits.max_reclassify`` says
     held: bool = False  #: send also the chunks that are held for a person
     known_ok: bool = False  #: failures that an earlier run has told of are no failure of this one
+    create: bool = True  #: False: documents are uploaded, and no job is made
     config: Config | None = None  #: create the jobs of *again* with this instead of the manifest's own

@@ -86,6 +86,13 @@ class Pipeline:
             left.update(which.items())
         return left
 
+    async def upload(self) -> None:
+        """Upload the documents that pending chunks wait for, and make no job; ``work.stop`` as in ``run``."""
+        try:
+            await run_stages(self.work, [self.uploader], [], wait=False)
+        except RunStopped as error:
+            self.work.stop.stop_everything(error)
+
     async def run(self, *, wait: bool) -> None:
         """Carry the shard as far as it goes; ``work.stop`` says why it ended early, if it did."""
         work = self.work

@@ -1,0 +1,237 @@
+"""Commands for documents: up to the API, into folders by their type, and files away that are done with."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.app import (
+    ApiOption,
+    BaseUrlOption,
+    DeadlineOption,
+    JsonOption,
+    LedgerOption,
+    LogFormatOption,
+    ManifestArgument,
+    QuietOption,
+    RehearsalOption,
+    app,
+    find_ledger,
+    load_manifest,
+    load_settings,
+    print_json,
+    run_options,
+    say,
+)
+from orchestrator.errors import InputError
+from orchestrator.plaintext import counted, safe
+
+_HOW = ("copy", "move", "link", "symlink")
+
+
+@app.command()
+def upload(
+    manifest: ManifestArgument,
+    ledger: LedgerOption = None,
+    api: ApiOption = None,
+    base_url: BaseUrlOption = None,
+    deadline: DeadlineOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = "auto",
+) -> None:
+    """Upload the manifest's new documents, each content once, and classify nothing yet."""
+    from orchestrator.cli.running import execute
+
+    if load_manifest(manifest, api, resolve_secrets=False).sources is None:
+        raise InputError(f"{safe(manifest)}: no documents to upload; name their folders in `documents_from`")
+    options = run_options(ledger, base_url, None, deadline, True, False, None)
+    execute(
+        manifest,
+        api,
+        replace(options, command="upload", create=False),
+        as_json=as_json,
+        quiet=quiet,
+        log_format=log_format,
+    )
+
+
+@app.command()
+def route(
+    manifest: ManifestArgument,
+    into: Annotated[str | None, typer.Option(metavar="DIR", help="Default: the manifest's `route`.")] = None,
+    template: Annotated[
+        str | None, typer.Option(metavar="PATH", help="{type}, {name}, {stem}, {suffix}, {outcome}, {date}.")
+    ] = None,
+    how: Annotated[str | None, typer.Option(metavar="copy|move|link|symlink")] = None,
+    min_confidence: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Less sure results go to the folder for review.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it; touch nothing.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take the last call back.")] = False,
+    ledger: LedgerOption = None,
+    sandbox: RehearsalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put documents into folders by their type. Nothing is overwritten; file IDs without a document become lists."""
+    from orchestrator import logs
+    from orchestrator.clock import SystemClock
+    from orchestrator.commands import route as command
+    from orchestrator.manifest.sources import Route
+
+    if how is not None and how not in _HOW:
+        raise InputError(f"--how {safe(how)}: must be one of {', '.join(_HOW)}")
+    logs.configure("WARNING")
+    loaded = load_manifest(manifest, None, resolve_secrets=False)
+    chosen = loaded.route
+    if into is not None:
+        chosen = replace(chosen, into=str(Path(into).absolute())) if chosen else Route(str(Path(into).absolute()))
+    if chosen is None:
+        raise InputError("where to? give --into DIR, or `route` in the manifest")
+    chosen = replace(
+        chosen,
+        template=template or chosen.template,
+        how=how or chosen.how,
+        min_confidence=chosen.min_confidence if min_confidence is None else min_confidence,
+    )
+    found = command.route(
+        loaded,
+        find_ledger(manifest, ledger),
+        chosen,
+        clock=SystemClock(),
+        rehearsal=sandbox,
+        dry_run=dry_run,
+        undo=undo,
+    )
+    if as_json:
+        print_json(found.as_json())
+    else:
+        for line in _told(found, dry_run=dry_run, undo=undo):
+            print(line)
+    raise typer.Exit(1 if found.troubles else 0)
+
+
+def _told(found: object, *, dry_run: bool, undo: bool) -> list[str]:
+    from orchestrator.commands.route import Routed
+
+    if not isinstance(found, Routed):
+        raise TypeError(found)
+    lines = [f"{move['document']} -> {move['target']} ({move['how']})" for move in found.planned]
+    if more := found.placed - len(found.planned):
+        lines += [f"and {more:,} more"] * (dry_run and more > 0)
+    if undo:
+        lines.append(f"{counted(found.undone, 'document')} taken back")
+    else:
+        verb = "would be put" if dry_run else "put"
+        lines.append(
+            f"{counted(found.placed, 'document')} {verb} into {safe(found.into)}; "
+            f"{found.already:,} in place before, {found.left:,} left where they are"
+        )
+    lines += [f"  {name}: {number:,}" for name, number in found.folders.items()]
+    lines += [f"  {name}: {counted(number, 'file ID')}" for name, number in found.lists.items()]
+    lines += [f"not placed: {name}: {safe(why)}" for name, why in found.not_placed.items()]
+    return lines
+
+
+@app.command()
+def prune(
+    manifest: ManifestArgument,
+    older_than: Annotated[str, typer.Option(metavar="7d", help="Only files uploaded longer ago than this.")] = "7d",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many; delete nothing.")] = False,
+    ledger: LedgerOption = None,
+    base_url: BaseUrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete files at the API that this ledger uploaded and whose outcome is good. They count as storage until then."""
+    from orchestrator import logs
+    from orchestrator.clock import SystemClock
+    from orchestrator.commands import prune as command
+
+    settings = load_settings(manifest)
+    logs.configure(settings.log_level if not sys.stderr.isatty() else "WARNING")
+    found = command.prune(
+        load_manifest(manifest, None),
+        settings,
+        find_ledger(manifest, ledger),
+        older_than=older_than,
+        dry_run=dry_run,
+        base_url=base_url,
+        clock=SystemClock(),
+    )
+    if as_json:
+        print_json(found.as_json())
+    elif dry_run:
+        print(f"{counted(found.found, 'file')} would be deleted")
+    else:
+        gone = f", {found.gone_before:,} were gone" if found.gone_before else ""
+        print(f"{counted(found.deleted, 'file')} deleted{gone}")
+
+
+_FIRST_MANIFEST = """\
+# A first manifest. `orchestrator validate {file}` checks it, `orchestrator run {file} --sandbox` rehearses it for free,
+# and `orchestrator run {file}` does it. Run it every night: what has an outcome is not sent or paid for again.
+
+version: 1
+name: {name}                      # the ledger's key for this work: keep it
+
+documents_from: [{folder}]        # folders, relative to this file; each content is uploaded and classified once
+
+rules:                            # the types to tell apart; the clearer the description, the better the answer
+  - type: invoice
+    description: contains an invoice number, line items, and a total amount to be paid
+  - type: receipt
+    description: proof of a payment already made, with a merchant name and a total
+  - type: contract
+    description: an agreement between two or more parties, with terms and signatures
+
+parsing_configuration:
+  lang: en                        # language of the documents
+  max_pages: 5                    # pages read of each document; a page costs 1 credit in mode FAST
+
+review:
+  below_confidence: 0.6           # results with less confidence are marked for a person
+
+limits:                           # a guard: if a run would pass it, nothing is sent
+  max_credits: 10000
+
+# route: {{into: sorted}}         # `run` copies each document into sorted/<type>/ at its end
+"""
+
+
+@app.command()
+def init(
+    folder: Annotated[str | None, typer.Argument(metavar="FOLDER", help="Where the documents are.")] = None,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FILE", help="The manifest to write.")
+    ] = "orchestrator.yaml",
+) -> None:
+    """Write a commented first manifest. An existing file is left alone."""
+    import json
+    import re
+
+    path = Path(output)
+    where = Path(folder or "documents")
+    shown = str(where if where.is_absolute() or folder is None else _from(path.absolute().parent, where.absolute()))
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", where.absolute().name).strip("-.")[:64] or "documents"
+    text = _FIRST_MANIFEST.format(file=safe(path.name), name=name, folder=json.dumps(shown, ensure_ascii=False))
+    try:
+        if folder is not None and not where.is_dir():
+            raise InputError(f"{safe(folder)}: no folder is there")
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{safe(path)} is there already; remove it, or write another with -o") from None
+    except (OSError, UnicodeEncodeError) as error:
+        raise InputError(f"{safe(path)}: {getattr(error, 'strerror', None) or 'the name is no text'}") from None
+    print(f"{safe(path)} written: adapt the rules, then `orchestrator run {safe(path)} --sandbox`")
+    if folder is None and not where.is_dir():
+        say("put documents into the folder `documents` beside it, or name another one in documents_from")
+
+
+def _from(base: Path, folder: Path) -> Path:
+    """*folder* as seen from *base*, where it lies below it; absolute otherwise."""
+    return folder.relative_to(base) if folder.is_relative_to(base) else folder

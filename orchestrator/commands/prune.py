@@ -1,0 +1,96 @@
+"""Deleting kept files at the API: those that this ledger uploaded, whose content has a good outcome."""
+
+from __future__ import annotations
+
+import random
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from orchestrator import ledger
+from orchestrator import settings as settings_
+from orchestrator.api import loop
+from orchestrator.api.dialect import Target
+from orchestrator.api.files import Files
+from orchestrator.clock import Clock, timestamp
+from orchestrator.commands.access import access, connect, lock_name
+from orchestrator.errors import InputError
+from orchestrator.ledger import Ledger, reading, uploads
+from orchestrator.ledger.uploads import Kept
+from orchestrator.manifest.loading import Manifest
+from orchestrator.models import Json
+from orchestrator.settings import Settings
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What ``prune`` has deleted, or with ``--dry-run`` would delete."""
+
+    manifest: str
+    found: int
+    deleted: int
+    gone_before: int  #: the API had them no more
+
+    def as_json(self) -> dict[str, Json]:
+        return asdict(self)
+
+
+def prune(
+    manifest: Manifest,
+    settings: Settings,
+    path: Path,
+    *,
+    older_than: str,
+    dry_run: bool,
+    base_url: str | None,
+    clock: Clock,
+) -> Pruned:
+    """Delete what was uploaded longer ago than *older_than*. Raises OrchestratorError."""
+    age_s = settings_.seconds(older_than, "--older-than")
+    before = timestamp(clock.now() - timedelta(seconds=age_s))
+    ledger.require(path)
+    if dry_run:
+        with closing(ledger.open(path, read_only=True)) as opened:
+            return Pruned(manifest.name, len(_kept(manifest, opened, before)[1]), 0, 0)
+    base, key = access(manifest, settings, base_url)
+    holder = {"command": "orchestrator prune", "since": clock.now().isoformat("T", "seconds")}
+    with (
+        ledger.lease(path, lock_name(manifest, rehearsal=False), holder) as lease,
+        closing(ledger.open(path, lease=lease)) as opened,
+    ):
+        manifest_id, kept = _kept(manifest, opened, before, origin=settings_.origin(base))
+
+        async def go() -> Pruned:
+            rng = random.Random()
+            api = connect(manifest, manifest.api, settings, base_url=base, key=key, clock=clock, rng=rng)
+            files = Files(api, Target(manifest.project_id, manifest.organization_id))
+            deleted = gone = 0
+            try:
+                for each in kept:
+                    if await files.delete(each.file_id):
+                        deleted += 1
+                    else:
+                        gone += 1
+                    with opened.transaction() as connection:
+                        uploads.lost(connection, manifest_id, each.content)
+                    log.info("file.deleted", file_id=each.file_id)
+            finally:
+                await api.close()
+            return Pruned(manifest.name, len(kept), deleted, gone)
+
+        return loop.run(go())
+
+
+def _kept(manifest: Manifest, opened: Ledger, before: str, origin: str | None = None) -> tuple[int, list[Kept]]:
+    with opened.transaction() as connection:
+        rows = reading.manifests(connection, manifest.name, rehearsal=False)
+        if not rows:
+            raise InputError(f"nothing is recorded of manifest {manifest.name!r} yet; run it first")
+        if origin is not None and rows[0].origin != origin:
+            raise InputError(f"the files of this ledger are at {rows[0].origin}, and this call would go to {origin}")
+        return rows[0].id, uploads.to_prune(connection, rows[0].id, before=before)

@@ -1,0 +1,312 @@
+"""Documents put where they belong: journaled, never over anything, and finished by the next call if one is killed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import structlog
+
+from orchestrator import ledger
+from orchestrator.clock import Clock, timestamp
+from orchestrator.commands.access import lock_name
+from orchestrator.documents.names import component, native, stored
+from orchestrator.documents.shelf import NotPlaced, Shelf, Taken
+from orchestrator.documents.sorting import Sorted, belongs, numbered, unknown_field
+from orchestrator.errors import InputError, LedgerError
+from orchestrator.ledger import Ledger, Transaction, reading, routes
+from orchestrator.ledger.routes import DONE, PLANNED, UNDONE, Candidate, Entry
+from orchestrator.manifest.loading import Manifest
+from orchestrator.manifest.sources import Route
+from orchestrator.models import Json
+from orchestrator.plaintext import safe
+from orchestrator.reports.export import replacing
+
+log = structlog.get_logger()
+
+#: How many documents a result names.
+MOST_NAMED = 20
+
+#: What has been placed is recorded at least this often; after a kill the rest is looked at once more.
+RECORD_EVERY_S = 1.0
+
+#: Documents of the same name in one folder that are told apart by numbers.
+MOST_ALIKE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What a run's own routing came to."""
+
+    placed: int
+    already: int
+    not_placed: int
+
+
+@dataclass(slots=True)
+class Routed:
+    """What a call of ``route`` has done, or with ``--dry-run`` would do."""
+
+    manifest: str
+    into: str
+    placed: int = 0
+    already: int = 0  #: in place since an earlier call
+    left: int = 0  #: stay where they are, as the route says
+    undone: int = 0
+    not_placed: dict[str, str] = field(default_factory=dict)  #: the first documents that could not be placed -> why
+    troubles: int = 0  #: how many those are
+    folders: dict[str, int] = field(default_factory=dict)  #: folder below ``into`` -> documents placed in it
+    lists: dict[str, int] = field(default_factory=dict)  #: list of file IDs -> how many
+    planned: list[dict[str, str]] = field(default_factory=list)  #: with ``--dry-run``: the first of them
+
+    def as_json(self) -> dict[str, Json]:
+        return asdict(self)
+
+    def trouble(self, document: str, why: str) -> None:
+        self.troubles += 1
+        if len(self.not_placed) < MOST_NAMED:
+            self.not_placed[safe(document)] = why
+        log.warning("document.not_placed", document=safe(document, 300), why=why)
+
+
+def route(
+    manifest: Manifest,
+    path: Path,
+    chosen: Route,
+    *,
+    clock: Clock,
+    rehearsal: bool = False,
+    dry_run: bool = False,
+    undo: bool = False,
+) -> Routed:
+    """Carry out *chosen* for every document with an outcome. Raises InputError, LedgerError, LockHeld."""
+    check(chosen)
+    ledger.require(path)
+    if dry_run:
+        with closing(ledger.open(path, read_only=True)) as opened:
+            return _Routing(manifest, opened, chosen, clock, rehearsal=rehearsal).preview()
+    holder = {"command": "orchestrator route", "since": clock.now().isoformat("T", "seconds")}
+    with (
+        ledger.lease(path, lock_name(manifest, rehearsal=rehearsal), holder) as lease,
+        closing(ledger.open(path, lease=lease)) as opened,
+    ):
+        return carry_out(manifest, opened, chosen, clock, rehearsal=rehearsal, undo=undo)
+
+
+def carry_out(
+    manifest: Manifest, opened: Ledger, chosen: Route, clock: Clock, *, rehearsal: bool = False, undo: bool = False
+) -> Routed:
+    """The same under a lock that is held already."""
+    routing = _Routing(manifest, opened, chosen, clock, rehearsal=rehearsal)
+    return routing.undo() if undo else routing.run()
+
+
+def check(chosen: Route) -> None:
+    """Raises InputError for a route that can't be followed."""
+    if field_ := unknown_field(chosen.template):
+        raise InputError(f"template {safe(chosen.template)}: no field {{{safe(field_)}}}; write {{type}}/{{name}}")
+    if not chosen.template.strip("/"):
+        raise InputError("the template is empty; write {type}/{name}")
+
+
+class _Routing:
+    def __init__(self, manifest: Manifest, opened: Ledger, chosen: Route, clock: Clock, *, rehearsal: bool) -> None:
+        self._ledger, self._route, self._clock = opened, chosen, clock
+        self._routed = Routed(manifest.name, chosen.into)
+        self._root = os.path.realpath(chosen.into)
+        with opened.transaction() as connection:
+            rows = reading.manifests(connection, manifest.name, rehearsal=rehearsal)
+        if not rows:
+            raise InputError(f"nothing is recorded of manifest {manifest.name!r} yet; run it first")
+        self._manifest_id = rows[0].id
+
+    def preview(self) -> Routed:
+        with self._ledger.transaction() as connection:
+            moves = self._moves(connection, None)
+        self._routed.planned = [
+            {"document": safe(native(document)), "target": safe(native(target)), "how": how}
+            for document, _, _, target, how in moves[:MOST_NAMED]
+        ]
+        self._routed.placed = len(moves)
+        self._count_folders([target for _, _, _, target, _ in moves])
+        return self._routed
+
+    def run(self) -> Routed:
+        with closing(self._shelf()) as shelf:
+            with self._ledger.transaction() as connection:
+                unfinished = [
+                    entry for entry in routes.journal(connection, self._manifest_id) if entry.status == PLANNED
+                ]
+            self._place(shelf, unfinished)
+            with self._ledger.transaction() as connection:
+                moves = self._moves(connection, shelf)
+                planned = routes.plan(connection, self._manifest_id, moves, at=self._at()) if moves else []
+            self._place(shelf, planned)
+            self._write_lists()
+        log.info("documents.routed", placed=self._routed.placed, already=self._routed.already, left=self._routed.left)
+        return self._routed
+
+    def _shelf(self) -> Shelf:
+        try:
+            return Shelf(self._route.into)
+        except OSError as error:
+            raise LedgerError(f"{safe(self._route.into)}: {error.strerror}") from error
+
+    def _below(self, entry: Entry) -> tuple[str, ...] | None:
+        """The names from the folder that is sorted into to the entry's target; None when it lies elsewhere."""
+        target = native(entry.target)
+        inside = target.startswith(self._root.rstrip("/") + "/")
+        return tuple(os.path.relpath(target, self._root).split("/")) if inside else None
+
+    def undo(self) -> Routed:
+        with self._ledger.transaction() as connection:
+            entries = routes.last_batch(connection, self._manifest_id)
+        done: list[int] = []
+        with closing(self._shelf()) as shelf:
+            for entry in entries:
+                path = self._below(entry)
+                try:
+                    if path is None:
+                        raise NotPlaced("it was sorted into another folder: name that with --into")
+                    if entry.status == DONE or shelf.there(path):
+                        shelf.take_back(path, native(entry.source), entry.content, entry.how)
+                except NotPlaced as error:
+                    self._routed.trouble(native(entry.document), str(error))
+                else:
+                    done.append(entry.id)
+        with self._ledger.transaction() as connection:
+            routes.mark(connection, done, UNDONE, at=self._at())
+        self._routed.undone = len(done)
+        return self._routed
+
+    def _moves(self, connection: Transaction, shelf: Shelf | None) -> list[tuple[str, str, str, str, str]]:
+        """(document, content, source, target, how) of all that is not where it belongs."""
+        journal = routes.journal(connection, self._manifest_id)
+        latest = {(entry.document, entry.content): entry for entry in journal}
+        claimed = {entry.target for entry in journal}
+        today = self._clock.now().date()
+        moves = []
+        for found in routes.candidates(connection, self._manifest_id):
+            before = latest.get((found.path, found.content))
+            where = belongs(self._route, _sorted(found), today)
+            if where is None:
+                self._routed.left += 1
+            elif before is not None and self._is_at(before, where):
+                self._routed.already += 1
+            elif before is None and found.gone:
+                continue
+            else:
+                target = self._free(where, found.content, claimed, shelf)
+                claimed.add(target)
+                if before is None:
+                    moves.append((found.path, found.content, found.path, target, self._route.how))
+                elif os.path.lexists(native(before.target)):
+                    moves.append((found.path, found.content, before.target, target, "move"))
+                else:
+                    self._routed.already += 1  # somebody has taken it on from there
+        return moves
+
+    def _is_at(self, before: Entry, where: tuple[str, ...]) -> bool:
+        """Whether a document was brought to the place *where*, perhaps with a number to its name."""
+        names = os.path.relpath(native(before.target), self._root).split("/")
+        if tuple(names[:-1]) != where[:-1]:
+            return False
+        return names[-1] == where[-1] or any(
+            names[-1] == numbered(where, number)[-1] for number in _numbers_in(names[-1])
+        )
+
+    def _free(self, where: tuple[str, ...], content: str, claimed: set[str], shelf: Shelf | None) -> str:
+        """The first name that nothing of other content has, and no other document is on its way to."""
+        for number in range(1, MOST_ALIKE):
+            path = numbered(where, number)
+            target = stored("/".join((self._root, *path)))
+            if target in claimed:
+                continue
+            there = os.path.lexists("/".join((self._root, *path))) if shelf is None else shelf.there(path)
+            if not there or (shelf is not None and shelf.content(path) == content):
+                return target
+        raise LedgerError(f"{self._root}: {MOST_ALIKE:,} documents are named {safe(where[-1])}; sort them elsewhere")
+
+    def _place(self, shelf: Shelf, entries: list[Entry]) -> None:
+        done: list[int] = []
+        given_up: list[int] = []
+        targets: list[str] = []
+        recorded = time.monotonic()
+        for entry in entries:
+            path = self._below(entry)
+            if path is None:  # planned for another folder than now
+                given_up.append(entry.id)
+                continue
+            try:
+                shelf.place(native(entry.source), path, entry.content, entry.how)
+            except Taken:
+                given_up.append(entry.id)  # the next call finds another name
+                self._routed.trouble(native(entry.document), "something took its new name meanwhile; route again")
+            except NotPlaced as error:
+                given_up.append(entry.id)
+                self._routed.trouble(native(entry.document), str(error))
+            else:
+                done.append(entry.id)
+                targets.append(entry.target)
+            if time.monotonic() - recorded > RECORD_EVERY_S:
+                self._record(shelf, done, given_up)
+                done, given_up, recorded = [], [], time.monotonic()
+        self._record(shelf, done, given_up)
+        self._routed.placed += len(targets)
+        self._count_folders(targets)
+
+    def _record(self, shelf: Shelf, done: list[int], given_up: list[int]) -> None:
+        shelf.sync()
+        with self._ledger.transaction() as connection:
+            routes.mark(connection, done, DONE, at=self._at())
+            routes.mark(connection, given_up, UNDONE, at=self._at())
+
+    def _count_folders(self, targets: list[str]) -> None:
+        folders = Counter(os.path.relpath(native(target).rpartition("/")[0], self._root) for target in targets)
+        for name, number in folders.most_common():
+            self._routed.folders[safe(name)] = self._routed.folders.get(safe(name), 0) + number
+
+    def _write_lists(self) -> None:
+        """Files that are no documents can't be moved: their IDs are listed by type."""
+        lists: dict[str, list[str]] = {}
+        with self._ledger.transaction() as connection:
+            for file_id, outcome, label, confidence, review in routes.listed(connection, self._manifest_id):
+                where = belongs(
+                    self._list_route, Sorted("x", outcome, label, confidence, review), self._clock.now().date()
+                )
+                if where is not None:
+                    lists.setdefault("-".join(where[:-1]), []).append(file_id)
+        for name, file_ids in lists.items():
+            path = Path(self._root) / component(f"{name}.txt")
+            with replacing(path) as temporary:
+                temporary.write_text("".join(f"{file_id}\n" for file_id in file_ids), encoding="utf-8")
+            self._routed.lists[safe(path.name)] = len(file_ids)
+
+    @property
+    def _list_route(self) -> Route:
+        """As the route, but by type alone, so that there is one list a type."""
+        chosen = self._route
+        return Route(
+            chosen.into, "{type}/{name}", "copy", chosen.min_confidence, chosen.review, chosen.unmatched, chosen.failed
+        )
+
+    def _at(self) -> str:
+        return timestamp(self._clock.now())
+
+
+def _sorted(found: Candidate) -> Sorted:
+    name = native(found.path).rpartition("/")[2]
+    return Sorted(name, found.outcome, found.type, found.confidence, found.review)
+
+
+def _numbers_in(name: str) -> Iterator[int]:
+    """The number that ``numbered`` may have given *name*."""
+    start = name.rfind(" (")
+    digits = name[start + 2 : name.find(")", start)] if start >= 0 else ""
+    if digits.isdecimal() and len(digits) < 6:
+        yield int(digits)
