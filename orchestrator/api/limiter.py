@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.api.pacer import Pacer
+from orchestrator.api.pacing.pacer import Pacer
 from orchestrator.clock import Clock
 
 #: How often a waiting caller looks whether an answer has ended the pause early.

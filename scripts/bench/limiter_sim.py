@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Protocol
 
-from orchestrator.api.pacer import Pacer
+from orchestrator.api.pacing.pacer import Pacer
 
 #: Most calls under way at once.
 CONNECTIONS = 1000

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.server import FakeClock
 
 from orchestrator.api.limiter import AdaptiveLimiter
-from orchestrator.api.pacer import SLACK_S, Pacer
+from orchestrator.api.pacing.pacer import SLACK_S, Pacer
 
 
 def load_bench(name: str) -> ModuleType:
