@@ -33,12 +33,12 @@ class FollowUp:
     async def run(self) -> None:
         work = self._work
         while True:
+            seen = work.stop.version
             if self._others_idle() and not self.idle:
                 taken_up = work.taken_up
                 more = await work.writer.write(self._plan_more) if work.stop.sending else 0
                 if more:
                     self._send_again()
                 self._looked_at = taken_up  # not before: while it looks it is not idle, or the run would end
-                work.stop.changed.set()
-            await work.stop.changed.wait()
-            await work.clock.sleep(0)  # the news is set until whoever waits for the run's end has read it
+                work.stop.tell()
+            await work.stop.news(seen)

@@ -80,7 +80,7 @@ class Poller:
             if job.chunk_id not in self._watched:
                 self.watch(job.chunk_id, job.job_id, job.size, age_s=max(age, 0.0))
         self._ready = True
-        work.stop.changed.set()
+        work.stop.tell()
         async with asyncio.TaskGroup() as tasks:
             while True:
                 await self._readers.acquire()
@@ -269,7 +269,7 @@ class Poller:
         for oddity in collected.oddities:
             work.warn("results.odd", chunk_id=key, job_id=job.id, what=oddity)
         log.info("job.ended", chunk_id=key, job_id=job.id, status=job.api_status, files=watched.size)
-        work.stop.changed.set()
+        work.stop.tell()
 
     async def _collect(self, chunk: Chunk, job: RemoteJob) -> tuple[Collected, str | None]:
         """The job's results, and why the API has none; fetched again a few times while files have no row."""
@@ -306,7 +306,7 @@ class Poller:
         if self._watched.pop(key, None) is not None:
             self._schedule.forget(key, self._work.clock.monotonic())
             self.set_aside[key] = why
-            self._work.stop.changed.set()
+            self._work.stop.tell()
 
 
 async def _all_of(parts: list[Callable[[], Awaitable[None]]]) -> None:

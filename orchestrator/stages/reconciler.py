@@ -91,12 +91,12 @@ class Reconciler:
         work = self._work
         if work.api.traits.idempotent:
             self._ready = self._gave_up = True  # unanswered calls are the submitter's to send again
-            work.stop.changed.set()
+            work.stop.tell()
             return
         await self._take_up(first=True)
         self._ready = True
         while True:
-            work.stop.changed.set()
+            work.stop.tell()
             if not self._open:
                 await work.unanswered.wait()
             work.unanswered.clear()
@@ -111,7 +111,7 @@ class Reconciler:
                 self._gave_up = True
                 work.stop.stop_creates(error)
                 return
-            work.stop.changed.set()
+            work.stop.tell()
             await self._sleep(wait_s)
 
     async def _sleep(self, seconds: float) -> None:

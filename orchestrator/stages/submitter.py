@@ -80,7 +80,7 @@ class Submitter:
             await self._resume(tasks)
         while stop.sending:
             await self._fill(tasks)
-            stop.changed.set()
+            stop.tell()
             waits = [asyncio.ensure_future(self._more.wait()), asyncio.ensure_future(stop.sleep(3600.0))]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
@@ -133,7 +133,7 @@ class Submitter:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._busy.discard(self._sendings.pop(task).chunk_id)
         self._more.set()
-        self._work.stop.changed.set()
+        self._work.stop.tell()
 
     async def _submit(self, sending: Sending) -> None:
         """Take one chunk as far as it goes. Never raises: a failure here must not cancel another chunk's call."""

@@ -65,7 +65,7 @@ class Uploader:
             try:
                 while stop.sending:
                     await self._fill(tasks)
-                    stop.changed.set()
+                    stop.tell()
                     waits = [asyncio.ensure_future(self._more.wait()), asyncio.ensure_future(stop.sleep(3600.0))]
                     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
                     for wait in waits:
@@ -116,7 +116,7 @@ class Uploader:
         self._busy.pop(content, None)
         self._out.discard(content)
         self._more.set()
-        self._work.stop.changed.set()
+        self._work.stop.tell()
 
     async def _guarded(self, item: Wanted) -> None:
         """Never raises: a failure here must not cut another upload short."""

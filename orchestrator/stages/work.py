@@ -32,7 +32,8 @@ class Stop:
     def __init__(self) -> None:
         self.creates: BaseException | None = None  #: why nothing more may be sent, while the rest goes on
         self.everything: BaseException | None = None  #: why the run is to end now
-        self.changed = asyncio.Event()  #: some stage has news for the others
+        self.version = 0  #: how often a stage has had news for the others
+        self._news = asyncio.Event()  # set by the next news, then replaced: no reader has to clear it
         self._sending_ended = asyncio.Event()
 
     @property
@@ -53,7 +54,19 @@ class Stop:
     def finish(self) -> None:
         """End sending for no special reason: all is done."""
         self._sending_ended.set()
-        self.changed.set()
+        self.tell()
+
+    def tell(self) -> None:
+        """A stage has news: whoever waits for it looks again."""
+        self.version += 1
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def news(self, seen: int) -> int:
+        """Return the version as soon as it is another than *seen*."""
+        if self.version == seen:
+            await self._news.wait()
+        return self.version
 
     async def sleep(self, seconds: float) -> None:
         """Return after *seconds*, or as soon as nothing more may be sent."""
@@ -113,7 +126,7 @@ class Stage(Protocol):
         """Nothing to do now, nor later unless another stage brings it."""
 
     async def run(self) -> None:
-        """Work until told to stop. A failure of the run is told to ``Work.stop`` rather than raised."""
+        """Work until cancelled. A failure of the run goes to ``Work.stop`` rather than being raised."""
 
 
 async def run_stages(work: Work, senders: list[Stage], others: list[Stage], *, wait: bool) -> None:
@@ -124,10 +137,10 @@ async def run_stages(work: Work, senders: list[Stage], others: list[Stage], *, w
     stages = [*senders, *others]
     tasks = [asyncio.create_task(_guarded(work, stage)) for stage in stages]
     watched = stages if wait else senders
+    seen = work.stop.version
     try:
         while work.stop.everything is None and not all(stage.idle for stage in watched):
-            await work.stop.changed.wait()
-            work.stop.changed.clear()
+            seen = await work.stop.news(seen)
     finally:
         work.stop.finish()
         for task in tasks[len(senders) :]:

@@ -31,7 +31,7 @@ def test_it_is_not_idle_while_what_it_finds_is_being_written() -> None:
 
         follow_up = FollowUp(work, others_idle=lambda: True, plan_more=plan_more, send_again=lambda: None)
         running = asyncio.create_task(follow_up.run())
-        await work.stop.changed.wait()
+        await work.stop.news(work.stop.version)
         idle.append(follow_up.idle)
         running.cancel()
 
@@ -56,17 +56,17 @@ def test_it_looks_as_soon_as_the_others_have_ended() -> None:
             return 0
 
         async def read_the_news() -> None:
+            seen = work.stop.version
             while True:
-                await work.stop.changed.wait()
-                work.stop.changed.clear()
+                seen = await work.stop.news(seen)
 
         follow_up = FollowUp(work, others_idle=lambda: bool(done), plan_more=plan_more, send_again=lambda: None)
         tasks = [asyncio.create_task(follow_up.run()), asyncio.create_task(read_the_news())]
         for _ in range(3):
-            work.stop.changed.set()  # news that is none for it
+            work.stop.tell()  # news that is none for it
             await clock.sleep(1)
         done.append(True)
-        work.stop.changed.set()
+        work.stop.tell()
         await looked.wait()
         for task in tasks:
             task.cancel()
