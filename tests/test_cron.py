@@ -63,7 +63,7 @@ def test_the_results_are_the_same_whatever_cron_says(server: ApiServer, tmp_path
     written = set(folder.iterdir()) - given
     assert {path.name for path in written} >= {"ledger.db", "ledger.db.night.lock", "out.jsonl"}
     assert {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in written} == {
-        path.name: oct(0o666 if path.name == "out.jsonl" else 0o600)
+        path.name: oct(0o666 if path.name == "out.jsonl" else 0o700 if path.is_dir() else 0o600)
         for path in written  # the umask of this cron is 0
     }
 
@@ -73,7 +73,7 @@ def test_the_log_is_one_json_object_a_line_and_says_no_secret(server: ApiServer,
     manifest = write_manifest(tmp_path, FILES)
     done = cron({"LLAMA_CLOUD_API_KEY": KEY, "LLAMA_CLOUD_BASE_URL": server.url}, "run", str(manifest), "--json")
     events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
-    assert events[:2] == ["ledger.created", "run.planned"]
+    assert events[:3] == ["run.started", "ledger.created", "run.planned"]
     assert events[-1] == "run.finished"
     assert json.loads(done.stdout)["classified"] == sum(verdict(file_id)["type"] is not None for file_id in FILES)
     assert KEY.encode() not in done.stdout + done.stderr
