@@ -1,4 +1,4 @@
-"""Documents: local files, or objects in a bucket, known by their content. Finds, hashes and sorts them.
+"""Documents: local files, known by their content. Finds, hashes and sorts them.
 
 Knows no SQL and no HTTP of the API. A *document* is what the user has; a *file* is what the API has of it.
 """

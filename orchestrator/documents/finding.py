@@ -36,12 +36,12 @@ class Skip(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A document as its folder or bucket describes it; ``path`` is absolute, or a URL. Times in nanoseconds."""
+    """A document as its folder describes it; ``path`` is absolute. Times in nanoseconds."""
 
     path: str
     size: int
     mtime_ns: int
-    inode: int  #: 0 for an object in a bucket
+    inode: int
 
     @property
     def name(self) -> str:
@@ -56,13 +56,7 @@ class Survey:
     skipped: Counter[Skip] = field(default_factory=Counter)
 
 
-#: Lists a bucket's URL; hands each object's Found to its caller.
-ListBucket = Callable[[str], Iterator[Found]]
-
-
-def survey(
-    sources: Sources, *, now_ns: int, apart: Sequence[str] = (), list_bucket: ListBucket | None = None
-) -> Survey:
+def survey(sources: Sources, *, now_ns: int, apart: Sequence[str] = ()) -> Survey:
     """The documents of *sources*, each once, in the order of their paths. *apart*: folders that are never entered.
 
     Raises ManifestError, with its line, for a place that can't be read or holds no document at all.
@@ -73,7 +67,7 @@ def survey(
     for place in sources.places:
         here, passed = 0, picker.skipped.total()
         try:
-            for item in _of_place(place, picker, frozenset(apart), list_bucket):
+            for item in _of_place(place, picker, frozenset(apart)):
                 found[item.path] = item
                 here += 1
         except OSError as error:
@@ -102,15 +96,8 @@ def in_words(skipped: Mapping[Skip, int] | Mapping[str, int]) -> str:
     return ", ".join(f"{number:,} {reason}" for reason, number in largest_first if number)
 
 
-def _of_place(place: Place, picker: _Picker, apart: frozenset[str], list_bucket: ListBucket | None) -> Iterator[Found]:
-    if place.is_url:
-        if list_bucket is None:
-            raise OSError(0, "buckets need the extra: pip install 'orchestrator[cloud]'")
-        prefix = len(place.path.rstrip("/")) + 1
-        for item in list_bucket(place.path):
-            if picker.takes_name(item.name, item.path[prefix:]) and picker.takes(item):
-                yield item
-    elif place.is_pattern:
+def _of_place(place: Place, picker: _Picker, apart: frozenset[str]) -> Iterator[Found]:
+    if place.is_pattern:
         yield from _matching(place.path, picker, apart)
     else:
         # The folder itself may be a link: the manifest names it.

@@ -185,7 +185,7 @@ MANIFEST = Record(
             ListOf(Text(LIST_NAME, LIST_NAME_SAYS, max_length=4000)),
             "lists of file IDs: .txt (one a line), .csv (column file_id), .jsonl, or - for standard input",
         ),
-        "documents_from": Field(PLACES, "folders, patterns and buckets whose documents are uploaded and classified"),
+        "documents_from": Field(PLACES, "folders and patterns whose documents are uploaded and classified"),
         "documents": Field(DOCUMENTS, "which of the documents are taken"),
         "allow_empty": Field(
             Flag(), "true: lists and folders may hold nothing at all; false: such a run stops", default=False

@@ -21,7 +21,9 @@ MAX_DOCUMENT_BYTES = 512 * 1024 * 1024
 #: What a path or a pattern may hold: anything but control characters and half characters.
 _PATH = r"[^\x00-\x1f\x7f\ud800-\udfff]+"
 
-_URL = re.compile(r"(s3|gs|az)://[^/]+(/.*)?", re.DOTALL)
+#: A path and no URL.
+_LOCAL = rf"(?![A-Za-z][A-Za-z0-9+.-]*://){_PATH}"
+
 _MAGIC = re.compile(r"[*?\[]")
 
 #: The word of a route that leaves documents of a kind where they are.
@@ -29,8 +31,8 @@ LEAVE = "leave"
 
 PLACES = ListOf(
     Text(
-        rf"(?!(?!(?:s3|gs|az):)[A-Za-z][A-Za-z0-9+.-]*://){_PATH}",
-        "write a folder, a pattern such as scans/**/*.pdf, or an s3://, gs:// or az:// URL",
+        _LOCAL,
+        "write a folder, or a pattern such as scans/**/*.pdf; buckets can't be read yet",
         max_length=4000,
     )
 )
@@ -60,12 +62,16 @@ _FOLDER = Text(_PATH, f"write a folder, or {LEAVE} to leave them where they are"
 ROUTE = Record(
     {
         "into": Field(
-            Text(_PATH, "write a folder, or an s3://, gs:// or az:// URL", max_length=4000),
+            Text(_LOCAL, "write a folder; buckets can't be written yet", max_length=4000),
             "the folder that holds the sorted documents",
             required=True,
         ),
         "template": Field(
-            Text(_PATH, "write a path such as {type}/{name}", max_length=1000),
+            Text(
+                r"(?:[^{}\x00-\x1f\x7f\ud800-\udfff]|\{(?:type|name|stem|suffix|outcome|date)\})+",
+                "write a path such as {type}/{name}; fields are type, name, stem, suffix, outcome and date",
+                max_length=1000,
+            ),
             "where a classified document goes: {type}, {name}, {stem}, {suffix}, {outcome}, {date} are filled in",
             default="{type}/{name}",
         ),
@@ -80,7 +86,7 @@ ROUTE = Record(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One entry of ``documents_from``: a folder, a pattern or a bucket's URL, and where the manifest names it."""
+    """One entry of ``documents_from``: a folder or a pattern, and where the manifest names it."""
 
     manifest: str
     text: str
@@ -88,25 +94,21 @@ class Place:
     column: int
 
     @property
-    def is_url(self) -> bool:
-        return _URL.fullmatch(self.text) is not None
-
-    @property
     def is_pattern(self) -> bool:
-        return not self.is_url and _MAGIC.search(self.text) is not None
+        return _MAGIC.search(self.text) is not None
 
     @property
     def path(self) -> str:
-        """The folder or pattern; a relative one is relative to the manifest's folder. A URL as it is."""
-        return self.text if self.is_url else resolved(self.manifest, self.text)
+        """The folder or pattern; a relative one is relative to the manifest's folder."""
+        return resolved(self.manifest, self.text)
 
     def problem(self, message: str) -> Problem:
         """*message* at the place in the manifest."""
         return Problem(self.manifest, self.line, self.column, message)
 
     def missing(self) -> Problem | None:
-        """Why a folder can't be read; None for patterns and URLs, which are looked at when documents are sought."""
-        if self.is_url or self.is_pattern:
+        """Why a folder can't be read; None for patterns, which are looked at when documents are sought."""
+        if self.is_pattern:
             return None
         try:
             with os.scandir(self.path):
@@ -171,5 +173,4 @@ def read_route(path: str, values: Mapping[str, Json]) -> Route | None:
     given = values["route"]
     if not given:
         return None
-    into = given["into"] if _URL.fullmatch(given["into"]) else resolved(path, given["into"])
-    return Route(**{**given, "into": into})
+    return Route(**{**given, "into": resolved(path, given["into"])})

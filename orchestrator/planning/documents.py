@@ -12,7 +12,7 @@ import structlog
 
 from orchestrator import ledger
 from orchestrator.documents import hashing
-from orchestrator.documents.finding import Found, ListBucket, Skip, in_words, survey
+from orchestrator.documents.finding import Found, Skip, in_words, survey
 from orchestrator.documents.names import stored
 from orchestrator.errors import InputError
 from orchestrator.ledger import Ledger, reading
@@ -57,7 +57,7 @@ def take(manifest: Manifest, opened: Ledger, *, write: bool) -> tuple[Manifest, 
     if sources is None:
         return manifest, None
     apart = [manifest.route.into] if manifest.route is not None else []
-    found = survey(sources, now_ns=time.time_ns(), apart=apart, list_bucket=bucket_lister())
+    found = survey(sources, now_ns=time.time_ns(), apart=apart)
     with opened.transaction() as connection:
         known = ledger_documents.remembered(connection, manifest.name)
     contents: dict[str, None] = {}  # in the order of the documents' paths, each once
@@ -92,11 +92,6 @@ def take(manifest: Manifest, opened: Ledger, *, write: bool) -> tuple[Manifest, 
     if write:
         log.info("documents.found", documents=taken.documents, contents=taken.contents, read=read, **skipped)
     return replace(manifest, ids=(*manifest.ids, *contents), allow_empty=True), taken
-
-
-def bucket_lister() -> ListBucket | None:
-    """What lists buckets, where the extra that can is installed."""
-    return None
 
 
 def _unchanged(row: Remembered, item: Found) -> bool:
