@@ -151,6 +151,21 @@ def report(
 
 
 @app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes.")],
+    manifest: MaybeManifest = None,
+    ledger: LedgerOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace whatever is there.")] = False,
+) -> None:
+    """Copy the ledger while it is in use. An older backup of the same ledger is replaced, nothing else."""
+    from orchestrator import ledger as ledgers
+
+    path = find_ledger(manifest, ledger)
+    size = ledgers.backup(path, file, force=force)
+    say(f"{path.absolute()} copied to {file} ({size / 1e6:,.1f} MB)")
+
+
+@app.command()
 def doctor(
     manifest: MaybeManifest = None,
     ledger: LedgerOption = None,

@@ -78,6 +78,7 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
             reason = f"{counted(adopted.jobs_adopted, 'job')} adopted with {counted(adopted.files_adopted, 'file')}"
             summary = {**adopted.as_json(), "reason": reason}
             runs.finish(connection, run_id, exit_code=int(ExitCode.OK), summary=summary, at=at)
+        opened.rebuilt()
     return adopted
 
 

@@ -83,6 +83,8 @@ def run(
         log.info("run.started", command=options.command, pid=os.getpid(), version=__version__)
         if created:
             log.info("ledger.created", path=safe(path.absolute()))
+        if anew and not options.sandbox:
+            opened.rebuilt()
         execution = _Execution(manifest, settings, options, opened, clock, run_id, base_url, key, deadline_s, watcher)
         return execution.run()
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from orchestrator.ledger.sqlite import backup as backups
 from orchestrator.ledger.sqlite import lease as leases
 from orchestrator.ledger.sqlite import place
 from orchestrator.ledger.sqlite.database import ENGINE, Description, Ledger
@@ -18,6 +19,7 @@ __all__ = [
     "Ledger",
     "Location",
     "Room",
+    "backup",
     "exists",
     "holder",
     "in_memory",
@@ -42,7 +44,8 @@ def open(  # noqa: A001 - called as ledger.open
     """The ledger at *location*, made if need be unless *read_only*. Raises LedgerError.
 
     *lease* is the run's: nothing is written once it is lost. *rebuilding* allows a new ledger where one has
-    disappeared; otherwise that is refused, because an empty ledger would buy everything again.
+    disappeared, and an older copy of it; otherwise they are refused, because they would buy again what they lack.
+    ``Ledger.rebuilt`` ends that state.
     """
     return Ledger(location, read_only=read_only, lease=lease, rebuilding=rebuilding)
 
@@ -66,10 +69,15 @@ def holder(location: Location, manifest: str) -> str | None:
 
 
 def exists(location: Location) -> bool:
-    """Whether a ledger is at *location*; it may still be unreadable."""
-    return location.exists()
+    """Whether a ledger is at *location*; it may still be unreadable. An empty file is none."""
+    return place.exists(location)
 
 
 def room(location: Location) -> Room:
     """Whether a run could write a ledger at *location*, and how much."""
     return place.room(location)
+
+
+def backup(location: Location, target: Path, *, force: bool) -> int:
+    """Copy the ledger at *location* to *target* while it is in use; its size in bytes. See ``sqlite.backup``."""
+    return backups.backup(location, target, force=force)

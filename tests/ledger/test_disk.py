@@ -17,6 +17,7 @@ from support.api_server import verdict
 from support.procs import ORCHESTRATOR, ApiServer, Run, environment, read_ledger, run, wait_until, write_manifest
 
 from orchestrator.errors import ExitCode
+from orchestrator.ledger.sqlite import place
 
 FILES = [f"f{i}" for i in range(120)]
 TOO_LARGE = os.strerror(errno.EFBIG)
@@ -320,3 +321,23 @@ def test_a_run_whose_lock_is_removed_ends(server: ApiServer, manifest: Path) -> 
     assert (ended.code, second.code) == (ExitCode.LEDGER, ExitCode.OK)
     assert "night.lock: removed" in ended.summary["reason"]
     assert_complete(server, manifest.with_name("ledger.db"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("/home/x", "ext4"),
+        ("/mnt/with space/x", "nfs4"),
+        ("/mnt/a#b\tc\\d/x", "cifs"),
+        ("/mnt/caf\udce9/x", "fuse.sshfs"),
+    ],
+)
+def test_the_table_of_mounts_need_not_be_text(folder: str, kind: str) -> None:
+    """The kernel writes some characters as octal numbers, and a path of other bytes as it is."""
+    mounts = (
+        b"20 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        b"21 20 0:1 / /mnt/with\\040space rw - nfs4 host:/ rw\n"
+        b"22 20 0:2 / /mnt/a\\043b\\011c\\134d rw shared:1 - cifs //host/a rw\n"
+        b"23 20 0:3 / /mnt/caf\xe9 rw - fuse.sshfs host: rw\n"
+    )
+    assert place.file_system(mounts, Path(folder)) == kind

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -17,8 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from orchestrator.errors import LedgerError
-from orchestrator.ledger.sqlite import place
-from orchestrator.ledger.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_version, migrate
+from orchestrator.ledger.sqlite import place, witness
+from orchestrator.ledger.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_version, is_empty, migrate
 
 ENGINE = f"SQLite {sqlite3.sqlite_version}"
 
@@ -48,8 +49,9 @@ class Ledger:
         """Open *path*, creating it (mode 0600) unless *read_only*. Raises LedgerError.
 
         *lease* is the run's: nothing is written once it is lost. *rebuilding* allows a new ledger where one has
-        disappeared; otherwise that is refused, because an empty ledger would buy everything again.
+        disappeared, and an older copy of it; otherwise they are refused, because they would buy again what they lack.
         """
+        self._rebuilding = rebuilding
         try:
             place.refuse_network(path)
             if read_only:
@@ -62,9 +64,9 @@ class Ledger:
                 if not rebuilding:
                     place.refuse_gone(path)
                 place.create_private(path)
-                witness = place.witness(path)
-                write_lock = place.open_lock(witness)
-                self._held = [place.Held.of(path, path.stat()), place.Held.of(witness, os.fstat(write_lock))]
+                lock = place.witness(path)
+                write_lock = place.open_lock(lock)
+                self._held = [place.Held.of(path, path.stat()), place.Held.of(lock, os.fstat(write_lock))]
                 self._held += [lease] if lease else []
         except OSError as error:
             raise LedgerError(f"{path}: {error.strerror}") from error
@@ -73,6 +75,8 @@ class Ledger:
         )
 
     _held: Sequence[place.Held] = ()
+    _rebuilding = False
+    _counts = False  #: its writes, for itself and for the witness; not while it lacks what the witness has seen
 
     @classmethod
     def in_memory(cls) -> Ledger:
@@ -95,15 +99,39 @@ class Ledger:
         event.listen(self._engine, "begin", _begin_deferred if read_only else _begin_immediate)
         try:
             with self._serialised(), _translated(path):
+                seen = witness.read(place.witness(path))
                 self._connection = self._engine.connect()
+                problem = self._not_the_one(seen)
+                if problem and not self._rebuilding:
+                    raise LedgerError(f"{path}: {problem}")
                 if read_only:
                     check_version(self._connection)
                 else:
                     self._refuse_damage()
                     migrate(self._connection)
+                    self._counts = problem is None and write_lock is not None
         except BaseException:
             self._engine.dispose()
             raise
+
+    def _not_the_one(self, seen: witness.Seen | None) -> str | None:
+        """Why this is not the ledger that the witness has *seen*."""
+        if seen is None:
+            return None
+        with self._connection.begin():
+            has = None if is_empty(self._connection) else witness.of_ledger(self._connection)
+        return witness.problem(place.witness(self.path), seen, has)
+
+    def rebuilt(self) -> None:
+        """All that can be known is in it (again): from now on it counts as the ledger that was here."""
+        if self._counts or self._write_lock is None:
+            return
+        seen = witness.read(place.witness(self.path)) or witness.Seen(0, 0, 0)
+        self._counts = True
+        with self.transaction() as connection:
+            connection.exec_driver_sql(
+                "UPDATE sequences SET last = ? WHERE name = 'writes' AND last < ?", (seen.writes, seen.writes)
+            )
 
     def describe(self) -> Description:
         """Which ledger this is; may be asked inside a transaction."""
@@ -142,8 +170,20 @@ class Ledger:
         """One transaction: on disk when the block ends, rolled back when it raises. Raises LedgerError."""
         with self._serialised(), _translated(self.path):
             self._refuse_moved()
+            wrote = self._written()
             with self._connection.begin():
                 yield self._connection
+                wrote = self._counts and self._written() != wrote
+                if wrote:
+                    self._connection.exec_driver_sql("UPDATE sequences SET last = last + 1 WHERE name = 'writes'")
+                    seen = witness.of_ledger(self._connection)
+            if wrote and self._write_lock is not None:
+                witness.write(self._write_lock, seen)  # after the commit: it is never ahead
+
+    def _written(self) -> int:
+        """How many rows this connection has changed so far."""
+        raw: Any = self._connection.connection.driver_connection
+        return int(raw.total_changes)
 
     def _refuse_moved(self) -> None:
         """SQLite would go on writing to a file that nobody finds again, and a lock without a name keeps nobody out."""

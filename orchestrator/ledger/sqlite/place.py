@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from dataclasses import dataclass
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Self
 
 from orchestrator.errors import LedgerError, SettingsError
+from orchestrator.ledger.sqlite import witness as witnesses
 
 #: SQLite's WAL "does not work over a network filesystem" (sqlite.org/wal.html), and neither do kernel locks reliably.
 NETWORK_FILE_SYSTEMS = frozenset({
     "9p", "afs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs",
     "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs",
 })  # fmt: skip
+#: What is mounted where.
+MOUNTS = Path("/proc/self/mountinfo")
 #: What SQLite puts beside the database.
 COMPANIONS = ("-wal", "-shm")
 
@@ -67,10 +71,15 @@ def locate(option: str) -> Path:
     return Path(location)
 
 
+def exists(path: Path) -> bool:
+    """Whether something is at *path*; an empty file is no ledger."""
+    return path.exists() and not (path.is_file() and path.stat().st_size == 0)
+
+
 def require(path: Path) -> None:
     """Raises LedgerError when nothing is at *path*: for commands to which an empty ledger would be of no use."""
     refuse_gone(path)
-    if not path.exists():
+    if not exists(path):
         raise LedgerError(f"no ledger at {path}; correct --ledger, or let `orchestrator run` create it")
 
 
@@ -82,6 +91,8 @@ def refuse_gone(path: Path) -> None:
             f"{path}: the ledger that was here is gone; put it back, or rebuild it from the API with "
             f"`orchestrator adopt`; to pay for everything again, remove {lock.name} too"
         )
+    if not exists(path) and (problem := witnesses.problem(lock, witnesses.read(lock), None)):
+        raise LedgerError(f"{path}: {problem}")
 
 
 def witness(path: Path) -> Path:
@@ -114,18 +125,27 @@ def create_private(path: Path) -> None:
 def refuse_network(path: Path) -> None:
     """Raises LedgerError for a *path* whose disk is in another machine."""
     try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        mounts = MOUNTS.read_bytes()
     except OSError:  # not Linux: nothing to go by
         return
-    where = path.absolute().parent.resolve()
-    kinds = [
-        (len(point.parts), fields[fields.index("-") + 1])
-        for fields in map(str.split, mounts)
-        if where.is_relative_to(point := Path(fields[4].replace("\\040", " ")))
-    ]
-    kind = max(kinds, default=(0, ""))[1]
+    kind = file_system(mounts, path.absolute().parent.resolve())
     if kind in NETWORK_FILE_SYSTEMS:
         raise LedgerError(f"{path}: on a network file system ({kind}), where SQLite can lose data; use a local disk")
+
+
+def file_system(mounts: bytes, folder: Path) -> str:
+    """The kind of file system that *folder* is on, by the kernel's table of *mounts*, whose paths need not be text."""
+    kinds = [
+        (len(point.parts), os.fsdecode(fields[fields.index(b"-") + 1]))
+        for fields in (line.split(b" ") for line in mounts.split(b"\n") if line)
+        if folder.is_relative_to(point := Path(os.fsdecode(_unescaped(fields[4]))))
+    ]
+    return max(kinds, key=lambda kind: kind[0], default=(0, ""))[1]
+
+
+def _unescaped(field: bytes) -> bytes:
+    """The kernel writes spaces, tabs, line breaks, ``\\`` and ``#`` as octal numbers."""
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8) & 0xFF]), field)
 
 
 def read_only_mode(path: Path) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection
 
 from orchestrator.errors import LedgerError
-from orchestrator.ledger.sqlite import documents
+from orchestrator.ledger.sqlite import documents, witness
 from orchestrator.models import JobStatus, Outcome, canonical_id
 
 #: "orch" in ASCII: tells our file from any other SQLite database.
@@ -273,6 +273,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _canonical_ids,
     _settings,
     documents.add,
+    witness.add,
 )
 
 
@@ -294,6 +295,11 @@ def migrate(connection: Connection) -> None:
             migration(connection)
             connection.exec_driver_sql(f"PRAGMA user_version = {step}")
             connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def is_empty(connection: Connection) -> bool:
+    """Whether nothing was ever written to the file. Raises LedgerError as ``migrate`` does."""
+    return _version(connection) == 0
 
 
 def _version(connection: Connection) -> int:
