@@ -266,6 +266,18 @@ class JobResults:
 
 
 @dataclass(frozen=True, slots=True)
+class JobRecord:
+    """What is kept of a job only because a user may ask for it later; times as the ledger writes them."""
+
+    api_created_at: str | None = None
+    api_updated_at: str | None = None
+    effective_at: str | None = None
+    job_record_id: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteJob:
     """A classify job as the API reports it; ``status`` is None for a word that is not in the contract."""
 
@@ -282,6 +294,7 @@ class RemoteJob:
     parse_job_id: str | None = None  #: v2: the parse job it ran on
     credits: float | None = None  #: v2: what it was billed, once billing knows
     results: JobResults | None = None  #: v2: in the same answer
+    record: JobRecord = field(default=JobRecord(), compare=False)  #: decides nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 from urllib.parse import quote
 
-from orchestrator.clock import time_of
+from orchestrator.clock import time_of, timestamp
 from orchestrator.errors import Ambiguous
-from orchestrator.models import Chunk, FileResult, JobResults, Json, Outcome, RemoteJob, Rule, Webhook, canonical_id
+from orchestrator.models import (
+    Chunk,
+    FileResult,
+    JobRecord,
+    JobResults,
+    Json,
+    Outcome,
+    RemoteJob,
+    Rule,
+    Webhook,
+    canonical_id,
+)
 
 #: Longest text of the API's about a job that is kept: it is recorded for each of the job's files.
 MAX_WORDS = 2000
@@ -66,6 +77,7 @@ class Traits:
     jobs_per_ask: int  #: how many jobs one status call can tell about
     results_in_status: bool  #: an ended job comes with its results
     can_cancel: bool
+    tells_credits: bool  #: what a job was billed, once it has ended
 
 
 class Dialect(Protocol):
@@ -124,6 +136,13 @@ def read_rules(value: Json) -> tuple[Rule, ...]:
 def read_time(value: Json) -> datetime | None:
     """An ISO 8601 time, aware; None when absent, unreadable or beyond reason."""
     return time_of(value) if isinstance(value, str) else None
+
+
+def read_record(job: Mapping[str, Json]) -> JobRecord:
+    """What *job* says of itself beyond what the engine needs."""
+    times = (read_time(job.get(name)) for name in ("created_at", "updated_at", "effective_at"))
+    names = (words(job.get(name)) for name in ("job_record_id", "user_id", "project_id"))
+    return JobRecord(*(None if time is None else timestamp(time) for time in times), *names)
 
 
 def plain(value: Json) -> str | None:

@@ -18,6 +18,7 @@ from orchestrator.api.dialect import (
     items_and_token,
     job_path,
     plain,
+    read_record,
     read_rules,
     read_time,
     words,
@@ -53,7 +54,12 @@ class V1:
 
     name = "v1"
     traits = Traits(
-        files_per_job=MAX_CHUNK_SIZE, idempotent=False, jobs_per_ask=1, results_in_status=False, can_cancel=False
+        files_per_job=MAX_CHUNK_SIZE,
+        idempotent=False,
+        jobs_per_ask=1,
+        results_in_status=False,
+        can_cancel=False,
+        tells_credits=False,
     )
 
     def __init__(self, target: Target) -> None:
@@ -101,6 +107,7 @@ class V1:
             created_at=read_time(job.get("created_at")),
             ended_at=read_time(job.get("updated_at")) if status in TERMINAL else None,
             project_id=plain(job.get("project_id")),
+            record=read_record(job),
         )
 
     def echoes(self, chunk: Chunk, job: RemoteJob) -> bool:

@@ -17,6 +17,7 @@ from orchestrator.api.dialect import (
     items_and_token,
     job_path,
     plain,
+    read_record,
     read_rules,
     read_time,
     words,
@@ -55,7 +56,12 @@ class V2:
 
     name = "v2"
     traits = Traits(
-        files_per_job=1, idempotent=True, jobs_per_ask=JOBS_PER_ASK, results_in_status=True, can_cancel=True
+        files_per_job=1,
+        idempotent=True,
+        jobs_per_ask=JOBS_PER_ASK,
+        results_in_status=True,
+        can_cancel=True,
+        tells_credits=True,
     )
 
     def __init__(self, target: Target) -> None:
@@ -118,6 +124,7 @@ class V2:
             parse_job_id=plain(job.get("parse_job_id")) or (document if on_parse_job else None),
             credits=_credits(usage.get("credits")) if isinstance(usage, dict) else None,
             results=_read_result(job) if status in TERMINAL else None,
+            record=read_record(job),
         )
 
     def echoes(self, chunk: Chunk, job: RemoteJob) -> bool:

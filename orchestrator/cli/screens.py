@@ -183,7 +183,9 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
         parts.append(Text(f"{opinions}: mean confidence {before:.3f} -> {after:.3f}, the surer answer counts"))
     if summary.credits is not None:
         most = "" if summary.credits_ceiling is None else f", of at most {summary.credits_ceiling:,}"
-        parts.append(Text(f"{summary.credits:,g} credits billed so far{most}"))
+        least = "at least " if summary.jobs_untold else ""
+        untold = f"; {counted(summary.jobs_untold, 'job')} not yet told" if summary.jobs_untold else ""
+        parts.append(Text(f"{least}{summary.credits:,g} credits billed so far{most}{untold}"))
     parts += failed_files(summary.failed_files, summary.quarantined)
     parts += _quarantine(summary.quarantined, again, summary.rehearsal)
     parts.append(Text(f"exit {summary.exit_code}: {safe(summary.reason)}", style="bold"))
@@ -270,7 +272,9 @@ def status_view(states: Sequence[Status], ledger: Path) -> RenderableType:
             oldest = f", the oldest since {job.oldest[:19].replace('T', ' ')} UTC" if job.oldest else ""
             table.add_row(f"jobs {name}", f"{job.jobs:,}", f"{counted(job.files, 'file')}{oldest}")
         if state.spent.jobs_billed:
-            untold = f"{counted(state.spent.jobs_untold, 'job')} not yet billed" if state.spent.jobs_untold else ""
+            untold = (
+                f"at least; {counted(state.spent.jobs_untold, 'job')} not yet told" if state.spent.jobs_untold else ""
+            )
             table.add_row("credits", f"{state.spent.credits:,g}", untold)
         parts.append(table)
         parts += [

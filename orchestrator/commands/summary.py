@@ -53,6 +53,7 @@ class Summary:
     sent_again: int
     credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
     credits: float | None  #: billed to this run's jobs, as far as the API has told; None when it has not
+    jobs_untold: int  #: of this run's jobs: the API has not told what they were billed, so ``credits`` is a least
     failed_files: list[FailedFile]  #: the first few
     quarantined: retry.Quarantine  #: the first few of them named
     second_opinions: SecondOpinions | None  #: with ``escalate``
@@ -103,6 +104,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
     told = known if ended.options.known_ok else 0
     code, reason = why(totals, unfinished or suspects, ended.error, left, known=told, dismissed=dismissed)
     outcomes = totals.outcomes
+    spent = billing.spent_by_run(connection, ended.run_id)
     return Summary(
         manifest=manifest.name,
         run_id=ended.run_id,
@@ -128,7 +130,8 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         adopted=ended.progress.adopted,
         sent_again=ended.progress.sent_again,
         credits_ceiling=_ceiling(manifest, ended),
-        credits=billing.spent_by_run(connection, ended.run_id),
+        credits=spent.credits if spent.jobs_billed else None,
+        jobs_untold=spent.jobs_untold,
         failed_files=reading.failed_files(connection, scope, MOST_NAMED, wanted=True),
         quarantined=retry.quarantined(connection, scope, manifest.limits.max_generations, wanted=True, most=MOST_NAMED),
         second_opinions=reading.second_opinions(connection, ended.run_id) if manifest.escalate else None,

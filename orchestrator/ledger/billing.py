@@ -12,14 +12,15 @@ from orchestrator.ledger.queue import Shard
 from orchestrator.models import Config
 
 
-def unbilled(connection: Connection, shard: Shard, *, since: str, but_of_run: str, most: int) -> dict[str, int]:
-    """Job id -> chunk id of ended jobs whose bill is unknown, ended *since* then, by runs other than *but_of_run*."""
+def unbilled(connection: Connection, shard: Shard, *, since: str, run_id: str, mine: bool, most: int) -> dict[str, int]:
+    """Job id -> chunk id of jobs ended *since* then whose bill is unknown; *mine*: those of *run_id*, or all others."""
+    which = "run_id = :run_id" if mine else "run_id <> :run_id"
     rows = connection.execute(
         text(
             "SELECT job_id, id FROM jobs WHERE manifest_id = :manifest_id AND api = :api AND credits IS NULL "
-            "AND job_id IS NOT NULL AND finished_at >= :since AND run_id <> :run_id ORDER BY id LIMIT :most"
+            f"AND job_id IS NOT NULL AND finished_at >= :since AND {which} ORDER BY id LIMIT :most"
         ),
-        {"manifest_id": shard.manifest_id, "api": shard.api, "since": since, "run_id": but_of_run, "most": most},
+        {"manifest_id": shard.manifest_id, "api": shard.api, "since": since, "run_id": run_id, "most": most},
     )
     return {row.job_id: row.id for row in rows}
 
@@ -56,19 +57,20 @@ class Spent:
 
 def spent(connection: Connection, manifest_id: int) -> Spent:
     """What the manifest's jobs were billed so far."""
+    return _spent(connection, "manifest_id = :it", manifest_id)
+
+
+def spent_by_run(connection: Connection, run_id: str) -> Spent:
+    """What the jobs that this run planned were billed so far."""
+    return _spent(connection, "run_id = :it", run_id)
+
+
+def _spent(connection: Connection, which: str, it: int | str) -> Spent:
     row = connection.execute(
         text(
             "SELECT coalesce(sum(credits), 0) AS credits, count(credits) AS jobs, "
-            "count(job_id) - count(credits) AS untold "
-            "FROM jobs WHERE manifest_id = :manifest_id AND api <> :person"
+            f"count(job_id) - count(credits) AS untold FROM jobs WHERE {which} AND api <> :person"
         ),
-        {"manifest_id": manifest_id, "person": PERSON},
+        {"it": it, "person": PERSON},
     ).one()
-    return Spent(row.credits, row.jobs, row.untold)
-
-
-def spent_by_run(connection: Connection, run_id: str) -> float | None:
-    """Credits known to be billed to the jobs that this run planned; None when the API has told of none."""
-    found = connection.execute(text("SELECT sum(credits) FROM jobs WHERE run_id = :run_id"), {"run_id": run_id})
-    total = found.scalar_one()
-    return None if total is None else float(total)
+    return Spent(float(row.credits), row.jobs, row.untold)

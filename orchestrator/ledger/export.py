@@ -16,6 +16,8 @@ from orchestrator.models import Json, Outcome
 COLUMNS = (
     "manifest", "file_id", "outcome", "type", "confidence", "reasoning", "error", "review", "job_id", "chunk_id", "api",
     "mode", "generation", "fingerprint", "run_id", "submitted_at", "finished_at", "name", "document", "content",
+    "api_status", "job_error", "credits", "parse_job_id", "job_record_id", "user_id", "project_id", "created_at",
+    "updated_at", "effective_at",
 )  # fmt: skip
 
 
@@ -42,7 +44,9 @@ def export_rows(
         text(f"""
         SELECT m.name, {spelt("f")} AS file_id, r.outcome, r.type, r.confidence, r.reasoning, r.error, m.review,
                j.job_id, f.chunk_id, j.api, c.canonical, f.generation, c.fingerprint, j.run_id, j.submitted_at,
-               j.finished_at, d.path AS name, d.path AS document, d.content
+               j.finished_at, d.path AS name, d.path AS document, d.content, j.api_status, j.error AS job_error,
+               j.credits, j.parse_job_id, j.job_record_id, j.user_id, j.project_id, j.api_created_at,
+               j.api_updated_at, j.effective_at
         FROM files f JOIN results r ON r.file_row = f.id JOIN jobs j ON j.id = f.chunk_id
         JOIN configs c ON c.id = j.config_id JOIN manifests m ON m.id = f.manifest_id
         LEFT JOIN documents d ON d.manifest = m.name AND d.content = f.file_id AND (d.gone = 0 OR NOT EXISTS

@@ -85,7 +85,13 @@ def write_parquet(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Js
         import pyarrow.parquet as pq
     except ImportError:
         raise InputError("Parquet needs pyarrow: pip install 'orchestrator[parquet]'") from None
-    numbers = {"confidence": pa.float64(), "chunk_id": pa.int64(), "generation": pa.int64(), "rehearsal": pa.bool_()}
+    numbers = {
+        "confidence": pa.float64(),
+        "credits": pa.float64(),
+        "chunk_id": pa.int64(),
+        "generation": pa.int64(),
+        "rehearsal": pa.bool_(),
+    }
     schema = pa.schema([(name, numbers.get(name, pa.string())) for name in columns])
     count = 0
     with pq.ParquetWriter(path, schema) as writer:

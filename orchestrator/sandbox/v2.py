@@ -91,7 +91,7 @@ def list_jobs(world: World, call: Call) -> tuple[int, Json]:
         jobs = jobs[start : start + size]
     else:
         jobs, token = a_page(world, "v2", call, size, keep, oldest)
-    usage = "usage" in call.query.get("expand", ())
+    usage = "usage" in call.query.get("expand", ()) and world.options.usage_on == "both"
     items = [job_json(world, job, usage=usage) for job in jobs]
     return 200, {"items": items, "next_page_token": token, "total_size": None}
 

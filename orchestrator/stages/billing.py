@@ -1,9 +1,11 @@
-"""Credits that the API told of too late for the run that spent them: a later run asks once more, many jobs a call."""
+"""Credits that the API tells late, or only when asked for one job: each run asks for those not yet known."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from functools import partial
+from typing import TypeVar
 
 from orchestrator.clock import timestamp
 from orchestrator.errors import Rejected
@@ -13,29 +15,68 @@ from orchestrator.stages.work import Work
 #: Billing that has not come by then will not come.
 WINDOW = timedelta(days=3)
 
-#: Most jobs asked about in one run: 50 calls.
+#: Most jobs asked about in one run, at the pace of reads.
 MOST = 5000
+
+#: Jobs asked about at once. When so many tell nothing, twice, the API does not tell, or not yet.
+AT_ONCE = 50
+
+#: How soon the end of the run is noticed.
+LOOK_S = 0.5
+
+T = TypeVar("T")
 
 
 async def sweep(work: Work) -> int:
-    """Record what earlier runs' jobs were billed; for how many. Raises ApiError."""
-    per_call = work.api.traits.jobs_per_ask
-    if per_call == 1:
-        return 0  # one call a job would cost more than it tells
+    """Record what ended jobs were billed, those of earlier runs first; for how many. Raises ApiError.
+
+    Only the call for one job is sure to tell: the vendor's SDK knows no way to ask a list for it.
+    """
+    if not work.api.traits.tells_credits:
+        return 0
     since = timestamp(work.clock.now() - WINDOW)
-    chunks = await work.writer.write(
-        lambda connection: billing.unbilled(connection, work.shard, since=since, but_of_run=work.run_id, most=MOST)
-    )
+    billed, left = 0, MOST
+    for mine in (False, True):
+        chunks = await work.writer.write(
+            partial(billing.unbilled, shard=work.shard, since=since, run_id=work.run_id, mine=mine, most=left)
+        )
+        left -= len(chunks)
+        billed += await _ask(work, chunks)
+    return billed
+
+
+async def _ask(work: Work, chunks: dict[str, int]) -> int:
+    """Record the bills of these jobs (id -> chunk), for as long as the API tells any; of how many it did."""
+    billed = silent = 0
     job_ids = list(chunks)
-    billed = 0
-    for start in range(0, len(job_ids), per_call):
-        try:
-            told = await work.api.status(job_ids[start : start + per_call])
-        except Rejected:
+    for start in range(0, len(job_ids), AT_ONCE):
+        if work.stop.everything is not None or silent == 2:
             break
-        bills = {chunks[job.id]: job.credits for job in told if job.id in chunks and job.credits is not None}
+        tasks = [asyncio.create_task(_bill(work, job_id)) for job_id in job_ids[start : start + AT_ONCE]]
+        told = await _while_going_on(work, tasks)
+        bills = {chunks[job_id]: amount for job_id, amount in told if amount is not None}
         await work.writer.write(partial(billing.bill, bills=bills))
         billed += len(bills)
-        if not bills:
-            break  # the API does not tell, or not yet
+        silent = 0 if bills else silent + 1
     return billed
+
+
+async def _while_going_on(work: Work, tasks: list[asyncio.Task[T]]) -> list[T]:
+    """What came of *tasks* until the run is to stop. Raises what one of them raised."""
+    waiting = set(tasks)
+    while waiting and work.stop.everything is None:
+        _, waiting = await asyncio.wait(waiting, timeout=LOOK_S, return_when=asyncio.FIRST_EXCEPTION)
+        if any(task.done() and not task.cancelled() and task.exception() for task in tasks):
+            break
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return [task.result() for task in tasks if not task.cancelled()]
+
+
+async def _bill(work: Work, job_id: str) -> tuple[str, float | None]:
+    """What the job was billed; None when the API does not say."""
+    try:
+        return job_id, (await work.api.get(job_id)).credits
+    except Rejected:
+        return job_id, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from orchestrator.api.client import Api
 from orchestrator.api.dialect import NO_RESULT
@@ -160,6 +160,7 @@ def record(connection: Transaction, chunk: Chunk, job: RemoteJob, collected: Col
         error=job.error,
         credits=job.credits,
         parse_job_id=job.parse_job_id,
+        **asdict(job.record),
     )
     if is_to_halve(job, collected):
         halving.suspect(connection, chunk.id)

@@ -183,10 +183,10 @@ def test_an_older_ledger_answers_whatever_it_is_asked(older: Path) -> None:
         assert len(list(export.export_rows(connection, [1], history=True))) == 4
         assert diff.last_two(connection, 1) == ["r1"]
         assert sum(flow.files for flow in diff.flows(connection, 1, diff.ended_at(connection, 1, "r1") or "", AT)) == 3
-        assert billing.unbilled(connection, shard, since="", but_of_run="r2", most=9) == {"job-6": 6}
+        assert billing.unbilled(connection, shard, since="", run_id="r2", mine=False, most=9) == {"job-6": 6}
         billing.bill(connection, {6: 1.5})
         assert billing.spent(connection, 1).credits == 12.0
-        assert billing.spent_by_run(connection, "r1") == 12.0
+        assert billing.spent_by_run(connection, "r1").credits == 12.0
         assert billing.ceiling_of_run(connection, "r1") == 40
         assert projects.project(connection, 1) == "p"
         projects.made_in(connection, 1, "q")

@@ -57,7 +57,7 @@ def without_a_table(folder: Path) -> None:
 
 
 def older(folder: Path) -> None:
-    shutil.copyfile(folder / "old.db", folder / "ledger.db")
+    shutil.copy(folder / "old.db", folder / "ledger.db")
 
 
 def another(folder: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_backup_replaces_only_an_older_one_of_the_same_ledger(cli: Cli, server
     assert (cli.folder / "note.txt").read_text() == "mine"
     another(cli.folder)
     shutil.move(cli.folder / "ledger.db", cli.folder / "other.db")
-    shutil.copyfile(cli.folder / "old.db", cli.folder / "ledger.db")
+    shutil.copy(cli.folder / "old.db", cli.folder / "ledger.db")
     done = cli("backup", "other.db")
     assert (done.returncode, "is of another ledger" in done.stderr) == (2, True)
     for forced in ([], ["--force"]):

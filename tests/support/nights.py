@@ -173,7 +173,7 @@ class Nights:
             "jobs_created": chunks,
             "requests": requests,
             "seconds": round((ended - began).total_seconds(), 3),
-            "credits": billing.spent_by_run(self.connection, run_id) if billed else None,
+            "credits": billing.spent_by_run(self.connection, run_id).credits if billed else None,
             "credits_ceiling": 250 * chunks,
             "reason": f"{bad} files failed" if bad else "every file has an outcome",
         }

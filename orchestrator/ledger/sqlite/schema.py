@@ -264,6 +264,12 @@ def _settings(connection: Connection) -> None:
     )
 
 
+def _job_records(connection: Connection) -> None:
+    """What the API says of a job beyond its end is kept for whoever asks later."""
+    for name in ("api_created_at", "api_updated_at", "effective_at", "job_record_id", "user_id", "project_id"):
+        connection.exec_driver_sql(f"ALTER TABLE jobs ADD COLUMN {name} TEXT")
+
+
 #: ``MIGRATIONS[n]`` takes a ledger of version n to version n + 1.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create,
@@ -274,6 +280,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _settings,
     documents.add,
     witness.add,
+    _job_records,
 )
 
 
