@@ -155,9 +155,16 @@ class RunStopped(ApiError):
 
 
 class Unauthorized(RunStopped):
-    """401 or 403: the key is missing, wrong, expired, or of another region or project."""
+    """401 or 403: the key is missing, wrong, expired, or of another region or project.
+
+    ``sure`` is False where that is only likely: the 403 of a create call that is not the API's words about the key.
+    """
 
     exit_code = ExitCode.UNAUTHORIZED
+
+    def __init__(self, message: str, *, sure: bool = True) -> None:
+        super().__init__(message)
+        self.sure = sure
 
 
 class OutOfCredits(RunStopped):

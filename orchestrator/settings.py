@@ -25,6 +25,9 @@ PREFIX = "ORCHESTRATOR_"
 
 NORTH_AMERICA = "https://api.cloud.llamaindex.ai"
 
+#: The key in ``configs/.env.example``.
+EXAMPLE_KEY = "llx-your-key-here"
+
 _KEY = re.compile(r"[\x21-\x7e]{1,512}", re.ASCII)
 #: Nothing about these can mean another host to another parser.
 _HOST_AND_PORT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
@@ -156,6 +159,8 @@ def key_of(settings: Settings) -> str:
         raise SettingsError(
             "LLAMA_CLOUD_API_KEY is not set; set it (or put it in a .env file of mode 600), or rehearse with --sandbox"
         )
+    if value == EXAMPLE_KEY:
+        raise SettingsError(f"LLAMA_CLOUD_API_KEY is still the example ({EXAMPLE_KEY}); write your own key there")
     if not _KEY.fullmatch(value):
         raise SettingsError("LLAMA_CLOUD_API_KEY has characters that no key has (spaces, line breaks or not ASCII)")
     return value

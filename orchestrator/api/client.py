@@ -218,6 +218,14 @@ class Api:
     async def get(self, job_id: str) -> RemoteJob:
         return await self._persist(self.dialect.get(job_id), "read", self.limiters.reads, self.dialect.read_job)
 
+    async def try_job(self, job_id: str) -> RemoteJob:
+        """What the API says of a job, asked once. Raises ApiError."""
+        return await self._attempt(self.dialect.get(job_id), "read", self.limiters.reads, self.dialect.read_job)
+
+    async def try_page(self) -> Page:
+        """The first jobs of the project's list, asked for once. Raises ApiError."""
+        return await self._attempt(self.dialect.list(None, 20), "list", self.limiters.lists, self.dialect.read_page)
+
     async def results(self, job_id: str) -> JobResults:
         """All pages of an ended job's results. Raises ApiError; ContractBroken when they have no end."""
         pages: list[JobResults] = []

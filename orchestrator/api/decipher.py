@@ -45,6 +45,16 @@ UNSURE_4XX = frozenset({408, 409, 425})
 #: Longest pause that an API can ask for; a longer one is taken as this.
 MAX_RETRY_AFTER_S = 3600.0
 
+#: A 429 that no waiting helps against: the vendor also answers so for what a plan includes.
+_OUT_OF_CREDITS = re.compile(
+    r"(exceed|exhaust|used up|out of|no more|not enough|insufficient)[^.]*credit"
+    r"|credit[^.]*(exceed|exhaust|used up|ran out|run out)|no quota left",
+    re.IGNORECASE,
+)
+
+#: A refusal that names a file or document is of that one.
+_OF_A_FILE = re.compile(r"\b(file|document)s?\b", re.IGNORECASE)
+
 _SECONDS = re.compile(r"[0-9]+", re.ASCII)
 
 
@@ -76,17 +86,21 @@ def of_response(
     words = f"{status} {detail(body)}".strip()
     if 300 <= status < 400:
         raise ContractBroken(f"the API answered with a redirect ({words}), which is never followed")
+    if status == 402 or (status == 429 and creating and _OUT_OF_CREDITS.search(words)):
+        raise OutOfCredits(f"the plan's credits are used up ({words})")
     if status == 429:
         raise Throttled(words, retry_after_s(headers))
     if status in (401, 403):
-        raise Unauthorized(f"the API refuses the key ({words}); check LLAMA_CLOUD_API_KEY, its region and its project")
-    if status == 402:
-        raise OutOfCredits(f"the plan's credits are used up ({words})")
+        raise Unauthorized(
+            f"the API refuses the key ({words}); check LLAMA_CLOUD_API_KEY, its region and its project",
+            sure=status == 401 or not creating or _is_of_the_key(body),
+        )
     if (status in UNSURE_4XX and not (cancelling and status == 409)) or not 400 <= status < 500:
         raise Ambiguous(words, retry_after_s=retry_after_s(headers))
     if creating and (status == 410 or (status == 404 and is_missing_route(body))):
         raise Unreachable(
-            f"the create route is gone ({words}); if this is v1, the vendor has withdrawn it: set `api: v2`"
+            f"the create route is gone ({words}); if this is v1, which left the vendor's reference in August 2026, "
+            "the vendor has withdrawn it: set `api: v2`"
         )
     raise Rejected(words, status)
 
@@ -102,6 +116,12 @@ def read_json(body: bytes) -> Json:
 def is_missing_route(body: bytes) -> bool:
     """A framework's own 404 rather than one that names a file or a configuration."""
     return detail(body) in ("", "Not Found")
+
+
+def _is_of_the_key(body: bytes) -> bool:
+    """Whether a refusal is the API's own, in JSON, and about more than a file: a proxy's page says nothing of a key."""
+    told = detail(body)
+    return bool(told) and not _OF_A_FILE.search(told)
 
 
 def detail(body: bytes) -> str:

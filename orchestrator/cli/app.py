@@ -197,7 +197,7 @@ def print_json(value: Json) -> None:
 def tell_of_new_ledger(path: Path) -> None:
     """A mistyped path would make every file count as new: name it before anything is sent."""
     if not path.exists():
-        say(f"no ledger at {path} yet: every file counts as new")
+        say(f"no ledger at {path.absolute()} yet: every file counts as new")
 
 
 def say(text: str) -> None:

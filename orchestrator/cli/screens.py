@@ -73,6 +73,8 @@ def plan_view(preview: Preview, again: str) -> RenderableType:
     ]
     for label, value, note in rows:
         table.add_row(label, f"{value:,}", note)
+    if preview.renamed_from is not None:
+        title.append(f"\n{_renamed(preview.renamed_from, preview.new)}", style="yellow")
     if preview.credits_ceiling is None:
         table.add_row("credits", "unknown", UNKNOWN_CREDITS)
     else:
@@ -110,6 +112,10 @@ def _ceiling(preview: Preview) -> str:
     if not more or ceiling.sum.credits is None:
         return ""
     return f"at the very most {ceiling.sum.credits:,}, with {', '.join(more)}"
+
+
+def _renamed(was: str, new: int) -> str:
+    return f"this path was known as {safe(was)}: {counted(new, 'file')} would be new"
 
 
 def _reclassified(changes: Changes) -> str:
@@ -159,6 +165,8 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
     if summary.review:
         counts.add_row("to review", f"{summary.review:,}", "")
     parts.append(counts)
+    if summary.renamed_from is not None:
+        parts.append(Text(f"this path was known as {safe(summary.renamed_from)}: every file was new", style="yellow"))
     if summary.reclassified.files:
         parts.append(Text(f"{summary.reclassified.files:,} {_reclassified(summary.reclassified)}", style="yellow"))
     if summary.documents is not None:
@@ -242,10 +250,9 @@ def _quarantine(found: Quarantine, again: str, rehearsal: bool) -> list[Text]:
 
 def status_view(states: Sequence[Status], ledger: Path) -> RenderableType:
     """Every manifest of the *ledger*."""
-    parts: list[RenderableType] = []
+    parts: list[RenderableType] = [Text(f"ledger {safe(ledger.absolute())}", style="dim")]
     for state in states:
-        if parts:
-            parts.append(Text())
+        parts.append(Text())
         if state.rehearsal:
             parts.append(Text(REHEARSAL, style="bold yellow"))
         api = "127.0.0.1" if state.api == "loopback" else safe(state.api)

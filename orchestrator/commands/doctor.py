@@ -19,9 +19,13 @@ from orchestrator.api.v1 import V1
 from orchestrator.api.v2 import V2
 from orchestrator.clock import SystemClock
 from orchestrator.commands.access import ledger_path, network_of
-from orchestrator.errors import ExitCode, OrchestratorError, Rejected
+from orchestrator.errors import ExitCode, LedgerError, OrchestratorError, Rejected
 from orchestrator.ledger import reading
 from orchestrator.manifest import loading as manifests
+from orchestrator.manifest.loading import Manifest
+from orchestrator.plaintext import counted
+from orchestrator.planning import preview as planning
+from orchestrator.planning.limits import may_begin_anew
 from orchestrator.settings import Settings
 
 #: A clock that is off by more makes the times in the ledger misleading.
@@ -63,7 +67,12 @@ def examine(manifest: str | None, location: str | None, base_url: str | None) ->
             f"settle {settings.settle_s:g} s, deadline {settings.deadline or 'none'}",
         )
     )
-    api = "v1"
+    if settings.deadline is not None:
+        try:
+            settings_.seconds(settings.deadline, "ORCHESTRATOR_DEADLINE")
+        except OrchestratorError as error:
+            yield Finding("settings", str(error), error.exit_code)
+    api, found = "v1", None
     if manifest is not None:
         found, problems = manifests.check(manifest, environ=os.environ)
         if found is None:
@@ -74,15 +83,32 @@ def examine(manifest: str | None, location: str | None, base_url: str | None) ->
             )
         else:
             api = found.api
-            yield Finding("manifest", f"{manifest}: good; {found.name}, {found.api}, {len(found.config.rules)} rules")
-    yield from _ledger(manifest, settings, location)
+            yield _manifest(found, settings, location)
+    yield from _ledger(manifest, found, settings, location)
     yield from _reach(settings, base_url, api)
 
 
-def _ledger(manifest: str | None, settings: Settings, option: str | None) -> Iterator[Finding]:
+def _manifest(found: Manifest, settings: Settings, option: str | None) -> Finding:
+    """What ``plan`` says of it, by the same function: its lists, its limits, and whether its name is another's."""
+    good = f"{found.path}: good; {found.name}, {found.api}, {len(found.config.rules)} rules"
     try:
-        path = ledger_path(manifest, settings, option)
+        path = ledger_path(found.path, settings, option)
+        preview = planning.preview(found, path, rehearsal=False, now=SystemClock().now())
+    except LedgerError:
+        return Finding("manifest", good)  # the ledger has a line of its own
+    except OrchestratorError as error:
+        return Finding("manifest", str(error).splitlines()[0], error.exit_code)
+    if preview.over_limits:
+        return Finding("manifest", preview.over_limits, ExitCode.OUT_OF_CREDITS)
+    return Finding("manifest", f"{good}; {counted(preview.files, 'file')}, {preview.new:,} of them new")
+
+
+def _ledger(manifest: str | None, found: Manifest | None, settings: Settings, option: str | None) -> Iterator[Finding]:
+    try:
+        path = ledger_path(manifest, settings, option).absolute()
         if not ledger.exists(path):
+            if found is None or not may_begin_anew(found, rehearsal=False):
+                ledger.refuse_gone(path)
             yield _room(path, "none yet; the first run creates it")
             return
         with ledger.open(path, read_only=True) as opened:
@@ -129,7 +155,12 @@ def _reach(settings: Settings, base_url: str | None, api: str) -> Iterator[Findi
     except OrchestratorError as error:
         yield Finding("api", f"{base}: {error}", error.exit_code)
         return
-    yield Finding("api", f"{base} answers and takes the key ({api})")
+    old = (
+        "; it left the vendor's reference in August 2026 and works on, without a date for its end"
+        if api == "v1"
+        else ""
+    )
+    yield Finding("api", f"{base} answers and takes the key ({api}{old})")
     if told is None:
         yield Finding("clock", "the API tells no time to compare with")
         return

@@ -59,6 +59,7 @@ class Summary:
     second_opinions: SecondOpinions | None  #: with ``escalate``
     changes: retry.Changes  #: of the manifest since the retried files were last sent
     reclassified: retry.Changes  #: of the manifest since files that count as new were last classified
+    renamed_from: str | None  #: the name under which the ledger knew this file, if the present one was new
     documents: Taken | None = None  #: with ``documents_from``
     uploaded: int = 0  #: documents
     drift: Drift | None = None  #: from the runs before; None when there is too little to compare
@@ -137,6 +138,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         second_opinions=reading.second_opinions(connection, ended.run_id) if manifest.escalate else None,
         changes=plan.changes,
         reclassified=plan.reclassified,
+        renamed_from=plan.renamed_from,
         documents=ended.documents,
         uploaded=ended.progress.uploaded,
         drift=drift(connection, scope.manifest_id, manifest.drift_alert),

@@ -34,6 +34,19 @@ def project(connection: Connection, manifest_id: int) -> str | None:
     return None if found is None else str(found)
 
 
+def latest_job(connection: Connection, shard: Shard) -> tuple[str, str] | None:
+    """The project of the shard's jobs, and the latest of them; None where the API has not told of both."""
+    row = connection.execute(
+        text(
+            "SELECT m.project_id, j.job_id FROM jobs j JOIN manifests m ON m.id = j.manifest_id "
+            "WHERE j.manifest_id = :manifest_id AND j.api = :api AND j.job_id IS NOT NULL AND m.project_id IS NOT NULL "
+            "ORDER BY j.id DESC LIMIT 1"
+        ),
+        {"manifest_id": shard.manifest_id, "api": shard.api},
+    ).first()
+    return None if row is None else (row.project_id, row.job_id)
+
+
 def made_in(connection: Connection, manifest_id: int, project_id: str) -> None:
     """A job of the manifest was made in *project_id*; the first to be told stands."""
     connection.execute(

@@ -55,6 +55,24 @@ def config_row(connection: Connection, config: Config) -> int:
     return _known_config(connection, config)
 
 
+def known_path(connection: Connection, name: str, *, rehearsal: bool) -> str | None:
+    """Where the manifest of that name was when it last ran; None when the ledger does not know the name."""
+    found = connection.execute(
+        text("SELECT path FROM manifests WHERE name = :name AND rehearsal = :rehearsal"),
+        {"name": name, "rehearsal": int(rehearsal)},
+    )
+    return found.scalar()
+
+
+def name_at(connection: Connection, path: str, *, rehearsal: bool) -> str | None:
+    """The name that the manifest at *path* last ran under."""
+    found = connection.execute(
+        text("SELECT name FROM manifests WHERE path = :path AND rehearsal = :rehearsal ORDER BY id DESC LIMIT 1"),
+        {"path": path, "rehearsal": int(rehearsal)},
+    )
+    return found.scalar()
+
+
 def register(
     connection: Connection,
     name: str,

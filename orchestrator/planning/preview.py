@@ -12,7 +12,7 @@ from orchestrator.ledger import plan, retry
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.manifest.loading import Manifest, refuse_empty
 from orchestrator.models import IN_FLIGHT, JobStatus, Json
-from orchestrator.planning import documents
+from orchestrator.planning import documents, naming
 from orchestrator.planning.ceiling import Ceiling
 from orchestrator.planning.limits import files_per_chunk, may_begin_anew
 from orchestrator.planning.options import Options
@@ -50,13 +50,14 @@ class Preview:
     ceiling: Ceiling
     reclassified: retry.Changes  #: of the manifest, since the ``changed`` files were last classified
     documents: documents.Taken | None  #: with ``documents_from``
+    renamed_from: str | None  #: the name under which the ledger knows this file, if the present one is new
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
 
 
 def preview(manifest: Manifest, path: Path, *, rehearsal: bool, now: datetime) -> Preview:
-    """Raises ManifestError for a list that can't be read, LedgerError for a ledger that can't."""
+    """Raises ManifestError for a list that can't be read, LedgerError for a ledger that can't, InputError as `run`."""
     if not may_begin_anew(manifest, rehearsal=rehearsal):
         ledger.refuse_gone(path)
     opened = ledger.open(path, read_only=True) if ledger.exists(path) else ledger.in_memory()
@@ -71,6 +72,8 @@ def _preview(
     with opened.transaction() as connection:
         listed = plan.stage(connection, manifest.file_ids())
         refuse_empty(manifest, listed)
+        naming.refuse_second(connection, manifest, rehearsal=rehearsal)
+        renamed_from = naming.renamed_from(connection, manifest, rehearsal=rehearsal)
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
         plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)
         found = work_out(connection, scope, manifest, Options(), listed=listed, now=now, take=lambda _: None)
@@ -104,4 +107,5 @@ def _preview(
         ceiling=highest,
         reclassified=found.reclassified,
         documents=taken,
+        renamed_from=renamed_from,
     )

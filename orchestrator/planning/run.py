@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 
 import structlog
 
@@ -16,7 +15,7 @@ from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.queue import Shard, release_held
 from orchestrator.manifest.loading import Manifest, refuse_empty
 from orchestrator.models import Json
-from orchestrator.plaintext import safe
+from orchestrator.planning import naming
 from orchestrator.planning.limits import files_per_chunk, parses_since
 from orchestrator.planning.options import Options
 from orchestrator.planning.plan import Batch, work_out
@@ -35,10 +34,12 @@ class Plan:
     credits_ceiling: int | None  #: None: not known
     changes: retry.Changes
     reclassified: retry.Changes
+    renamed_from: str | None  #: the name under which the ledger knows this file, if the present one is new
 
 
 def register(connection: Transaction, manifest: Manifest, *, rehearsal: bool, origin: str) -> ledger_scope.Scope:
     """The ledger's scope of *manifest* as it is now. Raises InputError for a ledger of another API or project."""
+    naming.refuse_second(connection, manifest, rehearsal=rehearsal)
     scope = ledger_scope.register(
         connection,
         manifest.name,
@@ -48,7 +49,7 @@ def register(connection: Transaction, manifest: Manifest, *, rehearsal: bool, or
         config=manifest.config,
         review=manifest.review,
         max_generations=manifest.limits.max_generations,
-        path=safe(Path(manifest.path).absolute()),  # a path need not be text
+        path=naming.full_path(manifest),
         sha256=manifest.sha256,
     )
     spelling.remember(connection, scope.manifest_id)
@@ -79,6 +80,7 @@ def plan(
     listed = planning.stage(connection, manifest.file_ids())
     if options.new:
         refuse_empty(manifest, listed)
+    renamed_from = naming.renamed_from(connection, manifest, rehearsal=options.sandbox)
     scope = register(connection, manifest, rehearsal=options.sandbox, origin=origin)
     if options.sandbox:
         runs.forget_open(connection, scope.manifest_id)
@@ -110,6 +112,15 @@ def plan(
         log.warning("manifest.changed", files=found.changes.files, fields=found.changes.fields)
     if found.reclassified.files:
         log.warning("files.reclassified", files=found.reclassified.files, fields=found.reclassified.fields)
+    if renamed_from is not None:
+        log.warning("manifest.renamed", was=renamed_from, new_files=found.counts.new)
     return Plan(
-        scope, found.counts, found.chunks, found.files, found.credits_ceiling, found.changes, found.reclassified
+        scope,
+        found.counts,
+        found.chunks,
+        found.files,
+        found.credits_ceiling,
+        found.changes,
+        found.reclassified,
+        renamed_from,
     )

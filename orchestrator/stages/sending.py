@@ -146,9 +146,19 @@ class Sending:
             await self._write_unanswered(Ambiguous(str(error)))
             return error
         except (NotCreated, RunStopped) as error:
+            if isinstance(error, Unauthorized) and not error.sure and await self._key_reads():
+                return Rejected(f"refused, though the key can read: {error}", 403)
             if not self._unsure:
                 await self._not_created()
             return error
+
+    async def _key_reads(self) -> bool:
+        """Whether the API takes the key for a read: then what it refused is this call."""
+        try:
+            await self._work.api.try_page()
+        except ApiError:
+            return False
+        return True
 
     async def _intend(self) -> None:
         work = self._work

@@ -10,11 +10,10 @@ import structlog
 
 from orchestrator.api.client import MAX_CONNECTIONS
 from orchestrator.api.listing import SharedListing, newest_mark
-from orchestrator.errors import (
-    RunStopped,
-)
+from orchestrator.errors import RunStopped, Unauthorized
 from orchestrator.ledger import queue
 from orchestrator.models import Chunk
+from orchestrator.stages.belonging import refuse_other_project
 from orchestrator.stages.sending import Sending
 from orchestrator.stages.work import Work
 
@@ -76,6 +75,11 @@ class Submitter:
     async def _feed(self, tasks: asyncio.TaskGroup) -> None:
         """Start a task for each chunk until nothing more may be sent."""
         stop = self._work.stop
+        try:
+            await refuse_other_project(self._work)
+        except Unauthorized as error:
+            stop.stop_creates(error)
+            return
         if self._work.api.traits.idempotent:
             await self._resume(tasks)
         while stop.sending:
