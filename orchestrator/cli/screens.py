@@ -73,8 +73,8 @@ def plan_view(preview: Preview, again: str) -> RenderableType:
     ]
     for label, value, note in rows:
         table.add_row(label, f"{value:,}", note)
-    if preview.renamed_from is not None:
-        title.append(f"\n{_renamed(preview.renamed_from, preview.new)}", style="yellow")
+    if words := preview.renamed_words:
+        title.append(f"\n{safe(words)}", style="yellow")
     if preview.credits_ceiling is None:
         table.add_row("credits", "unknown", UNKNOWN_CREDITS)
     else:
@@ -112,10 +112,6 @@ def _ceiling(preview: Preview) -> str:
     if not more or ceiling.sum.credits is None:
         return ""
     return f"at the very most {ceiling.sum.credits:,}, with {', '.join(more)}"
-
-
-def _renamed(was: str, new: int) -> str:
-    return f"this path was known as {safe(was)}: {counted(new, 'file')} would be new"
 
 
 def _reclassified(changes: Changes) -> str:
@@ -189,11 +185,8 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
         before, after = asked.confidence_before, asked.confidence_after
         opinions = counted(asked.answered, "second opinion")
         parts.append(Text(f"{opinions}: mean confidence {before:.3f} -> {after:.3f}, the surer answer counts"))
-    if summary.credits is not None:
-        most = "" if summary.credits_ceiling is None else f", of at most {summary.credits_ceiling:,}"
-        least = "at least " if summary.jobs_untold else ""
-        untold = f"; {counted(summary.jobs_untold, 'job')} not yet told" if summary.jobs_untold else ""
-        parts.append(Text(f"{least}{summary.credits:,g} credits billed so far{most}{untold}"))
+    if billed := summary.credits_words:
+        parts.append(Text(billed))
     parts += failed_files(summary.failed_files, summary.quarantined)
     parts += _quarantine(summary.quarantined, again, summary.rehearsal)
     parts.append(Text(f"exit {summary.exit_code}: {safe(summary.reason)}", style="bold"))

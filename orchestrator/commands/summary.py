@@ -65,6 +65,16 @@ class Summary:
     drift: Drift | None = None  #: from the runs before; None when there is too little to compare
     routed: Placed | None = None  #: with ``route``
 
+    @property
+    def credits_words(self) -> str | None:
+        """What was billed, as far as the API has told."""
+        if self.credits is None:
+            return None
+        most = "" if self.credits_ceiling is None else f", of at most {self.credits_ceiling:,}"
+        least = "at least " if self.jobs_untold else ""
+        untold = f"; {counted(self.jobs_untold, 'job')} not yet told" if self.jobs_untold else ""
+        return f"{least}{self.credits:,g} credits billed so far{most}{untold}"
+
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
 

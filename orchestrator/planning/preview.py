@@ -12,6 +12,7 @@ from orchestrator.ledger import plan, retry
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.manifest.loading import Manifest, refuse_empty
 from orchestrator.models import IN_FLIGHT, JobStatus, Json
+from orchestrator.plaintext import counted
 from orchestrator.planning import documents, naming
 from orchestrator.planning.ceiling import Ceiling
 from orchestrator.planning.limits import files_per_chunk, may_begin_anew
@@ -51,6 +52,13 @@ class Preview:
     reclassified: retry.Changes  #: of the manifest, since the ``changed`` files were last classified
     documents: documents.Taken | None  #: with ``documents_from``
     renamed_from: str | None  #: the name under which the ledger knows this file, if the present one is new
+
+    @property
+    def renamed_words(self) -> str | None:
+        """That the manifest's files would be bought again under its new name."""
+        if self.renamed_from is None:
+            return None
+        return f"this path was known as {self.renamed_from}: {counted(self.new, 'file')} would be new"
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
