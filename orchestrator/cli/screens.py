@@ -172,8 +172,7 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
     if (routed := summary.routed) is not None:
         trouble = f", {routed.not_placed:,} could not be: `orchestrator route` says why" if routed.not_placed else ""
         parts.append(Text(f"{counted(routed.placed, 'document')} put into place{trouble}"))
-    if words := summary.changes.words:
-        parts.append(Text(words, style="yellow"))
+    parts += [Text(words, style="yellow") for words in (summary.changes.words, summary.held_back.words) if words]
     parts.append(
         Text(
             f"{counted(summary.jobs_created, 'job')} created, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from orchestrator.commands.route import Placed
 from orchestrator.errors import ExitCode, Interrupted, OrchestratorError, exit_code_of
@@ -18,7 +18,7 @@ from orchestrator.planning.options import Options
 from orchestrator.planning.run import Plan
 from orchestrator.reports.drift import Drift
 from orchestrator.reports.nights import drift
-from orchestrator.stages.work import Progress
+from orchestrator.stages.work import HeldBack, Progress
 
 #: How many failed and how many quarantined files a summary names.
 MOST_NAMED = 5
@@ -64,6 +64,7 @@ class Summary:
     uploaded: int = 0  #: documents
     drift: Drift | None = None  #: from the runs before; None when there is too little to compare
     routed: Placed | None = None  #: with ``route``
+    held_back: HeldBack = field(default_factory=HeldBack)  #: by ``limits.max_credits``, left to a later run
 
     @property
     def credits_words(self) -> str | None:
@@ -114,6 +115,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
     known, dismissed = accept.known_failures(connection, scope), accept.dismissed(connection, scope, wanted=True)
     told = known if ended.options.known_ok else 0
     code, reason = why(totals, unfinished or suspects, ended.error, left, known=told, dismissed=dismissed)
+    reason = "; ".join(filter(None, (reason, ended.progress.held_back.words)))
     outcomes = totals.outcomes
     spent = billing.spent_by_run(connection, ended.run_id)
     return Summary(
@@ -153,6 +155,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         uploaded=ended.progress.uploaded,
         drift=drift(connection, scope.manifest_id, manifest.drift_alert),
         routed=ended.routed,
+        held_back=ended.progress.held_back,
     )
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, text
 from orchestrator.ledger import plan
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.scope import Scope
+from orchestrator.models import Config
 
 
 def suspect(connection: Connection, chunk_id: int) -> None:
@@ -24,6 +25,7 @@ class Failed:
     chunk_id: int
     run_id: str
     size: int
+    config: Config  #: what the job was created with, and its halves are
     file_ids: list[str]  #: those that failed, unless a retry or a person has dealt with them since
 
 
@@ -31,11 +33,12 @@ def to_isolate(connection: Connection, shard: Shard) -> list[Failed]:
     """The failed chunks that are still to be halved: those under the present config."""
     rows = connection.execute(
         text(
-            "SELECT j.id, j.run_id, j.size, f.file_id, EXISTS "
+            "SELECT j.id, j.run_id, j.size, c.canonical, f.file_id, EXISTS "
             "(SELECT 1 FROM files n WHERE n.manifest_id = f.manifest_id AND n.file_id = f.file_id "
             "AND n.config_id = f.config_id AND n.generation > f.generation) AS settled "
             "FROM jobs j JOIN files f ON f.chunk_id = j.id JOIN results r ON r.file_row = f.id "
             "JOIN manifests m ON m.id = j.manifest_id AND m.config_id = f.config_id "
+            "JOIN configs c ON c.id = j.config_id "
             "WHERE j.manifest_id = :manifest_id AND j.api = :api AND j.isolate = 1 AND r.outcome = 'failed' "
             "ORDER BY f.id"
         ),
@@ -43,7 +46,9 @@ def to_isolate(connection: Connection, shard: Shard) -> list[Failed]:
     )
     found: dict[int, Failed] = {}
     for row in rows:
-        failed = found.setdefault(row.id, Failed(row.id, row.run_id, row.size, []))
+        if (failed := found.get(row.id)) is None:
+            config = Config.from_canonical(row.canonical)
+            failed = found[row.id] = Failed(row.id, row.run_id, row.size, config, [])
         if not row.settled:
             failed.file_ids.append(row.file_id)
     return list(found.values())

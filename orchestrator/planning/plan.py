@@ -11,7 +11,7 @@ from orchestrator.ledger import Transaction, parses, retry
 from orchestrator.ledger import plan as ledger_plan
 from orchestrator.ledger.scope import Scope
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import GOOD, Config
+from orchestrator.models import GOOD, Config, JobStatus
 from orchestrator.planning.ceiling import Ceiling, ceiling
 from orchestrator.planning.limits import files_per_chunk, over_limits, over_reclassify, parses_since
 from orchestrator.planning.options import Options
@@ -35,6 +35,7 @@ class Outlook:
     chunks: int
     free: int
     credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
+    planned: int | None  #: credits for what an earlier run planned, where the manifest limits them
     changes: retry.Changes  #: of the manifest, since the files of a retry were last sent
     reclassified: retry.Changes  #: of the manifest, since files that a run sends as new were last classified
     batches: list[Batch]
@@ -57,6 +58,11 @@ def work_out(
     Raises InputError for a selection that makes no sense.
     """
     counts = ledger_plan.count(connection, scope, listed)
+    planned: int | None = 0  # by an earlier run, and sent by this one; asked before *take* plans more
+    if manifest.limits.max_credits is not None:
+        for left in ledger_plan.open_chunks(connection, scope.manifest_id):
+            if left.status is JobStatus.PENDING:
+                planned = _plus(planned, left.config.credits_ceiling(left.files))
     size = files_per_chunk(manifest)
     files = chunks = free = 0
     batches: list[Batch] = []
@@ -77,10 +83,10 @@ def work_out(
         files, chunks, free = files + chosen, chunks + math.ceil(chosen / size), free + saved
         cost = _plus(cost, config.credits_ceiling(chosen - saved))
         dearest = _plus(dearest, config.credits_ceiling(chosen))
-    over = over_limits(manifest, files, dearest)
+    over = over_limits(manifest, files, dearest, planned)
     if over is None and not options.reclassify and not options.sandbox:
         over = over_reclassify(manifest, reclassified, counts.done + counts.failed + counts.changed)
-    return Outlook(counts, files, chunks, free, cost, changes, reclassified, batches, over)
+    return Outlook(counts, files, chunks, free, cost, planned, changes, reclassified, batches, over)
 
 
 def most(

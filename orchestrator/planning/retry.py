@@ -162,7 +162,7 @@ def _preview(
         chunks=math.ceil(files / files_per_chunk(manifest)),
         free=found.free,
         credits_ceiling=config.credits_ceiling(files - found.free),
-        over_limits=over_limits(manifest, files, config.credits_ceiling(files)),
+        over_limits=over_limits(manifest, files, config.credits_ceiling(files), found.planned),
         file_ids=[*shown, *can][:MOST_SHOWN],
         changes=found.changes,
         quarantined=quarantined,

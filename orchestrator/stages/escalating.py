@@ -30,6 +30,7 @@ def plan_escalation(connection: Transaction, work: Work, manifest: Manifest) -> 
     if left is not None and ceiling is not None and ceiling > left:
         most = manifest.limits.max_credits
         work.warn("escalation.over_budget", files=files, ceiling=ceiling, left=left, max_credits=most)
+        work.progress.held_back.second_opinions = files
         return 0
     if files:
         log.info("files.escalated", files=files, mode=escalate.mode.value)

@@ -64,11 +64,12 @@ def plan_halves(connection: Transaction, work: Work, manifest: Manifest) -> int:
         work.warn("halving.given_up", failed_jobs=failed_jobs, ended_jobs=ended)
         return 0
     made, left = 0, credits_left(connection, manifest, work.run_id)
-    for failed in found:
+    for place, failed in enumerate(found):
         parts = halve(failed.file_ids)
-        cost = manifest.config.credits_ceiling(len(failed.file_ids)) if parts else 0
+        cost = failed.config.credits_ceiling(len(failed.file_ids)) if parts else 0
         if left is not None and cost is not None and (left := left - cost) < 0:
             work.warn("halving.over_budget", chunk_id=failed.chunk_id, max_credits=manifest.limits.max_credits)
+            work.progress.held_back.halves = sum(len(each.file_ids) for each in found[place:])
             break
         made += len(halving.split(connection, failed.chunk_id, parts, run_id=work.run_id, at=work.at()))
         if len(failed.file_ids) == 1 and is_at_fault(failed.size, others_succeeded=ended > failed_jobs):

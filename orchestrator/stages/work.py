@@ -18,6 +18,7 @@ from orchestrator.clock import Clock, timestamp
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
 from orchestrator.models import Outcome
+from orchestrator.plaintext import counted
 
 log = structlog.get_logger()
 
@@ -74,6 +75,24 @@ class Stop:
 
 
 @dataclass(slots=True)
+class HeldBack:
+    """Files that ``limits.max_credits`` has kept from being sent again, left to a later run."""
+
+    halves: int = 0  #: of failed jobs, among which the one at fault is not looked for
+    second_opinions: int = 0
+
+    @property
+    def words(self) -> str:
+        """For a person; empty when nothing was held back."""
+        parts = [
+            f"{counted(self.halves, 'file')} of failed jobs" if self.halves else "",
+            f"second opinions on {counted(self.second_opinions, 'file')}" if self.second_opinions else "",
+        ]
+        told = " and ".join(filter(None, parts))
+        return f"limits.max_credits held back {told}" if told else ""
+
+
+@dataclass(slots=True)
 class Progress:
     """What this run has done, for whoever watches it."""
 
@@ -85,6 +104,7 @@ class Progress:
     parses_gone: int = 0  #: files that were to be classified on a parse, and have to be paid for
     uploaded: int = 0  #: documents
     not_uploaded: int = 0  #: documents that are left to a later run
+    held_back: HeldBack = field(default_factory=HeldBack)
     warning: str | None = None
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.commands import Cli, Serve, command_line
+from support.commands import Cli, Serve, command_line, refusing
 from support.moody import Moody
 
 from orchestrator.models import Json
@@ -156,6 +156,84 @@ def test_halving_keeps_to_the_credits_of_one_run(cli: Cli, api: Moody) -> None:
         assert (api.bought.total() - before) * 5 <= 60
         assert quarantined(cli) == found, night
     assert {r["file_id"] for r in cli.exported() if r["outcome"] == "failed"} == {"c"}
+
+
+def test_what_was_held_back_is_in_the_summary(cli: Cli, api: Moody) -> None:
+    """In words, in JSON and in the line that says why; a run that held nothing back says nothing of it."""
+    cli.manifest(*"abcd", size=4)
+    limit(cli, "max_credits: 20")
+    words = "limits.max_credits held back 4 files of failed jobs"
+    api.refused = "^c$"
+    done = cli("run", "m.yaml", "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["held_back"]) == (1, {"halves": 4, "second_opinions": 0})
+    assert told["reason"] == f"4 files failed, missing or cancelled; {words}"
+    shown = cli("run", "m.yaml").stdout
+    assert "held back" in shown
+    api.refused = "^$"
+    assert "held back" not in cli("retry", "m.yaml").stdout
+
+
+def test_halves_of_a_second_opinion_cost_what_its_mode_does(cli: Cli, api: Moody) -> None:
+    """Two credits a page: the opinions for 40 credits and their halves for 40 more would pass 60."""
+    cli.manifest(*"abcd", size=4)
+    api.unsure = "."
+    assert cli("run", "m.yaml").returncode == 0
+    limit(cli, "max_credits: 60")
+    with (cli.folder / "m.yaml").open("a") as manifest:
+        manifest.write("escalate: {below_confidence: 0.5}\n")
+    api.refused, calls = "^c$", api.calls
+    told = json.loads(cli("run", "m.yaml", "--json").stdout)
+    assert (api.calls - calls, told["held_back"]["halves"]) == (1, 4)
+
+
+def test_a_second_opinion_over_the_limit_is_told(cli: Cli, api: Moody) -> None:
+    """How many files keep their unsure answer for now; that is no failure."""
+    cli.manifest(*"abcd", size=4)
+    limit(cli, "max_credits: 59")
+    with (cli.folder / "m.yaml").open("a") as manifest:
+        manifest.write("escalate: {below_confidence: 0.5}\n")
+    api.unsure = "."
+    done = cli("run", "m.yaml")
+    words = "exit 0: every file has an outcome; limits.max_credits held back second opinions on 4 files"
+    assert (done.returncode, api.bought.total()) == (0, 4)
+    assert words in done.stdout
+
+
+def left_pending(cli: Cli, api: Moody, serve: Serve) -> None:
+    """What a retry leaves that was stopped by an outage: chunks that the next run sends."""
+    cli.manifest(*"abcd", size=4)
+    api.bad = "."
+    assert cli("run", "m.yaml").returncode == 1
+    url = cli.environ["LLAMA_CLOUD_BASE_URL"]
+    cli.use(serve(refusing(503)))
+    assert cli("retry", "m.yaml").returncode == 7
+    cli.environ["LLAMA_CLOUD_BASE_URL"] = url
+    api.bad = "^$"
+
+
+def test_what_an_earlier_run_planned_counts_against_the_limit(cli: Cli, api: Moody, serve: Serve) -> None:
+    """The run sends it too, so plan and run refuse what would pass the limit together with it."""
+    left_pending(cli, api, serve)
+    cli.manifest(*"abcdef", size=4)
+    limit(cli, "max_credits: 29")
+    calls = api.calls
+    words = "up to 10 credits and 20 for what an earlier run planned, over limits.max_credits: 29"
+    assert words in json.loads(cli("plan", "m.yaml", "--json").stdout)["over_limits"]
+    done = cli("run", "m.yaml")
+    assert (done.returncode, words in done.stderr, api.calls) == (6, True, calls)
+    cli.manifest(*"abcdef", size=4)
+    limit(cli, "max_credits: 30")
+    assert cli("run", "m.yaml").returncode == 0
+
+
+def test_halves_yield_to_what_an_earlier_run_planned(cli: Cli, api: Moody, serve: Serve) -> None:
+    """Its 20 credits are spent by this run: the halves' 20 would pass 39."""
+    left_pending(cli, api, serve)
+    limit(cli, "max_credits: 39")
+    api.refused, calls = "^c$", api.calls
+    told = json.loads(cli("run", "m.yaml", "--json").stdout)
+    assert (api.calls - calls, told["held_back"]["halves"]) == (1, 4)
 
 
 def test_a_run_that_does_not_wait_has_not_told_the_bad_from_the_good(cli: Cli, api: Moody) -> None:
