@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -37,7 +37,7 @@ IN_FLIGHT = frozenset({JobStatus.SUBMITTED, JobStatus.RUNNING})
 #: Has not ended.
 OPEN = frozenset(JobStatus) - TERMINAL
 
-#: Every allowed move; a move that is not here is a bug.
+#: Every allowed move; a move that is not here is a bug. Only ``jobs.disown`` leads back from an answer that was wrong.
 MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.PENDING: frozenset({JobStatus.SUBMITTING}),
     JobStatus.SUBMITTING: frozenset({JobStatus.PENDING, JobStatus.SUBMITTED, JobStatus.FAILED}),
@@ -114,6 +114,25 @@ class ParsingConfiguration:
         return len(set(self.target_pages)) if self.target_pages else (self.max_pages or 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A job's config as the API tells it, in a form that can be compared; None for what it does not tell readably."""
+
+    rules: tuple[tuple[str, str], ...] | None = None  #: (type, description) without odd white space, sorted
+    mode: str | None = None  #: in capitals
+    lang: tuple[str, ...] | None = None  #: sorted
+    pages: tuple[str, tuple[int, ...]] | None = None  #: the field, and its number or its sorted numbers
+
+    @staticmethod
+    def of_rules(rules: Iterable[Rule]) -> tuple[tuple[str, str], ...]:
+        """*rules* in the form in which they are compared: neither their order nor their white space counts."""
+        return tuple(sorted((" ".join(rule.type.split()), " ".join(rule.description.split())) for rule in rules))
+
+    @staticmethod
+    def of_pages(field: str, pages: Iterable[int]) -> tuple[str, tuple[int, ...]]:
+        return field, tuple(sorted(set(pages)))
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that changes the answer: rules in order, mode, parsing configuration.
@@ -154,6 +173,18 @@ class Config:
         rules = tuple(Rule(rule.type, " ".join(rule.description.split())) for rule in self.rules)
         same = replace(self, rules=rules, parsing_configuration=replace(parsing, target_pages=pages))
         return same.canonical
+
+    @cached_property
+    def echo(self) -> Echo:
+        """The echo of a job made with this config; an empty one where only the server knows the config."""
+        if self.configuration_id is not None:
+            return Echo()
+        parsing = self.parsing_configuration
+        if parsing.target_pages:
+            pages = Echo.of_pages("target_pages", parsing.target_pages)
+        else:
+            pages = Echo.of_pages("max_pages", [] if parsing.max_pages is None else [parsing.max_pages])
+        return Echo(Echo.of_rules(self.rules), self.mode.value, (parsing.lang.lower(),), pages)
 
     @classmethod
     def from_canonical(cls, text: str) -> Config:
@@ -284,7 +315,7 @@ class RemoteJob:
     id: str
     status: JobStatus | None
     api_status: str
-    config: Config | None = None
+    echo: Echo = Echo()  #: of the config that it was made with
     error: str | None = None
     created_at: datetime | None = None
     ended_at: datetime | None = None  #: when the API last changed an ended job: near the moment it ended

@@ -13,6 +13,7 @@ from orchestrator.clock import time_of, timestamp
 from orchestrator.errors import Ambiguous
 from orchestrator.models import (
     Chunk,
+    Echo,
     FileResult,
     JobRecord,
     JobResults,
@@ -129,8 +130,39 @@ def items_and_token(answer: Json) -> tuple[list[Json], str | None]:
     return items, token or None
 
 
-def read_rules(value: Json) -> tuple[Rule, ...]:
-    return tuple(Rule(str(rule["type"]), str(rule["description"])) for rule in value)
+def read_echo(told: Mapping[str, Json], numbers: Callable[[Json], Iterable[int]]) -> Echo:
+    """The config in *told*, field by field; *numbers* reads the target pages as page numbers from 0."""
+    parsing = told.get("parsing_configuration")
+    parsing = parsing if isinstance(parsing, dict) else {}
+    mode, lang = told.get("mode"), parsing.get("lang")
+    languages = [
+        each.lower() if isinstance(each, str) else None for each in (lang if isinstance(lang, list) else [lang])
+    ]
+    return Echo(
+        _read_rules(told.get("rules")),
+        mode.strip().upper() if isinstance(mode, str) else None,
+        None if None in languages else tuple(sorted(each for each in languages if each)),
+        _read_pages(parsing, numbers),
+    )
+
+
+def _read_rules(value: Json) -> tuple[tuple[str, str], ...] | None:
+    try:
+        return Echo.of_rules(Rule(str(rule["type"]), str(rule["description"])) for rule in value) or None
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def _read_pages(
+    parsing: Mapping[str, Json], numbers: Callable[[Json], Iterable[int]]
+) -> tuple[str, tuple[int, ...]] | None:
+    target, most = parsing.get("target_pages"), parsing.get("max_pages")
+    try:
+        if target:
+            return Echo.of_pages("target_pages", numbers(target))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return Echo.of_pages("max_pages", [most]) if isinstance(most, int) and not isinstance(most, bool) else None
 
 
 def read_time(value: Json) -> datetime | None:

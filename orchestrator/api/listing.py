@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 
 from orchestrator.api.client import Api, refuse_circle
 from orchestrator.clock import Clock
@@ -14,30 +13,22 @@ from orchestrator.models import RemoteJob
 MAX_EMPTY_PAGES = 10
 
 
-async def complete_listing(api: Api, *, since: datetime | None = None) -> list[RemoteJob]:
-    """Every job of the project once, at least back to *since*. Raises ApiError rather than return part of them.
+async def complete_listing(api: Api) -> list[RemoteJob]:
+    """Every job of the project once. Raises ApiError rather than return part of them.
 
     A job that comes on two pages, as those that follow a new one do, is what the later page says of it.
 
-    The order of a listing is documented nowhere: it ends early only where all it has shown so far ran from new to old.
+    The order of a listing is documented nowhere, so that no page proves what the next one can't have.
     """
     listed: list[RemoteJob] = []
     token: str | None = None
     seen: set[str] = set()
-    newest_first = True
     empty = 0
     while True:
         page = await api.page(token)
         empty = 0 if page.jobs else empty + 1
-        for job in page.jobs:
-            before = listed[-1].created_at if listed else None
-            if job.created_at is None or (before is not None and job.created_at > before):
-                newest_first = False
-            listed.append(job)
+        listed += page.jobs
         if page.next_token is None:
-            return _once_each(listed)
-        oldest = listed[-1].created_at if listed else None
-        if since and newest_first and oldest and oldest < since:
             return _once_each(listed)
         token = page.next_token
         refuse_circle(token, seen, "the list of jobs", endless=empty >= MAX_EMPTY_PAGES)
@@ -68,7 +59,10 @@ class SharedListing:
 
 
 async def newest_mark(api: Api) -> str | None:
-    """A time that every job created from now on is younger than; None when the API lists nothing to go by."""
+    """The newest time that the API lists; None when it lists nothing to go by.
+
+    Jobs created from now on are younger, unless the API's clock is put back, or somebody's job is dated ahead.
+    """
     try:
         page = await api.page(None, page_size=1)
     except Rejected:

@@ -5,7 +5,7 @@ The vendor took v1 out of its reference on 2026-08-31; "existing integrations ke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.api.dialect import (
     Call,
@@ -18,8 +18,8 @@ from orchestrator.api.dialect import (
     items_and_token,
     job_path,
     plain,
+    read_echo,
     read_record,
-    read_rules,
     read_time,
     words,
 )
@@ -27,11 +27,9 @@ from orchestrator.models import (
     MAX_CHUNK_SIZE,
     TERMINAL,
     Chunk,
-    Config,
     JobResults,
     JobStatus,
     Json,
-    Mode,
     ParsingConfiguration,
     RemoteJob,
     Webhook,
@@ -102,7 +100,7 @@ class V1:
             id=job_id,
             status=status,
             api_status=word,
-            config=_read_config(job),
+            echo=read_echo(job, _page_numbers),
             error=words(job.get("error_message")),
             created_at=read_time(job.get("created_at")),
             ended_at=read_time(job.get("updated_at")) if status in TERMINAL else None,
@@ -146,19 +144,5 @@ def _parsing(parsing: ParsingConfiguration) -> dict[str, Json]:
     return {"lang": parsing.lang, "max_pages": parsing.max_pages}
 
 
-def _read_config(job: Mapping[str, Json]) -> Config | None:
-    """The job's echo of what it was created with, defaults filled in; None when it can't be read."""
-    parsing = job.get("parsing_configuration") or {}
-    try:
-        pages = parsing.get("target_pages")
-        return Config(
-            read_rules(job["rules"]),
-            Mode(job.get("mode") or "FAST"),
-            ParsingConfiguration(
-                str(parsing.get("lang") or "en"),
-                None if pages else parsing.get("max_pages", 5),
-                tuple(int(page) for page in pages) if pages else None,
-            ),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        return None
+def _page_numbers(value: Json) -> Iterable[int]:
+    return (int(page) for page in value)

@@ -17,8 +17,8 @@ from orchestrator.api.dialect import (
     items_and_token,
     job_path,
     plain,
+    read_echo,
     read_record,
-    read_rules,
     read_time,
     words,
 )
@@ -26,7 +26,7 @@ from orchestrator.api.v1 import webhook_body
 from orchestrator.models import (
     TERMINAL,
     Chunk,
-    Config,
+    Echo,
     JobResults,
     JobStatus,
     Json,
@@ -114,7 +114,7 @@ class V2:
             id=job_id,
             status=status,
             api_status=word,
-            config=_read_config(job),
+            echo=_read_echo(job),
             error=words(job.get("error_message")),
             created_at=read_time(job.get("created_at")),
             ended_at=read_time(job.get("updated_at")) if status in TERMINAL else None,
@@ -137,7 +137,7 @@ class V2:
         return (
             (on_a_parse or job.file_id in (None, chunk.parse_job_id, *map(canonical_id, chunk.file_ids)))
             and job.transaction_id in (None, key)
-            and (job.config is None or job.config.rules == chunk.config.rules or not chunk.config.rules)
+            and (job.echo.rules is None or chunk.config.echo.rules in (None, job.echo.rules))
         )
 
     def read_page(self, answer: Json) -> Page:
@@ -202,22 +202,10 @@ def _read_result(job: Mapping[str, Json]) -> JobResults:
     return reader.done()
 
 
-def _read_config(job: Mapping[str, Json]) -> Config | None:
-    """The job's echo of what it was created with; None when it can't be read."""
-    configuration = job.get("configuration") or {}
-    try:
-        parsing = configuration.get("parsing_configuration") or {}
-        pages = parsing.get("target_pages")
-        return Config(
-            read_rules(configuration["rules"]),
-            parsing_configuration=ParsingConfiguration(
-                str(parsing.get("lang") or "en"),
-                None if pages else parsing.get("max_pages"),
-                pages_of(pages) if pages else None,
-            ),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        return None
+def _read_echo(job: Mapping[str, Json]) -> Echo:
+    """The job's echo of what it was created with."""
+    configuration = job.get("configuration")
+    return read_echo(configuration if isinstance(configuration, dict) else {}, pages_of)
 
 
 def _credits(value: Json) -> float | None:

@@ -25,11 +25,12 @@ from orchestrator.ledger import Ledger, Transaction, jobs, plan, queue, runs
 from orchestrator.ledger import adopt as ledger_adopt
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import TERMINAL, JobResults, Json, RemoteJob
+from orchestrator.models import TERMINAL, Config, JobResults, Json, RemoteJob
 from orchestrator.plaintext import counted
 from orchestrator.planning.run import register
 from orchestrator.settings import Settings
 from orchestrator.stages.collector import end_job, results_of
+from orchestrator.stages.likeness import Echoes, compared
 
 log = structlog.get_logger()
 
@@ -86,15 +87,21 @@ async def _adopt(
     api: Api, manifest: Manifest, opened: Ledger, scope: ledger_scope.Scope, run_id: str, at: str
 ) -> Adopted:
     listed = await complete_listing(api)
-    asked_for = (manifest.config, manifest.stronger_config)
-    alike = [job for job in listed if job.config is not None and job.config in asked_for]
     with opened.transaction() as connection:
-        known = queue.known_job_ids(connection, [job.id for job in alike])
-    alike = [job for job in alike if job.id not in known]
+        known, echoes = compared(connection, {job.id: job for job in listed})
+    strangers = [job for job in listed if job.id not in known]
+    settled = await _settle_unanswered(api, manifest, opened, scope, strangers, echoes, at)
+    strangers = [job for job in strangers if job.id not in settled]
+    alike: list[RemoteJob] = []
+    config_of: dict[str, Config] = {}
+    for job in strangers:
+        if (config := _made_with(job, manifest, echoes)) is not None:
+            alike.append(job)
+            config_of[job.id] = config
     # Ended jobs first: a file whose older job is stuck counts as in flight, and its good result would be passed over.
     alike.sort(
         key=lambda job: (
-            job.config != manifest.config,
+            config_of[job.id] != manifest.config,
             job.status not in TERMINAL,
             job.created_at is None,
             job.created_at,
@@ -102,19 +109,62 @@ async def _adopt(
         )
     )
     file_of = {job.parse_job_id: job.file_id for job in listed if job.parse_job_id != job.file_id}
-    jobs_adopted = running = 0
-    file_ids: set[str] = set()
+    jobs_adopted, running = len(settled), 0
+    file_ids: set[str] = {file_id for files in settled.values() for file_id in files}
     for job in alike:
         if job.status not in TERMINAL and job.file_id is None:
             running += 1
             continue
         answer = await results_of(api, job) if job.status in TERMINAL else JobResults(())
         with opened.transaction() as connection:
-            taken = _take_in(connection, manifest, scope, _of_a_file(job, file_of), answer, run_id, at)
+            config = config_of[job.id]
+            taken = _take_in(connection, manifest, scope, _of_a_file(job, file_of), config, answer, run_id, at)
         jobs_adopted += bool(taken)
         file_ids.update(taken)
         log.info("job.adopted", job_id=job.id, files=len(taken))
-    return Adopted(manifest.name, len(listed), len(alike), jobs_adopted, len(file_ids), running)
+    return Adopted(manifest.name, len(listed), len(alike) + len(settled), jobs_adopted, len(file_ids), running)
+
+
+def _made_with(job: RemoteJob, manifest: Manifest, echoes: Echoes) -> Config | None:
+    """The config of the manifest that *job* was made with: what it does not say of its rules is never guessed."""
+    if not echoes.tells_rules(job):
+        return None
+    asked_for = (manifest.config, manifest.stronger_config)
+    return next((config for config in asked_for if config and echoes.is_alike(job, config)), None)
+
+
+async def _settle_unanswered(
+    api: Api,
+    manifest: Manifest,
+    opened: Ledger,
+    scope: ledger_scope.Scope,
+    strangers: list[RemoteJob],
+    echoes: Echoes,
+    at: str,
+) -> dict[str, tuple[str, ...]]:
+    """Give each unanswered chunk the job whose results are of just its files; the files of each job so taken."""
+    with opened.transaction() as connection:
+        parked = queue.unanswered(connection, queue.Shard(scope.manifest_id, manifest.api))
+        chunks = [queue.chunk(connection, each.chunk_id) for each in parked]
+    taken: dict[str, tuple[str, ...]] = {}
+    ended = [job for job in strangers if job.status in TERMINAL and chunks]
+    for job in ended:
+        mine = [chunk for chunk in chunks if echoes.is_alike(job, chunk.config)]
+        if not mine:
+            continue
+        answer = await results_of(api, job)
+        files = frozenset(row.file_id for row in answer.rows)
+        chunk = next((chunk for chunk in mine if frozenset(chunk.file_ids) == files), None)
+        if chunk is None:
+            continue
+        with opened.transaction() as connection:
+            jobs.submitted(connection, chunk.id, job.id, at=at)
+            jobs.note(connection, chunk.id, "adopted", "its results are of this chunk's files", at=at)
+            end_job(connection, chunk.id, job, answer, at=at)
+        chunks.remove(chunk)
+        taken[job.id] = chunk.file_ids
+        log.info("job.adopted", job_id=job.id, files=len(chunk.file_ids))
+    return taken
 
 
 def _of_a_file(job: RemoteJob, file_of: Mapping[str | None, str | None]) -> RemoteJob:
@@ -129,13 +179,14 @@ def _take_in(
     manifest: Manifest,
     scope: ledger_scope.Scope,
     job: RemoteJob,
+    config: Config,
     answer: JobResults,
     run_id: str,
     at: str,
 ) -> list[str]:
     """Record what *job* says of the manifest's files, where the ledger has nothing good of them; which these are."""
     told = [row.file_id for row in answer.rows] + ([job.file_id] if job.file_id else [])
-    escalation = job.config != manifest.config
+    escalation = config != manifest.config
     ended = job.status in TERMINAL
     mended_by = run_id if ended else None
     file_ids = ledger_adopt.to_take_in(connection, scope, told, mended_by=mended_by, escalation=escalation)
@@ -145,7 +196,7 @@ def _take_in(
         connection,
         scope,
         file_ids,
-        job_config_id=ledger_scope.config_row(connection, job.config or manifest.config),
+        job_config_id=ledger_scope.config_row(connection, config),
         escalation=escalation,
         api=manifest.api,
         run_id=run_id,

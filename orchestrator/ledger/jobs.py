@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from orchestrator.ledger import nights, uploads
 from orchestrator.ledger.spelling import spelt
-from orchestrator.ledger.sql import GOOD_SQL, insert, percent
+from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, insert, percent
 from orchestrator.models import MOVES, FileResult, JobStatus
 
 SOURCES = {to: tuple(source for source in JobStatus if to in MOVES[source]) for to in JobStatus}
@@ -64,6 +64,21 @@ def not_created(connection: Connection, chunk_id: int, *, at: str) -> None:
 def submitted(connection: Connection, chunk_id: int, job_id: str, *, at: str) -> None:
     """The API has answered with a job."""
     move(connection, [chunk_id], JobStatus.SUBMITTED, at=at, job_id=job_id, submitted_at=at, error=None, held=0)
+
+
+def disown(connection: Connection, chunk_id: int, why: str, *, at: str) -> None:
+    """The job that the API answered with is another's: what the call made is unknown again, and it was accepted."""
+    # Not a move like others: no create call may ever take a chunk from its job.
+    moved = connection.execute(
+        text(
+            "UPDATE jobs SET status = 'submitting', changed_at = :at, sent_at = coalesce(sent_at, :at), job_id = NULL, "
+            f"accepted = 1, held = 0, error = :why WHERE id = :id AND status IN {IN_FLIGHT_SQL}"
+        ),
+        {"at": at, "why": why, "id": chunk_id},
+    ).rowcount
+    if moved != 1:
+        raise ForbiddenMove(f"chunk {chunk_id} has no job that could be another's")
+    note(connection, chunk_id, "disowned", why, at=at)
 
 
 def running(connection: Connection, chunk_id: int, *, at: str) -> None:

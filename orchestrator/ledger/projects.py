@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger.queue import Shard
+from orchestrator.ledger.queue import Shard, knows_a_job
 from orchestrator.models import RemoteJob
 
 
@@ -61,13 +61,4 @@ def seem_elsewhere(connection: Connection, shard: Shard, listed: Collection[Remo
     projects = {job.project_id for job in listed if job.project_id}
     if ours and projects:
         return not any(same_project(ours, theirs) for theirs in projects)
-    return not listed and _any_made(connection, shard)
-
-
-def _any_made(connection: Connection, shard: Shard) -> bool:
-    """Whether the API has ever told of a job of the shard."""
-    found = connection.execute(
-        text("SELECT 1 FROM jobs WHERE manifest_id = :manifest_id AND api = :api AND job_id IS NOT NULL LIMIT 1"),
-        {"manifest_id": shard.manifest_id, "api": shard.api},
-    )
-    return found.first() is not None
+    return not listed and knows_a_job(connection, shard)

@@ -44,6 +44,15 @@ class Parked:
     accepted: bool  #: the API said yes, in words that could not be read
     cut_off: bool  #: this program was killed before it could record how the call failed
     held: bool
+    words: str | None = None  #: how the call failed, or what was answered instead
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """The job that the ledger came to know last before a create call left, or first after it."""
+
+    job_id: str
+    since_the_mark: bool  #: it was made after the call's mark was taken
 
 
 def release_held(connection: Connection, shard: Shard, *, at: str) -> int:
@@ -91,7 +100,9 @@ def unanswered(connection: Connection, shard: Shard) -> list[Parked]:
         {"manifest_id": shard.manifest_id, "api": shard.api},
     )
     return [
-        Parked(r.id, r.config_id, r.sent_at, r.mark, r.resends, bool(r.accepted), r.error is None, bool(r.held))
+        Parked(
+            r.id, r.config_id, r.sent_at, r.mark, r.resends, bool(r.accepted), r.error is None, bool(r.held), r.error
+        )
         for r in rows
     ]
 
@@ -105,13 +116,7 @@ def chunks(connection: Connection, rows: Sequence[Row[int, int, str | None, str 
     """The chunks of ``(id, config_id, parse_from, keyed_as)`` *rows*, with their files in order."""
     if not rows:
         return []
-    configs = {
-        row.id: Config.from_canonical(row.canonical)
-        for row in connection.execute(
-            text("SELECT id, canonical FROM configs WHERE id IN :ids").bindparams(bindparam("ids", expanding=True)),
-            {"ids": list({row[1] for row in rows})},
-        )
-    }
+    by_id = configs(connection, {row[1] for row in rows})
     files: dict[int, list[str]] = {row[0]: [] for row in rows}
     spellings: dict[int, list[str]] = {row[0]: [] for row in rows}
     generations: dict[int, int] = {}
@@ -138,7 +143,7 @@ def chunks(connection: Connection, rows: Sequence[Row[int, int, str | None, str 
     return [
         Chunk(
             row.id,
-            configs[row.config_id],
+            by_id[row.config_id],
             tuple(files[row.id]),
             generations[row.id],
             row.parse_from,
@@ -193,6 +198,57 @@ def known_job_ids(connection: Connection, job_ids: Collection[str]) -> set[str]:
     found: set[str] = set()
     for batch in batches(job_ids):
         found.update(connection.execute(statement, {"ids": batch}).scalars())
+    return found
+
+
+def config_ids_of(connection: Connection, job_ids: Collection[str]) -> dict[str, int]:
+    """What those of *job_ids* that some manifest of this ledger has were made with."""
+    statement = text("SELECT job_id, config_id FROM jobs WHERE job_id IN :ids").bindparams(
+        bindparam("ids", expanding=True)
+    )
+    found: dict[str, int] = {}
+    for batch in batches(job_ids):
+        found.update((row.job_id, row.config_id) for row in connection.execute(statement, {"ids": batch}))
+    return found
+
+
+def configs(connection: Connection, config_ids: Collection[int]) -> dict[int, Config]:
+    statement = text("SELECT id, canonical FROM configs WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
+    return {
+        row.id: Config.from_canonical(row.canonical) for row in connection.execute(statement, {"ids": list(config_ids)})
+    }
+
+
+def knows_a_job(connection: Connection, shard: Shard) -> bool:
+    """Whether the API has ever told of a job of the shard."""
+    found = connection.execute(
+        text("SELECT 1 FROM jobs WHERE manifest_id = :manifest_id AND api = :api AND job_id IS NOT NULL LIMIT 1"),
+        {"manifest_id": shard.manifest_id, "api": shard.api},
+    )
+    return found.first() is not None
+
+
+def neighbours(connection: Connection, shard: Shard, chunk_id: int) -> list[Neighbour]:
+    """The known jobs next to the first create call of a chunk, in the order in which the ledger came to know them.
+
+    No clock has a part in it: events are numbered as they happen.
+    """
+    first = connection.execute(
+        text("SELECT min(id) FROM events WHERE chunk_id = :chunk_id AND event = 'submitting'"), {"chunk_id": chunk_id}
+    ).scalar()
+    mark = connection.execute(text("SELECT mark FROM jobs WHERE id = :chunk_id"), {"chunk_id": chunk_id}).scalar()
+    found: list[Neighbour] = []
+    for which, order in (("<", "DESC"), (">", "ASC")):
+        row = connection.execute(
+            text(
+                "SELECT j.job_id, j.mark FROM events e JOIN jobs j ON j.id = e.chunk_id "
+                f"WHERE e.event = 'submitted' AND e.id {which} :first AND j.job_id IS NOT NULL "
+                f"AND j.manifest_id = :manifest_id AND j.api = :api ORDER BY e.id {order} LIMIT 1"
+            ),
+            {"first": first or 0, "manifest_id": shard.manifest_id, "api": shard.api},
+        ).first()
+        if row is not None:
+            found.append(Neighbour(row.job_id, which == ">" or (mark is not None and row.mark == mark)))
     return found
 
 

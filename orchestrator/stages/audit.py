@@ -6,6 +6,7 @@ from orchestrator.api.listing import complete_listing
 from orchestrator.ledger import Transaction, jobs, queue
 from orchestrator.models import Chunk, RemoteJob
 from orchestrator.stages.evidence import Evidence
+from orchestrator.stages.likeness import compared
 from orchestrator.stages.work import Work
 
 
@@ -26,17 +27,20 @@ async def audit(work: Work) -> int:
     again = [] if work.api.traits.idempotent else await work.writer.write(read)
     if not again:
         return 0
-    configs = {chunk.config for chunk in again}
-    alike = [job for job in await complete_listing(work.api) if job.config in configs]
-    known = await work.writer.write(lambda connection: queue.known_job_ids(connection, [job.id for job in alike]))
-    strangers = [job for job in alike if job.id not in known]
+    listed = {job.id: job for job in await complete_listing(work.api)}
+    known, echoes = await work.writer.write(lambda connection: compared(connection, listed))
+    strangers = [
+        job
+        for job in listed.values()
+        if job.id not in known and any(echoes.is_alike(job, chunk.config) for chunk in again)
+    ]
     evidence = Evidence()
-    await evidence.gather(work.api, strangers)
+    await evidence.gather(work.api, strangers, again)
     found = [
         (chunk, job)
         for chunk in again
         for job in strangers
-        if job.config == chunk.config and evidence.proves(job, chunk)
+        if echoes.is_alike(job, chunk.config) and (evidence.proves(job, chunk) or evidence.suggests(job, chunk))
     ]
     for chunk, job in found:
         await report_orphan(work, chunk.id, job)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.api.client import Api
 from orchestrator.models import TERMINAL, Chunk, RemoteJob
 from orchestrator.stages.collector import results_of
+
+#: Most jobs whose results are read at one look, the newest first: a project may have thousands of the same rules.
+MOST_READ = 100
 
 
 @dataclass(slots=True)
@@ -17,20 +20,40 @@ class Evidence:
     files: dict[str, frozenset[str]] = field(default_factory=dict)  #: ended jobs -> the files in their results
     nameless: set[str] = field(default_factory=set)  #: ended jobs with results that name no file
 
-    async def gather(self, api: Api, candidates: Iterable[RemoteJob]) -> None:
-        """Read the results of the ended *candidates*; again where there were none yet. Raises ApiError."""
-        for job in candidates:
-            if job.status in TERMINAL and not self.files.get(job.id):
-                results = await results_of(api, job)
-                self.files[job.id] = frozenset(row.file_id for row in results.rows)
-                if results.nameless:
-                    self.nameless.add(job.id)
+    async def gather(self, api: Api, candidates: Iterable[RemoteJob], chunks: Collection[Chunk]) -> None:
+        """Read results of the ended *candidates*, the newest first.
+
+        Read again is what has shown no results yet, or only some of one of *chunks*. Raises ApiError.
+        """
+        ended = sorted((job for job in candidates if job.status in TERMINAL), key=_newest_first)
+        sets = {frozenset(chunk.file_ids) for chunk in chunks}
+        ours = frozenset[str]().union(*sets)
+        new = [job for job in ended if job.id not in self.files]
+        seen = [(job, self.files[job.id]) for job in ended if job.id in self.files]
+        again = [job for job, files in seen if not files or (files not in sets and not files.isdisjoint(ours))]
+        for job in new[:MOST_READ] + again[:MOST_READ]:
+            results = await results_of(api, job)
+            self.files[job.id] = self.files.get(job.id, frozenset()).union(row.file_id for row in results.rows)
+            if results.nameless:
+                self.nameless.add(job.id)
+
+    def unread(self, job: RemoteJob) -> bool:
+        """Whether *job* has ended, and nobody has looked at its results yet."""
+        return job.status in TERMINAL and job.id not in self.files
 
     def proves(self, job: RemoteJob, chunk: Chunk) -> bool:
-        """Whether *job*'s results are all of *chunk*'s files, or *chunk*'s files all have results in *job*."""
+        """Whether *job*'s results are of *chunk*'s files, of all of them, and of no others."""
+        return self.files.get(job.id) == frozenset(chunk.file_ids)
+
+    def suggests(self, job: RemoteJob, chunk: Chunk) -> bool:
+        """Whether *job*'s results are of *chunk*'s files only, or of all of them and of more."""
         files, ours = self.files.get(job.id, frozenset()), frozenset(chunk.file_ids)
-        return bool(files) and (files <= ours or files >= ours)
+        return bool(files) and (files < ours or files > ours)
 
     def hints(self, job: RemoteJob, chunk: Chunk) -> bool:
         """Whether some of *job*'s results are of *chunk*'s files: too much to send the chunk again."""
         return not self.files.get(job.id, frozenset()).isdisjoint(chunk.file_ids)
+
+
+def _newest_first(job: RemoteJob) -> tuple[bool, float, str]:
+    return job.created_at is not None, -job.created_at.timestamp() if job.created_at else 0.0, job.id

@@ -23,6 +23,12 @@ SLACK = timedelta(minutes=10)
 #: calls have all failed: then the failure is no accident. A call that this program's own death cut off does not count.
 MAX_RESENDS = 3
 
+#: Why a job is adopted whose files are not just the chunk's. That is never done in silence.
+PARTLY = "its results are of some of this chunk's files, or of all and of others, and no job of just these files came"
+ELSEWHERE = "the API lists nothing of the project that this manifest's jobs are in: another key?"
+#: Why nothing follows from a listing.
+UNSHOWN = "the API lists no job of this call, nor the jobs that this ledger knows from about then: that proves nothing"
+
 
 @dataclass(frozen=True, slots=True)
 class Signs:
@@ -30,6 +36,7 @@ class Signs:
 
     clean_at: float | None = None  #: start of the first listing in a row without a candidate
     doubtful_since: float | None = None  #: start of the first in a row whose ended candidates prove nothing
+    blind_since: float | None = None  #: start of the first in a row without a candidate, and without a known job
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +52,16 @@ class Case:
     signs: Signs = Signs()
     running: tuple[RemoteJob, ...] = ()  #: candidates that have not ended
     empty: tuple[RemoteJob, ...] = ()  #: ended candidates without results
-    hints: tuple[RemoteJob, ...] = ()  #: candidates with results of some of the chunk's files
+    unread: bool = False  #: some ended candidate's results are yet to be read
+    partial: tuple[RemoteJob, ...] = ()  #: candidates with results of some of its files only, or of all and of others
+    hints: tuple[RemoteJob, ...] = ()  #: other candidates with results of some of the chunk's files
     rivals: tuple[Signs, ...] = ()  #: of the other chunks that a job in *empty* may be of
     one_each: bool = False  #: *empty* are as many as these chunks, and no job can be of any other: see ``one_each``
     elsewhere: bool = False  #: the listing seems to be of another project than the ledger's jobs
+    shown: bool = True  #: the listing shows the jobs that the ledger knows from just before and just after the call
     held: bool = False  #: waits for a person already
     accepted: bool = False  #: the API said yes, in words that cannot be read
+    words: str | None = None  #: what is known of that answer
     resends: int = 0
     eased: bool = False  #: what failed the call is not known to fail every create call of this run
     sending: bool = True  #: the run may still send
@@ -58,7 +69,12 @@ class Case:
     @property
     def told_apart(self) -> bool:
         """Whether the chunk may have any job in *empty*, as it makes no difference which is whose."""
-        return bool(self.empty) and not self.hints and self.one_each
+        return bool(self.empty) and not (self.hints or self.partial) and self.one_each
+
+    @property
+    def patience_s(self) -> float:
+        """How long a candidate may run before a person decides; who is held already waits only for a short one."""
+        return min(self.stale_s, 5 * self.settle_s) if self.held else self.stale_s
 
     @property
     def may_resend(self) -> bool:
@@ -115,35 +131,55 @@ def judge(case: Case) -> Finding:
     """What to do with the chunk. It is sent again only when two listings prove that its call made no job."""
     if case.held and not _can_settle(case):
         return StayHeld()
-    if case.began - case.taken_up > case.stale_s:
-        return SetAside(f"undecided for over {case.stale_s:g} s: jobs that may be its own have not ended")
+    if case.running and case.began - case.taken_up > case.patience_s:
+        return _hold(case, f"not ended for over {case.patience_s:g} s, and may be this chunk's: {_named(case.running)}")
+    if case.unread:
+        return Wait(0.0, case.signs)
     if case.running:
         return Wait(min(case.look_s * LOOK_GROWTH, LAST_LOOK_S), Signs())
-    if case.empty or case.hints:
+    if case.empty or case.hints or case.partial:
         return _judge_doubtful(case)
     return _judge_clean(case)
 
 
+def _named(jobs: Sequence[RemoteJob]) -> str:
+    """*jobs* for a person: the first few of them."""
+    return ", ".join(job.id for job in jobs[:5]) + (f" and {len(jobs) - 5} more" if len(jobs) > 5 else "")
+
+
+def _hold(case: Case, why: str) -> Finding:
+    return StayHeld() if case.held else Hold(why)
+
+
 def _can_settle(case: Case) -> bool:
-    """Whether a held chunk no longer needs a person."""
-    doubtful = bool(case.hints) or (bool(case.empty) and not case.told_apart)
-    return not doubtful and not case.elsewhere and case.may_resend
+    """Whether a held chunk may no longer need a person."""
+    if case.running or case.unread:
+        return True
+    if case.hints or (case.empty and not (case.partial or case.told_apart)):
+        return False
+    return bool(case.partial) or (not case.elsewhere and case.may_resend)
 
 
 def _judge_doubtful(case: Case) -> Finding:
     """Some candidates have ended without results that would tell whose they are; those may come late."""
     since = case.began if case.signs.doubtful_since is None else case.signs.doubtful_since
     signs = Signs(doubtful_since=since)
-    for each in (signs, *(case.rivals if case.told_apart else ())):
+    for each in (signs, *(case.rivals if case.told_apart and not case.partial else ())):
         if each.doubtful_since is None or case.began - each.doubtful_since < case.settle_s:
             return Wait(max(case.settle_s / 2, FIRST_LOOK_S), signs)
+    if case.partial and not case.hints:
+        return Adopt(case.partial[0], PARTLY)
     if case.told_apart:
         return Adopt(case.empty[0], "as many failed jobs without results as chunks without a job")
-    return Hold(f"these jobs may be this chunk's: {', '.join(job.id for job in (case.hints + case.empty)[:5])}")
+    if case.elsewhere:
+        return _hold(case, ELSEWHERE)
+    return _hold(case, f"these jobs may be this chunk's: {_named(case.hints + case.partial + case.empty)}")
 
 
 def _judge_clean(case: Case) -> Finding:
     """No job in the listing can be the chunk's. A second listing, a settle time after the first, proves it."""
+    if not (case.shown or case.elsewhere):
+        return _judge_blind(case)
     clean_at = case.signs.clean_at
     if case.began < case.not_before:
         return Wait(case.not_before - case.began, Signs(clean_at=clean_at))
@@ -152,14 +188,30 @@ def _judge_clean(case: Case) -> Finding:
     if case.began - clean_at < case.settle_s:
         return Wait(clean_at + case.settle_s - case.began, Signs(clean_at=clean_at))
     if case.elsewhere:
-        return Hold("the API lists nothing of the project that this manifest's jobs are in: another key?")
+        return Hold(ELSEWHERE)
     if case.accepted:
-        return Hold("the API accepted the call in words that cannot be read, and lists no such job")
+        return Hold(_accepted(case))
     if not case.may_resend:
         return Hold(f"sent {case.resends + 1} times, and the API lists no job of any of these calls")
     if not case.sending:
         return SetAside("the API lists no job of its call, and this run may send nothing more")
     return Absent(f"two complete listings, {case.settle_s:g} s apart, have no job of this chunk")
+
+
+def _judge_blind(case: Case) -> Finding:
+    """The listing shows nothing that may be the chunk's, nor what it would have to show: it proves nothing."""
+    since = case.began if case.signs.blind_since is None else case.signs.blind_since
+    left_s = max(since + case.settle_s, case.not_before) - case.began
+    if left_s > 0:
+        return Wait(left_s, Signs(blind_since=since))
+    return _hold(case, _accepted(case) if case.accepted else UNSHOWN)
+
+
+def _accepted(case: Case) -> str:
+    """Why a chunk is held whose call the API accepted."""
+    if case.words is None:
+        return "the API accepted the call in words that cannot be read, and lists no such job"
+    return f"{case.words}; and the API lists no job of just these files"
 
 
 def one_each(
@@ -186,3 +238,12 @@ def may_be_after(job: RemoteJob, mark: str | None) -> bool:
     """Whether a call that left when *mark* was the newest time in the listing may have made *job*."""
     newest = time_of(mark) if mark else None  # an earlier version kept whatever the API said
     return newest is None or job.created_at is None or job.created_at >= newest - SLACK
+
+
+def is_borne_out(mark: str | None, since: Collection[RemoteJob]) -> bool:
+    """Whether jobs made after *mark* was taken are dated after it, so that the mark tells older jobs from later ones.
+
+    Nobody's clock is believed: somebody's job may be dated ahead, and the API's clock may be put back.
+    """
+    dated = [job for job in since if job.created_at is not None]
+    return bool(dated) and all(may_be_after(job, mark) for job in dated)

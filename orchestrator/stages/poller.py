@@ -247,9 +247,11 @@ class Poller:
             collected, refusal = await self._collect(chunk, job)
         except ContractBroken as error:
             work.warn("job.answers_against_contract", chunk_id=key, job_id=job.id, why=str(error))
-            await self._note(key, "against_contract", str(error))
-            self._leave(key, str(error))
-            work.stop.stop_creates(error)
+            if work.api.traits.idempotent:
+                await self._note(key, "against_contract", str(error))
+                self._leave(key, str(error))
+            else:
+                await self._disown(key, job)
             return
         if refusal is not None and job.status is JobStatus.SUCCEEDED and not last_chance:
             # Recorded as missing, its files could be bought again. At the last chance they are.
@@ -269,6 +271,16 @@ class Poller:
         for oddity in collected.oddities:
             work.warn("results.odd", chunk_id=key, job_id=job.id, what=oddity)
         log.info("job.ended", chunk_id=key, job_id=job.id, status=job.api_status, files=watched.size)
+        work.stop.tell()
+
+    async def _disown(self, key: int, job: RemoteJob) -> None:
+        """The create call was answered with somebody else's job: reconcile looks for the chunk's own."""
+        work = self._work
+        why = f"the API answered with job {job.id}, which is not of these files"
+        await work.writer.write(lambda connection: jobs.disown(connection, key, why, at=work.at()))
+        if self._watched.pop(key, None) is not None:
+            self._schedule.forget(key, work.clock.monotonic())
+        work.unanswered.set()
         work.stop.tell()
 
     async def _collect(self, chunk: Chunk, job: RemoteJob) -> tuple[Collected, str | None]:

@@ -1,21 +1,21 @@
 """submitting -> submitted, or pending again: finding out what an unanswered create call came to.
 
 Only for an API without idempotency keys. A job does not say which files it is for, so the proof is its results: the
-job whose rows are the chunk's files is the chunk's. Absence is proved by two complete listings without a candidate,
-the first of them a settle time after the call was over, the second a settle time after the first. What is left in
-doubt is held for a person; nothing is ever sent again on a guess.
+job whose rows are just the chunk's files is the chunk's. Absence is proved by two complete listings without a
+candidate, the first of them a settle time after the call was over, the second a settle time after the first, and both
+with the jobs that the ledger knows from about then. What is left in doubt is held for a person; nothing is ever sent
+again on a guess.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 import structlog
 
 from orchestrator.api.listing import complete_listing
-from orchestrator.clock import time_of
 from orchestrator.errors import RunStopped
 from orchestrator.ledger import Transaction, jobs, projects, queue
 from orchestrator.models import TERMINAL, Chunk, RemoteJob
@@ -23,7 +23,7 @@ from orchestrator.stages.audit import report_orphan
 from orchestrator.stages.evidence import Evidence
 from orchestrator.stages.judging import (
     FIRST_LOOK_S,
-    SLACK,
+    PARTLY,
     Absent,
     Adopt,
     Case,
@@ -32,10 +32,12 @@ from orchestrator.stages.judging import (
     Signs,
     StayHeld,
     Wait,
+    is_borne_out,
     judge,
     may_be_after,
     one_each,
 )
+from orchestrator.stages.likeness import Echoes, Likeness, compared
 from orchestrator.stages.work import Work
 
 log = structlog.get_logger()
@@ -51,10 +53,23 @@ class _Open:
     not_before: float  #: monotonic; a listing begun earlier proves no absence
     from_an_earlier_run: bool
     signs: Signs = field(default_factory=Signs)
+    shown: bool = False  #: the latest listing has the known jobs next to the call
+    floor: str | None = None  #: the call's mark, where known jobs bear it out
 
-    def may_have_made(self, candidates: Iterable[RemoteJob]) -> list[RemoteJob]:
+    def may_have_made(self, candidates: Iterable[RemoteJob], echoes: Echoes) -> list[RemoteJob]:
         """Those of *candidates* that this chunk's call may have made: of its config, and not from before the call."""
-        return [job for job in candidates if job.config == self.chunk.config and may_be_after(job, self.parked.mark)]
+        return [
+            job
+            for job in candidates
+            if may_be_after(job, self.floor) and echoes.likeness(job, self.chunk.config) is not Likeness.OTHER
+        ]
+
+    def learn(self, neighbours: Iterable[queue.Neighbour], listed: Mapping[str, RemoteJob]) -> None:
+        """What the latest listing shows of the known jobs next to the call."""
+        known = list(neighbours)
+        self.shown = bool(known) and all(each.job_id in listed for each in known)
+        since = [listed[each.job_id] for each in known if each.since_the_mark and each.job_id in listed]
+        self.floor = self.parked.mark if is_borne_out(self.parked.mark, since) else None
 
 
 class Reconciler:
@@ -75,6 +90,7 @@ class Reconciler:
         self._send_again = send_again
         self._open: dict[int, _Open] = {}
         self._evidence = Evidence()
+        self._echoes = Echoes()
         self._elsewhere = False  #: the latest listing seems to be of another project than the ledger's jobs
         self._ready = False
         self._gave_up = False
@@ -147,12 +163,14 @@ class Reconciler:
         """One complete listing and what follows from it; seconds until the next is worth making. Raises RunStopped."""
         work = self._work
         began = work.clock.monotonic()
-        candidates = await self._candidates(open_.parked.mark for open_ in self._open.values())
-        await self._evidence.gather(work.api, candidates)
+        candidates = await self._candidates()
+        await self._evidence.gather(work.api, candidates, [open_.chunk for open_ in self._open.values()])
         for open_ in list(self._open.values()):
-            proven = [job for job in open_.may_have_made(candidates) if self._evidence.proves(job, open_.chunk)]
+            mine = open_.may_have_made(candidates, self._echoes)
+            alike = [job for job in mine if self._echoes.is_alike(job, open_.chunk.config)]
+            proven = [job for job in alike if self._evidence.proves(job, open_.chunk)]
             if proven:
-                oldest, *extra = sorted(proven, key=lambda job: (job.created_at is None, job.created_at, job.id))
+                oldest, *extra = sorted(proven, key=_oldest_first)
                 await self._adopt(open_, oldest, "its results are of this chunk's files")
                 candidates.remove(oldest)
                 for job in extra:
@@ -161,25 +179,25 @@ class Reconciler:
         waits = [await self._settle(open_, candidates, began) for open_ in list(self._open.values())]
         return min((wait for wait in waits if wait is not None), default=0.0)
 
-    async def _candidates(self, marks: Iterable[str | None]) -> list[RemoteJob]:
-        """The jobs that the ledger does not know and that were created with the config of an open chunk."""
+    async def _candidates(self) -> list[RemoteJob]:
+        """The jobs that the ledger does not know and that the call of an open chunk may have made."""
         work = self._work
-        configs = {open_.chunk.config for open_ in self._open.values()}
-        times = [time_of(mark) if mark else None for mark in marks]
-        since = min((time for time in times if time), default=None) if all(times) else None
-        listed = await complete_listing(work.api, since=since and since - SLACK)
-        alike = [job for job in listed if job.config in configs]
+        listed = {job.id: job for job in await complete_listing(work.api)}
 
-        def read(connection: Transaction) -> tuple[set[str], bool]:
-            elsewhere = projects.seem_elsewhere(connection, work.shard, listed)
-            return queue.known_job_ids(connection, [job.id for job in alike]), elsewhere
+        def read(connection: Transaction) -> tuple[Set[str], Echoes, bool]:
+            known, echoes = compared(connection, listed)
+            for chunk_id, open_ in self._open.items():
+                open_.learn(queue.neighbours(connection, work.shard, chunk_id), listed)
+            return known, echoes, projects.seem_elsewhere(connection, work.shard, listed.values())
 
-        known, self._elsewhere = await work.writer.write(read)
-        return [job for job in alike if job.id not in known]
+        known, self._echoes, self._elsewhere = await work.writer.write(read)
+        strangers = [job for job in listed.values() if job.id not in known]
+        wanted = {job.id for open_ in self._open.values() for job in open_.may_have_made(strangers, self._echoes)}
+        return [job for job in strangers if job.id in wanted]
 
     async def _settle(self, open_: _Open, candidates: list[RemoteJob], began: float) -> float | None:
         """Carry out what follows for a chunk that no job was proved to be of; seconds until the next look, or None."""
-        chunk_id = open_.chunk.id
+        work, chunk_id = self._work, open_.chunk.id
         case = self._case(open_, candidates, began)
         match judge(case):
             case Wait(seconds, signs):
@@ -188,6 +206,8 @@ class Reconciler:
                     self._look_s = seconds
                 return seconds
             case Adopt(job, why):
+                if why == PARTLY:
+                    work.warn("job.adopted_in_part", chunk_id=chunk_id, job_id=job.id, why=why)
                 await self._adopt(open_, job, why)
                 candidates.remove(job)
             case Absent(why):
@@ -203,8 +223,12 @@ class Reconciler:
 
     def _case(self, open_: _Open, candidates: list[RemoteJob], began: float) -> Case:
         work, evidence, parked = self._work, self._evidence, open_.parked
-        mine = open_.may_have_made(candidates)
-        empty = tuple(job for job in mine if job.status in TERMINAL and not evidence.files.get(job.id))
+        mine = open_.may_have_made(candidates, self._echoes)
+        unclear = {job.id for job in mine if self._echoes.likeness(job, open_.chunk.config) is Likeness.UNCLEAR}
+        empty = tuple(job for job in mine if job.status in TERMINAL and evidence.files.get(job.id) == frozenset())
+        partial = [job for job in mine if job.id not in unclear and evidence.suggests(job, open_.chunk)]
+        ours = frozenset(open_.chunk.file_ids)
+        partial.sort(key=lambda job: (-len(evidence.files[job.id] & ours), *_oldest_first(job)))
         rivals = [other for other in self._open.values() if other.chunk.config == open_.chunk.config]
         others = (self.held | self.set_aside.keys() | self._out() | self._released) - self._open.keys()
         return Case(
@@ -217,14 +241,21 @@ class Reconciler:
             signs=open_.signs,
             running=tuple(job for job in mine if job.status not in TERMINAL),
             empty=empty,
-            hints=tuple(job for job in mine if evidence.hints(job, open_.chunk)),
+            unread=any(evidence.unread(job) for job in mine),
+            partial=tuple(partial),
+            hints=tuple(job for job in mine if evidence.hints(job, open_.chunk) and job not in partial),
             rivals=tuple(other.signs for other in rivals if other is not open_),
             one_each=one_each(
-                empty, [other.parked.mark for other in rivals], nameless=evidence.nameless, others=bool(others)
+                empty,
+                [other.parked.mark for other in rivals],
+                nameless=evidence.nameless,
+                others=bool(others) or any(job.id in unclear for job in empty),
             ),
             elsewhere=self._elsewhere,
+            shown=open_.shown,
             held=parked.held,
             accepted=parked.accepted,
+            words=parked.words,
             resends=parked.resends,
             eased=bool(work.created) or parked.cut_off or open_.from_an_earlier_run,
             sending=work.stop.sending,
@@ -264,3 +295,7 @@ class Reconciler:
         self.held.add(chunk.id)
         await work.writer.write(lambda connection: jobs.hold(connection, chunk.id, why, at=work.at()))
         work.warn("create.held", chunk_id=chunk.id, why=why)
+
+
+def _oldest_first(job: RemoteJob) -> tuple[bool, float, str]:
+    return job.created_at is None, job.created_at.timestamp() if job.created_at else 0.0, job.id

@@ -73,6 +73,8 @@ class Sending:
                 await self._rejected(refusal)
             case Ambiguous() if not work.api.traits.idempotent:
                 pass  # reconcile finds out what came of it
+            case Ambiguous() as error if work.stop.sending and await self._is_listed():
+                log.info("create.found", chunk_id=self._chunk.id, after=str(error))
             case NotCreated() | Ambiguous() as error if work.stop.sending:
                 raise work.api.unreachable(error) from error
             case RunStopped() as error:
@@ -117,14 +119,30 @@ class Sending:
             if await work.writer.write(partial(projects.seem_elsewhere, shard=work.shard, listed=listed)):
                 work.warn("create.undecided", chunk_id=chunk.id, why="the API lists another project's jobs")
                 return
-            mine = [job for job in listed if job.file_id is not None and work.api.dialect.echoes(chunk, job)]
-            known = await work.writer.write(partial(queue.known_job_ids, job_ids=[job.id for job in mine]))
-            if job := next((job for job in mine if job.transaction_id or job.id not in known), None):
-                await self._answered(job)
+            if await self._take_listed(listed):
                 return
         why = f"no listing until {2 * work.settle_s:g} s after the refusal has a job of this chunk"
         await work.writer.write(lambda connection: jobs.note(connection, chunk.id, "absent", why, at=work.at()))
         await self._refused(refusal)
+
+    async def _is_listed(self) -> bool:
+        """Take this chunk's job from the API's list, if it is there: its create calls may go unanswered for ever."""
+        self.out = False
+        try:
+            return await self._take_listed(await self._listing.begun_after(self._work.clock.monotonic()))
+        except Rejected as error:
+            self._work.warn("create.undecided", chunk_id=self._chunk.id, why=str(error))
+            return False
+
+    async def _take_listed(self, listed: list[RemoteJob]) -> bool:
+        """Whether one of *listed* is this chunk's job; it is recorded."""
+        work, chunk = self._work, self._chunk
+        mine = [job for job in listed if job.file_id is not None and work.api.dialect.echoes(chunk, job)]
+        known = await work.writer.write(partial(queue.known_job_ids, job_ids=[job.id for job in mine]))
+        job = next((job for job in mine if job.transaction_id or job.id not in known), None)
+        if job is not None:
+            await self._answered(job)
+        return job is not None
 
     async def _send(self) -> RemoteJob | ApiError | None:
         """One create call: its job, or the error that it came to; None when the run stopped before it left.
@@ -223,7 +241,7 @@ class Sending:
         if not await work.writer.write(write):
             error = f"the API answered a create call with job {job.id}, which is another chunk's"
             await self._write_unanswered(Ambiguous(error, created=True))
-            raise ContractBroken(error)
+            return
         work.created += 1
         work.progress.created += 1
         log.info("job.submitted", chunk_id=chunk.id, job_id=job.id, files=len(chunk.file_ids))

@@ -39,6 +39,7 @@ class Submitter:
         self._cursor = 0
         self._exhausted = False
         self._marked = False
+        self._proved = work.api.traits.idempotent  #: the API has answered a create call with a job, now or before
         self._told_to_look_again = False
         self._more = asyncio.Event()
         self._more.set()
@@ -104,10 +105,14 @@ class Submitter:
 
     async def _fill(self, tasks: asyncio.TaskGroup) -> None:
         """Take up pending chunks until as many are under way as there are connections."""
-        room = MAX_CONNECTIONS - len(self._busy)
-        if room < MAX_CONNECTIONS // 4 and self._busy:
-            return  # many at a time: one query for each chunk would be most of the work
         after, shard = self._cursor, self._work.shard
+        room = MAX_CONNECTIONS - len(self._busy)
+        if not self._proved:
+            # Absence is proved by jobs that are known. Until there is one, calls go one by one.
+            self._proved = await self._work.writer.write(lambda connection: queue.knows_a_job(connection, shard))
+            room = room if self._proved else 1 - len(self._busy)
+        if room < (MAX_CONNECTIONS // 4 if self._proved else 1) and self._busy:
+            return  # many at a time: one query for each chunk would be most of the work
         chunks = await self._work.writer.write(
             lambda connection: queue.pending(connection, shard, after=after, most=room)
         )

@@ -140,7 +140,7 @@ def test_a_job_is_read(config: Config) -> None:
     """Status, times and the echo of the config."""
     read = API.read_job(job(status="SUCCESS", error_message="one file failed"))
     assert (read.id, read.status, read.api_status) == (ID, JobStatus.SUCCEEDED, "SUCCESS")
-    assert (read.config, read.error, read.project_id) == (config, "one file failed", "p")
+    assert (read.echo, read.error, read.project_id) == (config.echo, "one file failed", "p")
     assert read.created_at == datetime(2026, 11, 25, 2, 0, tzinfo=UTC)
     assert read.ended_at == datetime(2026, 11, 25, 2, 1, tzinfo=UTC)
 
@@ -190,28 +190,42 @@ def test_an_answer_that_is_no_job_is_ambiguous(answer: Json) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "untold"),
     [
-        {"rules": None},
-        {"rules": "x"},
-        {"rules": [{"type": "a"}]},
-        {"mode": "TURBO"},
-        {"parsing_configuration": "x"},
-        {"parsing_configuration": {"target_pages": ["x"]}},
+        ({"rules": None}, "rules"),
+        ({"rules": []}, "rules"),
+        ({"rules": "x"}, "rules"),
+        ({"rules": [{"type": "a"}]}, "rules"),
+        ({"mode": None}, "mode"),
+        ({"mode": 7}, "mode"),
+        ({"parsing_configuration": {"max_pages": 5}}, "lang"),
+        ({"parsing_configuration": {"max_pages": 5, "lang": [7]}}, "lang"),
+        ({"parsing_configuration": {"lang": "en", "max_pages": None}}, "pages"),
+        ({"parsing_configuration": {"lang": "en", "target_pages": ["x"]}}, "pages"),
     ],
 )
-def test_an_echo_that_cannot_be_read_is_none(changes: dict[str, Json]) -> None:
-    """The job still counts; only reconciliation goes without its config."""
+def test_what_an_echo_does_not_tell_readably_is_none(config: Config, changes: dict[str, Json], untold: str) -> None:
+    """The job still counts, and so does the rest of its echo: nothing is taken for a default that was not said."""
     read = API.read_job(job(**changes))
-    assert (read.id, read.config) == (ID, None)
+    assert (read.id, read.echo) == (ID, replace(config.echo, **{untold: None}))
 
 
 @pytest.mark.parametrize(
-    "parsing", [None, {}, {"lang": None}, {"lang": "en"}, {"max_pages": 5, "target_pages": []}], ids=repr
+    "changes",
+    [
+        {"mode": "fast"},
+        {"parsing_configuration": {"lang": ["EN"], "max_pages": 5, "target_pages": []}},
+        {
+            "rules": [
+                {"type": rule["type"], "description": f" {rule['description']}\n"} for rule in job()["rules"][::-1]
+            ]
+        },
+    ],
+    ids=["mode", "lang", "rules"],
 )
-def test_the_echo_of_a_default_is_the_default(config: Config, parsing: Json) -> None:
-    """What a server leaves out of its echo is v1's default: FAST, English, five pages."""
-    assert API.read_job(job(mode=None, parsing_configuration=parsing)).config == config
+def test_the_same_in_other_words_is_the_same(config: Config, changes: dict[str, Json]) -> None:
+    """The order of rules, white space, the case of the mode, and one language in a list make no other config."""
+    assert API.read_job(job(**changes)).echo == config.echo
 
 
 def test_the_echo_of_what_is_sent_is_the_config(chunk: Chunk) -> None:
@@ -219,7 +233,7 @@ def test_the_echo_of_what_is_sent_is_the_config(chunk: Chunk) -> None:
     for parsing in (ParsingConfiguration("de", 3), ParsingConfiguration("de", None, (4, 0))):
         asked = replace(chunk, config=replace(chunk.config, mode=Mode.MULTIMODAL, parsing_configuration=parsing))
         echo = API.create(asked).body
-        assert API.read_job({**echo, "id": ID, "status": "PENDING"}).config == asked.config
+        assert API.read_job({**echo, "id": ID, "status": "PENDING"}).echo == asked.config.echo
 
 
 def item(file_id: Json, result: Json) -> dict[str, Json]:

@@ -151,7 +151,7 @@ def test_an_ended_job_brings_its_result(config: Config) -> None:
             parse_job_id="pjb-1",
         )
     )
-    assert (read.status, read.config, read.file_id) == (JobStatus.SUCCEEDED, config, "dfl-a")
+    assert (read.status, read.echo, read.file_id) == (JobStatus.SUCCEEDED, config.echo, "dfl-a")
     assert (read.transaction_id, read.parse_job_id, read.credits) == ("orc-1", "pjb-1", 3.0)
     assert read.results == JobResults((FileResult("dfl-a", Outcome.CLASSIFIED, "invoice", 0.9, "has a total"),))
 
@@ -249,7 +249,7 @@ def test_the_echo_of_what_is_sent_is_the_config(one: Chunk) -> None:
     """For both ways to name pages."""
     for parsing in (ParsingConfiguration("de", 3), ParsingConfiguration("de", None, (0, 4))):
         asked = replace(one, config=replace(one.config, parsing_configuration=parsing))
-        assert API.read_job({**API.create(asked).body, "id": ID, "status": "PENDING"}).config == asked.config
+        assert API.read_job({**API.create(asked).body, "id": ID, "status": "PENDING"}).echo == asked.config.echo
 
 
 @given(st.sets(st.integers(0, 5000), min_size=1, max_size=60))

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 from unittest.mock import patch
 
@@ -106,8 +105,8 @@ def _ignore_hints() -> AbstractContextManager[object]:
     """A job with some results of the chunk's files and some of others is taken for nobody's."""
 
     class Strict(evidence.Evidence):
-        def proves(self, job: RemoteJob, chunk: Chunk) -> bool:
-            return bool(self.files.get(job.id)) and self.files[job.id] <= frozenset(chunk.file_ids)
+        def suggests(self, job: RemoteJob, chunk: Chunk) -> bool:
+            return bool(self.files.get(job.id)) and self.files[job.id] < frozenset(chunk.file_ids)
 
         def hints(self, job: RemoteJob, chunk: Chunk) -> bool:
             return False
@@ -134,7 +133,7 @@ def _one_listing() -> AbstractContextManager[object]:
 def _first_page_of_jobs() -> AbstractContextManager[object]:
     """The first page is taken for the whole listing."""
 
-    async def partial(api: Api, *, since: datetime | None = None) -> list[RemoteJob]:
+    async def partial(api: Api) -> list[RemoteJob]:
         return list((await api.page(None)).jobs)
 
     return patch.object(reconciler, "complete_listing", partial)
@@ -204,7 +203,7 @@ def _no_drain() -> AbstractContextManager[object]:
 
 def _any_config() -> AbstractContextManager[object]:
     """A job of other rules, or of a time before the call, may be the chunk's."""
-    return patch.object(reconciler._Open, "may_have_made", lambda self, candidates: list(candidates))
+    return patch.object(reconciler._Open, "may_have_made", lambda self, candidates, echoes: list(candidates))
 
 
 def _pairs_at_random() -> AbstractContextManager[object]:

@@ -13,7 +13,9 @@ from orchestrator.models import JobStatus, RemoteJob
 from orchestrator.stages.judging import (
     LAST_LOOK_S,
     MAX_RESENDS,
+    PARTLY,
     SLACK,
+    UNSHOWN,
     Absent,
     Adopt,
     Case,
@@ -23,6 +25,7 @@ from orchestrator.stages.judging import (
     Signs,
     StayHeld,
     Wait,
+    is_borne_out,
     judge,
     may_be_after,
     one_each,
@@ -50,7 +53,7 @@ DOUBTFUL = replace(CLEAN, signs=Signs(doubtful_since=140.0), empty=(FAILED,))
 #: There are as many such jobs as chunks that they may be of.
 TOLD_APART = replace(DOUBTFUL, one_each=True)
 
-STALE = SetAside("undecided for over 3600 s: jobs that may be its own have not ended")
+STALE = Hold("not ended for over 3600 s, and may be this chunk's: running")
 ONE_EACH = Adopt(FAILED, "as many failed jobs without results as chunks without a job")
 
 CASES: dict[str, tuple[Case, Finding]] = {
@@ -102,6 +105,51 @@ CASES: dict[str, tuple[Case, Finding]] = {
         Wait(6.0, Signs()),
     ),
     "it is waited for only so long": (replace(CLEAN, began=3701.0, running=(RUNNING,)), STALE),
+    "held, it is waited for a short time": (
+        replace(CLEAN, held=True, began=400.0, running=(RUNNING,)),
+        Wait(6.0, Signs()),
+    ),
+    "and no longer": (replace(CLEAN, held=True, began=401.0, running=(RUNNING,)), StayHeld()),
+    "what is yet to be read is read first": (
+        replace(DOUBTFUL, unread=True, running=(RUNNING,)),
+        Wait(0.0, Signs(doubtful_since=140.0)),
+    ),
+    "a listing without the jobs that are known proves nothing": (
+        replace(CLEAN, shown=False),
+        Wait(60.0, Signs(blind_since=200.0)),
+    ),
+    "nor do two of them": (replace(CLEAN, shown=False, signs=Signs(blind_since=140.0)), Hold(UNSHOWN)),
+    "nor one too soon after the call": (
+        replace(CLEAN, shown=False, signs=Signs(blind_since=140.0), not_before=230.0),
+        Wait(30.0, Signs(blind_since=140.0)),
+    ),
+    "a listing that shows them begins the proof": (
+        replace(CLEAN, signs=Signs(blind_since=140.0)),
+        Wait(60.0, Signs(clean_at=200.0)),
+    ),
+    "held, and still nothing known is shown": (
+        replace(CLEAN, held=True, shown=False, signs=Signs(blind_since=140.0)),
+        StayHeld(),
+    ),
+    "results of some of its files only may become more": (
+        replace(CLEAN, partial=(MIXED,)),
+        Wait(30.0, Signs(doubtful_since=200.0)),
+    ),
+    "and are its own when they do not": (replace(DOUBTFUL, empty=(), partial=(MIXED,)), Adopt(MIXED, PARTLY)),
+    "also beside failed jobs": (replace(TOLD_APART, partial=(MIXED,)), Adopt(MIXED, PARTLY)),
+    "but not beside a hint": (
+        replace(DOUBTFUL, empty=(), partial=(MIXED,), hints=(FAILED,)),
+        Hold("these jobs may be this chunk's: failed, mixed"),
+    ),
+    "held, and now in part": (replace(DOUBTFUL, empty=(), held=True, partial=(MIXED,)), Adopt(MIXED, PARTLY)),
+    "what was answered is told": (
+        replace(CLEAN, accepted=True, words="the API answered with job x"),
+        Hold("the API answered with job x; and the API lists no job of just these files"),
+    ),
+    "also where nothing known is shown": (
+        replace(CLEAN, accepted=True, words="odd", shown=False, signs=Signs(blind_since=140.0)),
+        Hold("odd; and the API lists no job of just these files"),
+    ),
     "an ended candidate without results begins a doubt": (
         replace(DOUBTFUL, signs=Signs(clean_at=140.0)),
         Wait(30.0, Signs(doubtful_since=200.0)),
@@ -158,6 +206,9 @@ JOBS = st.lists(st.sampled_from([FAILED, MIXED]), max_size=2).map(tuple)
         running=st.sampled_from([(), (RUNNING,)]),
         empty=JOBS,
         hints=JOBS,
+        partial=JOBS,
+        unread=st.booleans(),
+        shown=st.booleans(),
         resends=st.integers(0, 4),
     )
 )
@@ -165,6 +216,7 @@ def test_absence_always_takes_two_clean_listings(case: Case) -> None:
     """Whatever else is known: no candidate, two listings a settle time apart, and a resend left."""
     if isinstance(judge(case), Absent):
         assert not (case.running or case.empty or case.hints or case.elsewhere or case.accepted)
+        assert case.shown and not (case.partial or case.unread)
         assert case.signs.clean_at is not None
         assert case.began - case.signs.clean_at >= case.settle_s
         assert case.began >= case.not_before
@@ -216,3 +268,13 @@ def test_a_job_from_before_the_call_is_not_its_own() -> None:
     assert not may_be_after(replace(FAILED, created_at=marked - SLACK - timedelta(seconds=1)), MARK)
     assert may_be_after(FAILED, MARK)
     assert may_be_after(replace(FAILED, created_at=marked), None)
+
+
+def test_a_mark_counts_where_later_jobs_bear_it_out() -> None:
+    """A clock that was put back, or somebody's job dated ahead, makes all later ones seem older."""
+    marked = datetime.fromisoformat(MARK)
+    later, older = (replace(FAILED, created_at=marked + timedelta(hours=hours)) for hours in (1, -1))
+    assert is_borne_out(MARK, [later])
+    assert not is_borne_out(MARK, [later, older])
+    assert not is_borne_out(MARK, [FAILED])
+    assert not is_borne_out(MARK, [])

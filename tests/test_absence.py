@@ -1,0 +1,345 @@
+"""Unanswered v1 create calls against APIs that list, echo and date jobs in ways that nobody promised: nothing is bought
+twice, and what can't be known is held for a person."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from support.commands import Cli, Serve, command_line
+
+from orchestrator.models import Json
+
+START = datetime(2026, 11, 25, 2, tzinfo=UTC)
+RESULT = {"type": "invoice", "confidence": 0.9, "reasoning": "has a total"}
+
+Told = dict[str, Json]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    with command_line(tmp_path) as cli:
+        cli.manifest("a", "b", "c", size=1)
+        yield cli
+
+
+class Project:
+    """A v1 API and all that it holds. Jobs end at once, those of others too, unless their status says otherwise."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Told] = []
+        self.files: dict[str, list[str]] = {}
+        self.bought: Counter[str] = Counter()
+        self.lost: set[int] = set()  #: create calls, by number, whose answer is lost
+        self.unmade: set[int] = set()  #: those that fail and make nothing
+        self.instead: dict[int, str] = {}  #: those that are answered with another job
+        self.echo: Callable[[Told], Told] = lambda job: job
+        self.shown: Callable[[list[Told]], list[Told]] = lambda jobs: jobs
+        self.page_size = 1000
+        self.creates = 0
+        self.most_at_once = 0
+        self.results_read: list[str] = []
+        self._out = 0
+
+    def add(self, name: str, files: list[str], *, hours: float = 0.0, status: str = "SUCCESS", **body: Json) -> None:
+        """A job of *files* that is dated *hours* from now."""
+        at = (START + timedelta(hours=hours, milliseconds=len(self.jobs))).isoformat()
+        self.files[name] = files
+        self.jobs.append({"id": name, "status": status, "project_id": "p", "user_id": "u", "created_at": at, **body})
+
+    def others(self, count: int, *, hours: float = -2.0, status: str = "SUCCESS") -> None:
+        """Jobs of a colleague with the manifest's very rules."""
+        for n in range(count):
+            self.add(f"theirs-{n}", [f"their-file-{n}"], hours=hours, status=status, **ASKED)
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        parts = request.path.removeprefix("/api/v1/classifier/jobs").strip("/").split("/")
+        if request.method == "POST":
+            return await self._create(request)
+        if parts == [""]:
+            start, size = int(request.query.get("page_token", "0")), self.page_size
+            jobs = self.shown([self.echo(dict(job)) for job in self.jobs])
+            token = str(start + size) if start + size < len(jobs) else None
+            return web.json_response({"items": jobs[start : start + size], "next_page_token": token})
+        if parts[1:] == ["results"]:
+            self.results_read.append(parts[0])
+            rows = [{"file_id": file_id, "result": RESULT} for file_id in self.files[parts[0]]]
+            return web.json_response({"items": rows})
+        return web.json_response(next(self.echo(dict(job)) for job in self.jobs if job["id"] == parts[0]))
+
+    async def _create(self, request: web.Request) -> web.StreamResponse:
+        number, body = self.creates, await request.json()
+        self.creates += 1
+        self._out += 1
+        self.most_at_once = max(self.most_at_once, self._out)
+        await asyncio.sleep(0.05)
+        self._out -= 1
+        if number in self.unmade:
+            return web.json_response({"detail": "no"}, status=500)
+        self.bought.update(body["file_ids"])
+        self.add(f"job-{number}", body.pop("file_ids"), **body)
+        if number in self.lost:
+            return web.json_response({"detail": "lost"}, status=502)
+        name = self.instead.get(number, f"job-{number}")
+        return web.json_response(next(self.echo(dict(job)) for job in self.jobs if job["id"] == name))
+
+
+#: What the manifest of these tests asks.
+ASKED: Told = {
+    "rules": [
+        {"type": "invoice", "description": "contains line items and a total"},
+        {"type": "receipt", "description": "proof of a payment that was made"},
+    ],
+    "mode": "FAST",
+    "parsing_configuration": {"lang": "en", "max_pages": 5},
+}
+OTHERS_RULES: Told = {**ASKED, "rules": [{"type": "other", "description": "what somebody else asks"}]}
+
+
+@pytest.fixture
+def api(cli: Cli, serve: Serve) -> Project:
+    project = Project()
+    cli.use(serve(project))
+    return project
+
+
+def without(*names: str) -> Callable[[Told], Told]:
+    return lambda job: {name: value for name, value in job.items() if name not in names}
+
+
+def parsing(**changes: Json) -> Callable[[Told], Told]:
+    return lambda job: {**job, "parsing_configuration": {**(job.get("parsing_configuration") or {}), **changes}}
+
+
+def descriptions(change: Callable[[str], str]) -> Callable[[Told], Told]:
+    return lambda job: {
+        **job,
+        "rules": [{**rule, "description": change(rule["description"])} for rule in job.get("rules") or []],
+    }
+
+
+ECHOES: dict[str, Callable[[Told], Told]] = {
+    "without rules": without("rules"),
+    "no rules at all": lambda job: {**job, "rules": []},
+    "without mode": without("mode"),
+    "without parsing_configuration": without("parsing_configuration"),
+    "mode in small letters": lambda job: {**job, "mode": str(job.get("mode")).lower()},
+    "a mode of its own": lambda job: {**job, "mode": "STANDARD"},
+    "max_pages null": parsing(max_pages=None),
+    "lang as a list": parsing(lang=["en"]),
+    "other white space": descriptions(lambda text: f" {text.replace(' ', '  ')}\n"),
+    "descriptions cut short": descriptions(lambda text: text[:9]),
+    "rules in another order": lambda job: {**job, "rules": (job.get("rules") or [])[::-1]},
+}
+
+
+@pytest.mark.parametrize("name", ECHOES)
+def test_an_echo_in_other_words_makes_no_job_absent(cli: Cli, api: Project, name: str) -> None:
+    """The job of a lost answer was once taken for another's, and its file bought again."""
+    api.echo = ECHOES[name]
+    api.lost = {1}
+    done = cli("run", "m.yaml")
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("page_size", [1, 2])
+def test_a_listing_is_read_to_its_end_whatever_its_order(cli: Cli, api: Project, page_size: int) -> None:
+    """Others' jobs first, from new to old: reading once ended there, and the rest was taken for absent."""
+    api.others(3)
+    api.page_size = page_size
+    api.lost = {1}
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("hours", [0.4, 24])
+def test_a_job_of_others_that_is_dated_ahead_hides_no_job(cli: Cli, api: Project, hours: float) -> None:
+    """Everything made since seems to be older than the newest job of before."""
+    api.others(1, hours=hours)
+    api.lost = {0, 2}
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+def test_a_clock_that_is_put_right_between_two_runs_hides_no_job(cli: Cli, api: Project) -> None:
+    """The first run's jobs are dated an hour ahead of the second's."""
+    cli.manifest("a", size=1)
+    assert cli("run", "m.yaml").returncode == 0
+    api.jobs[0]["created_at"] = (START + timedelta(hours=1)).isoformat()
+    cli.manifest("a", "b", "c", size=1)
+    api.lost = {1}
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+def test_a_listing_without_the_jobs_that_are_known_proves_nothing(cli: Cli, api: Project) -> None:
+    """The call is held, with words; a later listing that is whole settles it, and nothing was bought twice."""
+    api.lost = {1}
+    api.shown = lambda jobs: [job for job in jobs if str(job["id"]).startswith("theirs")]
+    api.others(1)
+    done = cli("run", "m.yaml")
+    assert (done.returncode, api.bought) == (3, {"a": 1, "b": 1, "c": 1})
+    assert "that proves nothing" in " ".join(cli("status", "m.yaml").stdout.split())
+    api.shown = lambda jobs: jobs
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+def test_a_listing_that_is_cut_short_proves_nothing(cli: Cli, api: Project) -> None:
+    """It shows the first jobs of the project, and no later one."""
+    api.others(5)
+    api.lost = {1}
+    api.shown = lambda jobs: jobs[:6]
+    assert cli("run", "m.yaml").returncode == 3
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+def test_what_really_is_absent_is_sent_again(cli: Cli, api: Project) -> None:
+    """The listing shows the jobs made just before and after the call, and none of its own."""
+    api.others(2)
+    api.unmade = {1}
+    assert cli("run", "m.yaml").returncode == 0
+    assert (api.creates, api.bought) == (4, {"a": 1, "b": 1, "c": 1})
+
+
+def test_the_calls_of_a_new_ledger_go_one_by_one_until_one_is_answered(cli: Cli, api: Project) -> None:
+    """There is nothing yet to check a listing by; from then on they go side by side."""
+    cli.manifest(*"abcdefgh", size=1)
+    api.unmade = {0, 1}
+    at_once: list[int] = []
+    create = api._create
+
+    async def counting(request: web.Request) -> web.StreamResponse:
+        answer = await create(request)
+        at_once.append(api.most_at_once)
+        return answer
+
+    api._create = counting  # type: ignore[method-assign]  # the server's own count of calls that are out
+    assert cli("run", "m.yaml").returncode == 0
+    assert at_once[:3] == [1, 1, 1]
+    assert api.most_at_once > 1
+    assert set(api.bought.values()) == {1}
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_first_call_without_an_answer_is_never_sent_again_by_itself(cli: Cli, api: Project, made: bool) -> None:
+    """Where nothing known is listed, nothing follows from the listing; a person decides."""
+    cli.manifest("a")
+    api.lost, api.unmade = ({0}, set()) if made else (set(), {0})
+    api.shown = lambda jobs: []
+    assert cli("run", "m.yaml").returncode == 3
+    assert cli("run", "m.yaml").returncode == 3
+    assert api.creates == 1
+    api.shown = lambda jobs: jobs
+    assert cli("run", "m.yaml").returncode == (0 if made else 3)
+    if not made:
+        assert cli("retry", "m.yaml", "--held").returncode == 0
+    assert api.bought == {"a": 1}
+
+
+def test_the_exact_set_of_files_wins(cli: Cli, api: Project) -> None:
+    """A colleague's older job of some of the files was once adopted; our own was passed over, and paid for in vain."""
+    cli.manifest("x", "a", "b", "c", size=1)
+    assert cli("run", "m.yaml", "--no-wait").returncode == 3
+    cli.manifest("x", "a", "b", "c", "d", "e", "f", size=3)
+    api.add("theirs", ["d"], **ASKED)
+    api.lost = {4}
+    assert cli("run", "m.yaml").returncode == 0
+    assert {name: api.bought[name] for name in "def"} == {"d": 1, "e": 1, "f": 1}
+    assert {row["job_id"] for row in cli.exported() if row["file_id"] in "def"} == {"job-4"}
+
+
+def test_a_job_of_some_of_the_files_is_taken_only_when_no_other_comes_and_never_in_silence(
+    cli: Cli, api: Project
+) -> None:
+    """The API left rows out: it is our own job all the same."""
+    cli.manifest("x", size=1)
+    assert cli("run", "m.yaml").returncode == 0
+    cli.manifest("x", "a", "b", size=2)
+    api.lost = {1}
+    started = api.add
+
+    def add(name: str, files: list[str], **body: Json) -> None:
+        started(name, files[:1], **body)
+
+    api.add = add  # type: ignore[method-assign]  # results with one row only
+    done = cli("run", "m.yaml", ORCHESTRATOR_LATE_RESULTS_S="1")
+    assert done.returncode in (1, 3)
+    assert "adopted_in_part" in done.stderr + done.stdout
+    assert api.bought == {"x": 1, "a": 1, "b": 1}
+
+
+def test_a_call_that_is_answered_with_anothers_job_is_settled_by_its_files(cli: Cli, api: Project) -> None:
+    """Every run once ended with exit 9, and the files never had an outcome."""
+    api.others(1, hours=0)
+    api.instead = {1: "theirs-0"}
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-1", "c": "job-2"}
+
+
+@pytest.mark.parametrize("command", ["run", "adopt"])
+def test_it_is_held_while_its_own_job_is_not_listed(cli: Cli, api: Project, command: str) -> None:
+    """With words that say what was answered; the rest of the run goes on."""
+    api.others(1, hours=0)
+    api.instead = {1: "theirs-0"}
+    api.shown = lambda jobs: [job for job in jobs if job["id"] != "job-1"]
+    assert cli("run", "m.yaml").returncode == 3
+    assert sum(row["outcome"] == "classified" for row in cli.exported()) == 2
+    words = cli("status", "m.yaml").stdout.replace("\n", " ")
+    assert "the API answered with job theirs-0, which is not of these files" in " ".join(words.split())
+    api.shown = lambda jobs: jobs
+    assert cli(command, "m.yaml").returncode == 0
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+def test_a_job_of_others_that_never_ends_leaves_a_decision_and_not_an_endless_wait(cli: Cli, api: Project) -> None:
+    """It may be the call's own: after the stale time a person decides, and ``retry --held`` settles it."""
+    api.others(1, hours=0, status="PENDING")
+    api.unmade = {1}
+    assert cli("run", "m.yaml", ORCHESTRATOR_STALE_S="1").returncode == 3
+    assert "may be this chunk's: theirs-0" in " ".join(cli("status", "m.yaml").stdout.split())
+    assert cli("retry", "m.yaml", "--held").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+def test_adopt_takes_the_job_of_a_held_call(cli: Cli, api: Project) -> None:
+    """Its results are of just the chunk's files."""
+    api.lost = {1}
+    api.shown = lambda jobs: []
+    assert cli("run", "m.yaml").returncode == 3
+    api.shown = lambda jobs: jobs
+    adopted = json.loads(cli("adopt", "m.yaml", "--json").stdout)
+    assert (adopted["jobs_adopted"], adopted["files_adopted"]) == (1, 1)
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+def test_jobs_of_others_are_told_apart_without_reading_each_ones_results(cli: Cli, api: Project) -> None:
+    """Two thousand of the same rules: the newest are read first, and those from before the call never."""
+    api.others(2000)
+    api.lost = {1}
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+    assert len(api.results_read) < 120
+
+
+def test_a_job_of_other_rules_is_nobodys(cli: Cli, api: Project) -> None:
+    """Where the API echoes rules truly, one that is made just then by others is passed over."""
+    api.others(1)
+    api.lost = {1}
+    cli.manifest("a", "b", size=1)
+    assert cli("run", "m.yaml").returncode == 0
+    api.add("strict", ["c"], hours=0.1, **OTHERS_RULES)
+    cli.manifest("a", "b", "c", size=1)
+    api.unmade = {2}
+    assert cli("run", "m.yaml").returncode == 0
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()}["c"] == "job-3"
