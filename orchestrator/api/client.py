@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import reduce
+from functools import partial, reduce
 from typing import TypeVar
 
 import httpx
@@ -60,6 +60,9 @@ class Limiters:
     uploads: Limiter
 
 
+OWN_HEADERS = {"user-agent": "orchestrator", "accept": "application/json", "accept-encoding": "identity"}
+
+
 class Wire:
     """Sends one request at a time to one origin."""
 
@@ -87,21 +90,17 @@ class Wire:
         self.server_time: datetime | None = None
         reads = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS)
         creates = httpx.Limits(max_connections=None, max_keepalive_connections=0) if fresh_creates else reads
-        verify = network.certificates(base_url)
-        own = {"user-agent": "orchestrator", "accept": "application/json", "accept-encoding": "identity"}
+        build = partial(
+            httpx.AsyncClient,
+            transport=transport,
+            verify=network.certificates(base_url),
+            trust_env=network.trusts(base_url),
+            follow_redirects=False,
+            timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+            headers={**network.headers, **OWN_HEADERS},
+        )
         try:
-            self._reading, self._creating = (
-                httpx.AsyncClient(
-                    transport=transport,
-                    limits=limits,
-                    verify=verify,
-                    trust_env=network.trusts(base_url),
-                    follow_redirects=False,
-                    timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
-                    headers={**network.headers, **own},
-                )
-                for limits in (reads, creates)
-            )
+            self._reading, self._creating = build(limits=reads), build(limits=creates)
         except (ValueError, ImportError, httpx.InvalidURL):  # never its words: the URL may hold a password
             raise SettingsError("the proxy in HTTPS_PROXY or ALL_PROXY can't be used; write http://host:port") from None
 

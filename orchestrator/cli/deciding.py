@@ -25,24 +25,27 @@ from orchestrator.cli.app import (
 from orchestrator.errors import InputError
 from orchestrator.plaintext import counted, safe
 
+FileOption = Annotated[
+    list[str] | None, typer.Option(metavar="ID", help="The file's ID, or its document's name or path; repeatable.")
+]
+FileFromOption = Annotated[
+    str | None, typer.Option(metavar="LIST", help="The file IDs in this list (.txt, .csv, .jsonl).")
+]
+LabelOption = Annotated[
+    str | None, typer.Option("--type", metavar="TYPE", help="What it is; default: what the API said.")
+]
+ErrorOption = Annotated[str | None, typer.Option(help="With --dismiss: all failed files whose error has this text.")]
+
 
 @app.command()
 def accept(
     manifest: ManifestArgument,
-    file: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="The file's ID, or its document's name or path; repeatable.")
-    ] = None,
-    file_from: Annotated[
-        str | None, typer.Option(metavar="LIST", help="The file IDs in this list (.txt, .csv, .jsonl).")
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option("--type", metavar="TYPE", help="What it is; default: what the API said.")
-    ] = None,
+    file: FileOption = None,
+    file_from: FileFromOption = None,
+    label: LabelOption = None,
     unmatched: Annotated[bool, typer.Option("--unmatched", help="It is of none of the types.")] = False,
     dismiss: Annotated[bool, typer.Option("--dismiss", help="It failed, and that is known: leave it.")] = False,
-    error: Annotated[
-        str | None, typer.Option(help="With --dismiss: all failed files whose error has this text.")
-    ] = None,
+    error: ErrorOption = None,
     by: Annotated[str | None, typer.Option(metavar="NAME", help="Who says so; default: the login name.")] = None,
     note: Annotated[str, typer.Option(metavar="TEXT", help="Why.")] = "",
     ledger: LedgerOption = None,
@@ -75,12 +78,13 @@ def accept(
         accepted = command.accept(
             loaded, path, file_ids, label=label, unmatched=unmatched, rehearsal=sandbox, signature=signature
         )
+    verdicts = {file_id: given or "unmatched" for file_id, given in accepted.items()}
     if as_json:
-        files = [{"file_id": file_id, "verdict": given or "unmatched"} for file_id, given in accepted.items()]
+        files = [{"file_id": file_id, "verdict": verdict} for file_id, verdict in verdicts.items()]
         print_json({"manifest": loaded.name, "exit_code": 0, "by": signature.by, "note": note, "files": files})
         return
-    for file_id, given in accepted.items():
-        print(f"{safe(file_id)}: {safe(given or 'unmatched')}")
+    for file_id, verdict in verdicts.items():
+        print(f"{safe(file_id)}: {safe(verdict)}")
 
 
 @app.command()

@@ -42,7 +42,7 @@ def status(
 ) -> None:
     """Where everything is."""
     from orchestrator import ledger as ledgers
-    from orchestrator.cli import screens
+    from orchestrator.cli import screens, tables
     from orchestrator.reports import status as reports
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
@@ -60,7 +60,7 @@ def status(
     if as_json:
         print_json({"ledger": opened.describe().location, "manifests": [state.as_json() for state in states]})
     else:
-        screens.show(screens.status_view(states, at))
+        screens.show(tables.status_view(states, at))
 
 
 @app.command()
@@ -197,7 +197,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Show what changed from one run to another. Types, flipped files, new failures, confidence."""
-    from orchestrator.cli import screens
+    from orchestrator.cli import screens, tables
     from orchestrator.reports import diff as reports
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
@@ -210,7 +210,7 @@ def diff(
     if as_json:
         print_json(found.as_json())
     else:
-        screens.show(screens.diff_view(found))
+        screens.show(tables.diff_view(found))
 
 
 def _runs_called(connection: Transaction, manifest_ids: list[int], run: str) -> set[str]:

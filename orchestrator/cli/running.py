@@ -41,6 +41,7 @@ from orchestrator.errors import ExitCode, InputError, ManifestError
 from orchestrator.plaintext import safe
 
 if TYPE_CHECKING:
+    from orchestrator.manifest.loading import Manifest
     from orchestrator.planning.options import Options
 
 
@@ -115,6 +116,15 @@ def run(
     execute(manifest, api, options, as_json=as_json, quiet=quiet, log_format=log_format)
 
 
+OnlyTypesOption = Annotated[list[str] | None, typer.Option("--type", help="Only files classified as this; repeatable.")]
+OnlyFilesOption = Annotated[
+    list[str] | None, typer.Option(help="Only this file (ID, document's name or path); repeatable.")
+]
+OnlyFilesFromOption = Annotated[
+    str | None, typer.Option(metavar="LIST", help="Only the file IDs in this list (.txt, .csv, .jsonl).")
+]
+
+
 @app.command()
 def retry(
     manifest: ManifestArgument,
@@ -130,16 +140,10 @@ def retry(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     outcome: Annotated[list[str] | None, typer.Option(help="Only files with this outcome; repeatable.")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option("--type", help="Only files classified as this; repeatable.")
-    ] = None,
+    label: OnlyTypesOption = None,
     below_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Only results less sure.")] = None,
-    file: Annotated[
-        list[str] | None, typer.Option(help="Only this file (ID, document's name or path); repeatable.")
-    ] = None,
-    file_from: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Only the file IDs in this list (.txt, .csv, .jsonl).")
-    ] = None,
+    file: OnlyFilesOption = None,
+    file_from: OnlyFilesFromOption = None,
     run_id: Annotated[str | None, typer.Option("--run", help="Only files whose outcome is of this run.")] = None,
     error: Annotated[str | None, typer.Option(help="Only files whose error has this text.")] = None,
     mode: Annotated[str | None, typer.Option(metavar="FAST|MULTIMODAL", help="Over the manifest's mode.")] = None,
@@ -149,9 +153,6 @@ def retry(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent and its ceiling.")] = False,
 ) -> None:
     """Send again what failed, is missing or was cancelled."""
-    from orchestrator.cli import screens
-    from orchestrator.clock import SystemClock
-    from orchestrator.commands import cancel
     from orchestrator.planning import documents
     from orchestrator.planning import retry as planning
 
@@ -160,12 +161,7 @@ def retry(
     if file or file_from is not None:
         file_ids = [*(file or ()), *(planning.listed(file_from) if file_from is not None else ())]
     again = planning.selection(
-        outcomes=outcome,
-        types=label,
-        below_confidence=below_confidence,
-        file_ids=file_ids,
-        run_id=run_id,
-        error=error,
+        outcomes=outcome, types=label, below_confidence=below_confidence, file_ids=file_ids, run_id=run_id, error=error
     )
     loaded = load_manifest(manifest, api, resolve_secrets=not dry_run)
     if again.file_ids is not None:
@@ -176,15 +172,24 @@ def retry(
     config = planning.overridden(loaded, mode=mode, lang=lang, max_pages=max_pages)
     options = replace(options, command="retry", new=False, again=again, config=config, held=held)
     if dry_run:
-        clock = SystemClock()
-        since = cancel.stale_since(clock, load_settings(manifest))
-        found = planning.preview(loaded, find_ledger(manifest, ledger), options, now=clock.now(), stale_since=since)
-        if as_json:
-            print_json(found.as_json())
-        else:
-            screens.show(screens.retry_view(found, _again(manifest, ledger)))
-        return
-    execute(manifest, api, options, as_json=as_json, quiet=quiet, log_format=log_format)
+        _preview_retry(loaded, manifest, ledger, options, as_json=as_json)
+    else:
+        execute(manifest, api, options, as_json=as_json, quiet=quiet, log_format=log_format)
+
+
+def _preview_retry(loaded: Manifest, manifest: str, ledger: str | None, options: Options, *, as_json: bool) -> None:
+    from orchestrator.cli import screens
+    from orchestrator.clock import SystemClock
+    from orchestrator.commands import cancel
+    from orchestrator.planning import retry as planning
+
+    clock = SystemClock()
+    since = cancel.stale_since(clock, load_settings(manifest))
+    found = planning.preview(loaded, find_ledger(manifest, ledger), options, now=clock.now(), stale_since=since)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        screens.show(screens.retry_view(found, _again(manifest, ledger)))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What a person sees of what stands still: tables for plan, status, summary and diff."""
+"""The screens that stand still: plan, retry and the summary of a run. Status and diff: ``tables``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -15,14 +14,11 @@ from rich.text import Text
 
 from orchestrator.commands.summary import Summary
 from orchestrator.errors import ExitCode
-from orchestrator.ledger.reading import FailedFile, RunRecord
+from orchestrator.ledger.reading import FailedFile
 from orchestrator.ledger.retry import Changes, Quarantine
-from orchestrator.plaintext import counted, safe, span
+from orchestrator.plaintext import counted, safe
 from orchestrator.planning.preview import Preview
 from orchestrator.planning.retry import RetryPreview
-from orchestrator.reports.diff import Diff
-from orchestrator.reports.glance import Address, glance
-from orchestrator.reports.status import Status
 
 REHEARSAL = "REHEARSAL: answered by the embedded sandbox; these are not real results and nothing was billed"
 
@@ -31,7 +27,7 @@ UNKNOWN_CREDITS = "mode and pages are those of the configuration_id, which the s
 #: How many failed and how many quarantined files a screen names; all failed ones are in an export.
 MOST_FAILED = 5
 
-_STYLES = {"classified": "green", "unmatched": "cyan", "failed": "red", "missing": "red", "cancelled": "yellow"}
+STYLES = {"classified": "green", "unmatched": "cyan", "failed": "red", "missing": "red", "cancelled": "yellow"}
 
 
 class _Console(Console):
@@ -58,7 +54,7 @@ def show(view: RenderableType) -> None:
 def plan_view(preview: Preview, again: str) -> RenderableType:
     """What ``run`` would do. *again*: see ``summary_view``."""
     title = Text(f"plan for {preview.manifest}" + (" (rehearsal)" if preview.rehearsal else ""), style="bold")
-    table = _pairs()
+    table = pairs()
     failed = preview.failed - preview.quarantined.files
     rows: list[tuple[str, int, str]] = [
         ("files", preview.files, ""),
@@ -81,7 +77,7 @@ def plan_view(preview: Preview, again: str) -> RenderableType:
         table.add_row("credits", f"<= {preview.credits_ceiling:,}", "if every file has as many pages as may be read")
     if most := _ceiling(preview):
         table.add_row("", "", most)
-    parts: list[RenderableType] = [title, table, *_quarantine(preview.quarantined, again, preview.rehearsal)]
+    parts: list[RenderableType] = [title, table, *quarantine(preview.quarantined, again, preview.rehearsal)]
     if preview.over_limits is not None:
         parts.append(Text(f"over the limits: {safe(preview.over_limits)}", style="bold red"))
     return Group(*parts)
@@ -136,7 +132,7 @@ def retry_view(found: RetryPreview, again: str) -> RenderableType:
     parts += [Text(f"  {safe(file_id)}") for file_id in found.file_ids]
     if more := found.files - len(found.file_ids):
         parts.append(Text(f"  and {more:,} more"))
-    parts += _quarantine(found.quarantined, again, found.rehearsal)
+    parts += quarantine(found.quarantined, again, found.rehearsal)
     if found.over_limits:
         parts.append(Text(f"over the limits: {safe(found.over_limits)}", style="bold red"))
     return Group(*parts)
@@ -151,16 +147,28 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
     if summary.rehearsal:
         parts.append(Text(REHEARSAL, style="bold yellow"))
     parts.append(Text(f"run {summary.run_id} of {summary.manifest}", style="bold"))
-    counts = _pairs()
+    counts = pairs()
     for name in ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished"):
         value = int(getattr(summary, name))
         if value or name in ("files", "classified"):
-            counts.add_row(Text(name, style=_STYLES.get(name, "")), f"{value:,}", "")
+            counts.add_row(Text(name, style=STYLES.get(name, "")), f"{value:,}", "")
     for label, files in list(summary.types.items())[:20]:
         counts.add_row(Text(f"  {safe(label, 50)}", style="dim"), f"{files:,}", "")
     if summary.review:
         counts.add_row("to review", f"{summary.review:,}", "")
     parts.append(counts)
+    parts += _notes(summary)
+    parts += failed_files(summary.failed_files, summary.quarantined)
+    parts += quarantine(summary.quarantined, again, summary.rehearsal)
+    parts.append(Text(f"exit {summary.exit_code}: {safe(summary.reason)}", style="bold"))
+    if hint := _next_step(summary, again):
+        parts.append(Text(hint, no_wrap=True, overflow="ignore"))  # one line each, to be copied
+    return Group(*parts)
+
+
+def _notes(summary: Summary) -> list[Text]:
+    """A line each for a new name, documents, drift, routing, changes, jobs, second opinions and credits."""
+    parts: list[Text] = []
     if summary.renamed_from is not None:
         parts.append(Text(f"this path was known as {safe(summary.renamed_from)}: every file was new", style="yellow"))
     if summary.reclassified.files:
@@ -186,12 +194,7 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
         parts.append(Text(f"{opinions}: mean confidence {before:.3f} -> {after:.3f}, the surer answer counts"))
     if billed := summary.credits_words:
         parts.append(Text(billed))
-    parts += failed_files(summary.failed_files, summary.quarantined)
-    parts += _quarantine(summary.quarantined, again, summary.rehearsal)
-    parts.append(Text(f"exit {summary.exit_code}: {safe(summary.reason)}", style="bold"))
-    if hint := _next_step(summary, again):
-        parts.append(Text(hint, no_wrap=True, overflow="ignore"))  # one line each, to be copied
-    return Group(*parts)
+    return parts
 
 
 def failed_files(failed: Sequence[FailedFile], quarantined: Quarantine) -> list[Text]:
@@ -221,7 +224,7 @@ def _next_step(summary: Summary, again: str) -> str:
     return ""
 
 
-def _quarantine(found: Quarantine, again: str, rehearsal: bool) -> list[Text]:
+def quarantine(found: Quarantine, again: str, rehearsal: bool) -> list[Text]:
     """The first quarantined files, and the command that sends them all the same; nothing without any."""
     first = found.first[:MOST_FAILED]
     if not first:
@@ -240,108 +243,7 @@ def _quarantine(found: Quarantine, again: str, rehearsal: bool) -> list[Text]:
     ]
 
 
-def status_view(states: Sequence[Status], ledger: Path) -> RenderableType:
-    """Every manifest of the *ledger*."""
-    parts: list[RenderableType] = [Text(f"ledger {safe(ledger.absolute())}", style="dim")]
-    for state in states:
-        parts.append(Text())
-        if state.rehearsal:
-            parts.append(Text(REHEARSAL, style="bold yellow"))
-        api = "127.0.0.1" if state.api == "loopback" else safe(state.api)
-        parts.append(Text(f"{safe(state.manifest)} (API at {api})", style="bold"))
-        manifest = Path(state.path)
-        own = ledger.absolute() == manifest.parent / "ledger.db"
-        address = Address(manifest, None if own else ledger.absolute(), state.rehearsal)
-        parts += [
-            Text(line, no_wrap=True, overflow="ignore")
-            for line in glance(state.manifest, state.last_run, state.running, address)
-        ]
-        table = _pairs()
-        for name in ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished"):
-            if (value := int(getattr(state, name))) or name == "files":
-                table.add_row(Text(name, style=_STYLES.get(name, "")), f"{value:,}", "")
-        for label, files in list(state.types.items())[:20]:
-            table.add_row(Text(f"  {safe(label, 50)}", style="dim"), f"{files:,}", "")
-        if state.other_rules:
-            remark = "more files, with an outcome under other rules only; `orchestrator run` classifies them again"
-            table.add_row("other rules", f"{state.other_rules:,}", remark)
-        if state.review:
-            table.add_row("to review", f"{state.review:,}", "`orchestrator export --review` lists them")
-        for name, job in state.open.items():
-            oldest = f", the oldest since {job.oldest[:19].replace('T', ' ')} UTC" if job.oldest else ""
-            table.add_row(f"jobs {name}", f"{job.jobs:,}", f"{counted(job.files, 'file')}{oldest}")
-        if state.spent.jobs_billed:
-            untold = (
-                f"at least; {counted(state.spent.jobs_untold, 'job')} not yet told" if state.spent.jobs_untold else ""
-            )
-            table.add_row("credits", f"{state.spent.credits:,g}", untold)
-        parts.append(table)
-        parts += [
-            Text(f"needs you: chunk {found.chunk_id} {found.event}: {safe(found.note)}")
-            for found in state.needs_decision
-        ]
-        if any(found.event == "held" for found in state.needs_decision):
-            parts.append(
-                Text("held: look for the job at the API; if there is none, `orchestrator retry --held` sends it")
-            )
-        parts += failed_files(state.failed_files, state.quarantined)
-        if state.dismissed:
-            parts.append(Text(f"dismissed: {counted(state.dismissed, 'failed file')}, not counted any more"))
-        again = shlex.join([state.path, *([] if own else ["--ledger", str(ledger.absolute())])])
-        parts += _quarantine(state.quarantined, safe(again), state.rehearsal)
-        if state.runs:
-            parts.append(_runs_table(state.runs, running=state.running is not None))
-    return Group(*parts)
-
-
-def _runs_table(runs: Sequence[RunRecord], *, running: bool) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("latest runs", "command", "exit"):
-        table.add_column(column, overflow="fold", no_wrap=True)
-    for column in ("took", "done", "failed", "credits"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("reason", overflow="fold")
-    for run in runs:
-        reason = run.reason
-        if run.summary is None:
-            reason = "running" if running else "killed: it ended without a record"
-            running = False  # an older run without a record has surely ended
-        exit_code = "-" if run.exit_code is None else str(run.exit_code)
-        table.add_row(run.id, run.command, exit_code, *_numbers(run), safe(reason, 120))  # when it began is in its id
-    return table
-
-
-def _numbers(run: RunRecord) -> list[str]:
-    """How long a run took, how all files stood at its end, and what it was billed; blank where that is not known."""
-    told = run.summary or {}
-    if "seconds" not in told:
-        return [""] * 4
-    good, bad = told["classified"] + told["unmatched"], told["failed"] + told["missing"] + told["cancelled"]
-    billed = "" if told.get("credits") is None else f"{told['credits']:,g}"
-    return [span(told["seconds"]), f"{good:,}", f"{bad:,}", billed]
-
-
-def diff_view(found: Diff) -> RenderableType:
-    """Totals side by side, then what moved."""
-    totals = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("outcome", found.run_a, found.run_b, "change"):
-        totals.add_column(column, justify="left" if column == "outcome" else "right", overflow="fold")
-    for row in found.totals:
-        change = row.after - row.before
-        totals.add_row(safe(row.label, 60), f"{row.before:,}", f"{row.after:,}", f"{change:+,}" if change else "")
-    lines = [f"{counted(found.new_files, 'new file')}, {counted(found.new_failures, 'new failure')}"]
-    lines += [
-        f"{flow.files:,} flipped: {safe(flow.before, 60)} -> {safe(flow.after, 60)}, such as {safe(flow.example)}"
-        for flow in found.flipped[:20]
-    ]
-    lines += [
-        f"{safe(flow.before, 60)}: mean confidence {flow.confidence_before:.3f} -> {flow.confidence_after:.3f}"
-        for flow in found.drift[:20]
-    ]
-    return Group(totals, *map(Text, lines))
-
-
-def _pairs() -> Table:
+def pairs() -> Table:
     """Name, number, remark."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()

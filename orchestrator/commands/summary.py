@@ -96,25 +96,36 @@ class Ended:
     routed: Placed | None = None
 
 
-def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summary:
-    """The summary of a run, from its own account and the ledger."""
-    plan, scope = ended.plan, ended.plan.scope
+def _totals(connection: Transaction, manifest: Manifest, ended: Ended) -> tuple[reading.Totals, list[str]]:
+    """The files' outcomes, and why some of the files are left."""
+    scope, left = ended.plan.scope, list(ended.left)
     review = {"below_confidence": manifest.review.below_confidence, "unmatched": manifest.review.unmatched}
     totals = reading.totals(connection, scope, wanted=True, review=review)
-    left = list(ended.left)
     if not ended.options.new:  # a retry leaves alone what was never sent under the current rules
         totals, unsent = reading.with_other_rules(connection, scope, totals, review)
         were = "was" if unsent == 1 else "were"
         left += [f"{counted(unsent, 'file')} {were} not sent yet: `orchestrator run` sends them"] * (unsent > 0)
-    leftover = sum(files for _, files in tally(connection, scope.manifest_id).values())
-    unfinished = max(totals.unfinished, leftover, ended.progress.not_uploaded)
+    return totals, left
+
+
+def _unfinished(connection: Transaction, totals: reading.Totals, ended: Ended, left: Collection[str]) -> int:
+    """Files that have yet to get an outcome; 0 where sending the rest is `run`'s to do."""
     if not ended.options.create and not left and ended.error is None:
-        unfinished = 0  # jobs are for `run` to make
+        return 0
+    in_flight = sum(files for _, files in tally(connection, ended.plan.scope.manifest_id).values())
+    return max(totals.unfinished, in_flight, ended.progress.not_uploaded)
+
+
+def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summary:
+    """The summary of a run, from its own account and the ledger."""
+    plan, scope = ended.plan, ended.plan.scope
+    totals, left = _totals(connection, manifest, ended)
+    unfinished = _unfinished(connection, totals, ended, left)
     suspects = _to_be_halved(connection, manifest, ended)
     left += [f"{counted(suspects, 'file')} failed together: the next run looks for those at fault"] * (suspects > 0)
     known, dismissed = accept.known_failures(connection, scope), accept.dismissed(connection, scope, wanted=True)
-    told = known if ended.options.known_ok else 0
-    code, reason = why(totals, unfinished or suspects, ended.error, left, known=told, dismissed=dismissed)
+    pardoned = known if ended.options.known_ok else 0
+    code, reason = why(totals, unfinished or suspects, ended.error, left, known=pardoned, dismissed=dismissed)
     reason = "; ".join(filter(None, (reason, ended.progress.held_back.words)))
     outcomes = totals.outcomes
     spent = billing.spent_by_run(connection, ended.run_id)

@@ -248,6 +248,23 @@ def chunk_ids(connection: Connection, how_many: int) -> int:
     return last_chunk(connection) - how_many + 1
 
 
+_CUT_JOBS = text("""
+    INSERT INTO jobs (id, manifest_id, config_id, run_id, api, parent_id, depth, escalation, size, status, job_id,
+                      sent_at, submitted_at, changed_at)
+    SELECT c.id, :manifest_id, :job_config_id, :run_id, :api, CAST(:parent_id AS INTEGER), :depth, :escalation,
+           c.files, :status, :job_id, :submitted_at, :submitted_at, :at
+    FROM (SELECT :first + (n - 1) / :size AS id, count(*) AS files FROM chosen GROUP BY :first + (n - 1) / :size) AS c
+    ORDER BY c.id
+    """)
+
+_CUT_FILES = text("""
+    INSERT INTO files (chunk_id, manifest_id, config_id, file_id, generation, standing)
+    SELECT :first + (n - 1) / :size, :manifest_id, :config_id, file_id, generation,
+           CASE WHEN generation = 0 THEN 1 ELSE 0 END
+    FROM chosen ORDER BY n
+    """)
+
+
 def cut(
     connection: Connection,
     scope: Scope,
@@ -267,8 +284,7 @@ def cut(
     *job_config_id* is what the jobs are created with; it differs from the scope's when a retry overrides it. The
     chunks are pending; with *job_id*, the one chunk has been submitted *at*. *parent_id* and *depth*: of a half.
     """
-    files = scalar_int(connection, "SELECT count(*) FROM chosen")
-    chunks = math.ceil(files / chunk_size)
+    chunks = math.ceil(scalar_int(connection, "SELECT count(*) FROM chosen") / chunk_size)
     if not chunks:
         return 0
     parameters = {
@@ -287,25 +303,6 @@ def cut(
         "job_id": job_id,
         "submitted_at": None if job_id is None else at,
     }
-    connection.execute(
-        text("""
-        INSERT INTO jobs (id, manifest_id, config_id, run_id, api, parent_id, depth, escalation, size, status, job_id,
-                          sent_at, submitted_at, changed_at)
-        SELECT c.id, :manifest_id, :job_config_id, :run_id, :api, CAST(:parent_id AS INTEGER), :depth, :escalation,
-               c.files, :status, :job_id, :submitted_at, :submitted_at, :at
-        FROM (SELECT :first + (n - 1) / :size AS id, count(*) AS files FROM chosen GROUP BY :first + (n - 1) / :size)
-             AS c
-        ORDER BY c.id
-        """),
-        parameters,
-    )
-    connection.execute(
-        text("""
-        INSERT INTO files (chunk_id, manifest_id, config_id, file_id, generation, standing)
-        SELECT :first + (n - 1) / :size, :manifest_id, :config_id, file_id, generation,
-               CASE WHEN generation = 0 THEN 1 ELSE 0 END
-        FROM chosen ORDER BY n
-        """),
-        {name: parameters[name] for name in ("first", "size", "manifest_id", "config_id")},
-    )
+    connection.execute(_CUT_JOBS, parameters)
+    connection.execute(_CUT_FILES, {name: parameters[name] for name in ("first", "size", "manifest_id", "config_id")})
     return chunks

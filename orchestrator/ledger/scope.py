@@ -73,6 +73,22 @@ def name_at(connection: Connection, path: str, *, rehearsal: bool) -> str | None
     return found.scalar()
 
 
+def _refuse_other_place(
+    name: str, known_origin: str, known_project: str | None, origin: str, project_id: str | None
+) -> None:
+    """Raise InputError where the ledger has results of the manifest from another API or project."""
+    if known_origin != origin:
+        raise InputError(
+            f"this ledger holds results of manifest {name!r} from {known_origin}, this run would go to {origin}; "
+            "use another --ledger or another name"
+        )
+    if known_project and project_id and known_project != project_id:
+        raise InputError(
+            f"this ledger holds results of manifest {name!r} from project {known_project}, "
+            f"this run is for {project_id}; use another --ledger or another name"
+        )
+
+
 def register(
     connection: Connection,
     name: str,
@@ -87,13 +103,12 @@ def register(
     sha256: str,
 ) -> Scope:
     """The scope of this manifest as it is now. Raises InputError when the ledger knows it at another API or project."""
-    config_id = config_row(connection, config)
     row = {
         "name": name,
         "rehearsal": int(rehearsal),
         "origin": origin,
         "project_id": project_id,
-        "config_id": config_id,
+        "config_id": config_row(connection, config),
         "review": json.dumps({"below_confidence": review.below_confidence, "unmatched": review.unmatched}),
         "max_generations": max_generations,
         "path": path,
@@ -103,20 +118,10 @@ def register(
         text("SELECT id, origin, project_id FROM manifests WHERE name = :name AND rehearsal = :rehearsal"), row
     ).first()
     if known is None:
-        columns = ", ".join(row)
-        values = ", ".join(f":{column}" for column in row)
+        columns, values = ", ".join(row), ", ".join(f":{column}" for column in row)
         connection.execute(text(f"INSERT INTO manifests ({columns}) VALUES ({values})"), row)
     else:
-        if known.origin != origin:
-            raise InputError(
-                f"this ledger holds results of manifest {name!r} from {known.origin}, this run would go to {origin}; "
-                "use another --ledger or another name"
-            )
-        if (known.project_id or None) != project_id and known.project_id and project_id:
-            raise InputError(
-                f"this ledger holds results of manifest {name!r} from project {known.project_id}, "
-                f"this run is for {project_id}; use another --ledger or another name"
-            )
+        _refuse_other_place(name, known.origin, known.project_id, origin, project_id)
         connection.execute(
             text(
                 "UPDATE manifests SET config_id = :config_id, review = :review, path = :path, sha256 = :sha256, "

@@ -134,24 +134,17 @@ def _preview(
         listed = plan.stage(connection, manifest.file_ids())
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
         plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)
-        found = work_out(
-            connection,
-            scope,
-            manifest,
-            options,
-            listed=listed,
-            now=now,
-            take=lambda _: shown.extend(plan.chosen(connection, MOST_SHOWN)),
-        )
+
+        def show(_: object) -> None:
+            shown.extend(plan.chosen(connection, MOST_SHOWN))
+
+        found = work_out(connection, scope, manifest, options, listed=listed, now=now, take=show)
         highest, _ = most(connection, scope, manifest, found)
         most_generations = manifest.limits.max_generations
         quarantined = retry.quarantined(connection, scope, most_generations, wanted=True, most=MOST_SHOWN)
+        allowed = retry.Allowed(most_generations)
         stuck = (
-            []
-            if rehearsal
-            else select_stuck(
-                connection, scope, again, retry.Allowed(most_generations), manifest.file_ids(), since=stale_since
-            )
+            [] if rehearsal else select_stuck(connection, scope, again, allowed, manifest.file_ids(), since=stale_since)
         )
     can = [job.file_id for job in stuck if job.api == "v2"]
     files = found.files + len(can)

@@ -1,0 +1,122 @@
+"""The tables of what the ledger says: status and diff."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.cli.screens import REHEARSAL, STYLES, failed_files, pairs, quarantine
+from orchestrator.ledger.reading import RunRecord
+from orchestrator.plaintext import counted, safe, span
+from orchestrator.reports.diff import Diff
+from orchestrator.reports.glance import Address, glance
+from orchestrator.reports.status import Status
+
+
+def _standing(state: Status) -> RenderableType:
+    """One manifest's files, types, open jobs and credits."""
+    table = pairs()
+    for name in ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished"):
+        if (value := int(getattr(state, name))) or name == "files":
+            table.add_row(Text(name, style=STYLES.get(name, "")), f"{value:,}", "")
+    for label, files in list(state.types.items())[:20]:
+        table.add_row(Text(f"  {safe(label, 50)}", style="dim"), f"{files:,}", "")
+    if state.other_rules:
+        remark = "more files, with an outcome under other rules only; `orchestrator run` classifies them again"
+        table.add_row("other rules", f"{state.other_rules:,}", remark)
+    if state.review:
+        table.add_row("to review", f"{state.review:,}", "`orchestrator export --review` lists them")
+    for name, job in state.open.items():
+        oldest = f", the oldest since {job.oldest[:19].replace('T', ' ')} UTC" if job.oldest else ""
+        table.add_row(f"jobs {name}", f"{job.jobs:,}", f"{counted(job.files, 'file')}{oldest}")
+    if state.spent.jobs_billed:
+        untold = f"at least; {counted(state.spent.jobs_untold, 'job')} not yet told" if state.spent.jobs_untold else ""
+        table.add_row("credits", f"{state.spent.credits:,g}", untold)
+    return table
+
+
+def status_view(states: Sequence[Status], ledger: Path) -> RenderableType:
+    """Every manifest of the *ledger*."""
+    parts: list[RenderableType] = [Text(f"ledger {safe(ledger.absolute())}", style="dim")]
+    for state in states:
+        parts.append(Text())
+        if state.rehearsal:
+            parts.append(Text(REHEARSAL, style="bold yellow"))
+        api = "127.0.0.1" if state.api == "loopback" else safe(state.api)
+        parts.append(Text(f"{safe(state.manifest)} (API at {api})", style="bold"))
+        manifest = Path(state.path)
+        own = ledger.absolute() == manifest.parent / "ledger.db"
+        address = Address(manifest, None if own else ledger.absolute(), state.rehearsal)
+        parts += [
+            Text(line, no_wrap=True, overflow="ignore")
+            for line in glance(state.manifest, state.last_run, state.running, address)
+        ]
+        parts.append(_standing(state))
+        parts += [
+            Text(f"needs you: chunk {found.chunk_id} {found.event}: {safe(found.note)}")
+            for found in state.needs_decision
+        ]
+        if any(found.event == "held" for found in state.needs_decision):
+            parts.append(
+                Text("held: look for the job at the API; if there is none, `orchestrator retry --held` sends it")
+            )
+        parts += failed_files(state.failed_files, state.quarantined)
+        if state.dismissed:
+            parts.append(Text(f"dismissed: {counted(state.dismissed, 'failed file')}, not counted any more"))
+        again = shlex.join([state.path, *([] if own else ["--ledger", str(ledger.absolute())])])
+        parts += quarantine(state.quarantined, safe(again), state.rehearsal)
+        if state.runs:
+            parts.append(_runs_table(state.runs, running=state.running is not None))
+    return Group(*parts)
+
+
+def _runs_table(runs: Sequence[RunRecord], *, running: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("latest runs", "command", "exit"):
+        table.add_column(column, overflow="fold", no_wrap=True)
+    for column in ("took", "done", "failed", "credits"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    for run in runs:
+        reason = run.reason
+        if run.summary is None:
+            reason = "running" if running else "killed: it ended without a record"
+            running = False  # an older run without a record has surely ended
+        exit_code = "-" if run.exit_code is None else str(run.exit_code)
+        table.add_row(run.id, run.command, exit_code, *_numbers(run), safe(reason, 120))  # when it began is in its id
+    return table
+
+
+def _numbers(run: RunRecord) -> list[str]:
+    """How long a run took, how all files stood at its end, and what it was billed; blank where that is not known."""
+    told = run.summary or {}
+    if "seconds" not in told:
+        return [""] * 4
+    good, bad = told["classified"] + told["unmatched"], told["failed"] + told["missing"] + told["cancelled"]
+    billed = "" if told.get("credits") is None else f"{told['credits']:,g}"
+    return [span(told["seconds"]), f"{good:,}", f"{bad:,}", billed]
+
+
+def diff_view(found: Diff) -> RenderableType:
+    """Totals side by side, then what moved."""
+    totals = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("outcome", found.run_a, found.run_b, "change"):
+        totals.add_column(column, justify="left" if column == "outcome" else "right", overflow="fold")
+    for row in found.totals:
+        change = row.after - row.before
+        totals.add_row(safe(row.label, 60), f"{row.before:,}", f"{row.after:,}", f"{change:+,}" if change else "")
+    lines = [f"{counted(found.new_files, 'new file')}, {counted(found.new_failures, 'new failure')}"]
+    lines += [
+        f"{flow.files:,} flipped: {safe(flow.before, 60)} -> {safe(flow.after, 60)}, such as {safe(flow.example)}"
+        for flow in found.flipped[:20]
+    ]
+    lines += [
+        f"{safe(flow.before, 60)}: mean confidence {flow.confidence_before:.3f} -> {flow.confidence_after:.3f}"
+        for flow in found.drift[:20]
+    ]
+    return Group(totals, *map(Text, lines))
