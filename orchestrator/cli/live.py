@@ -32,10 +32,16 @@ SILENCE_S = 10.0
 def watcher(stream: TextIO) -> Watcher | None:
     """Shows a run under way on *stream*; None where that is a terminal that can't go back over a line."""
     out = screens.console(stream)
-    return partial(_watch, out) if out.is_terminal and not out.is_dumb_terminal else None
+    told: set[str] = set()
+    return partial(_watch, out, told) if out.is_terminal and not out.is_dumb_terminal else None
 
 
-async def _watch(out: Console, work: Work, plan: Plan) -> AsyncIterator[None]:
+async def _watch(out: Console, told: set[str], work: Work, plan: Plan) -> AsyncIterator[None]:
+    """*told*: what the terminal has shown already, as each API version that a run uses is watched in turn."""
+    for words in _changed(plan):
+        if words not in told:
+            told.add(words)
+            out.print(Text(words, style="yellow"))
     shown = Display(work, plan.files_to_send + plan.counts.in_flight)
     with Live(shown.view(out.width), console=out, auto_refresh=False, transient=True) as screen:
         out.show_cursor()  # hidden, it would stay so after a second Ctrl-C, which ends the program at once
@@ -52,6 +58,13 @@ async def _watch(out: Console, work: Work, plan: Plan) -> AsyncIterator[None]:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+
+def _changed(plan: Plan) -> list[str]:
+    """What a changed manifest makes of this run, to be read before anything is sent."""
+    again, fields = plan.reclassified.files, " and ".join(plan.reclassified.fields)
+    words = f"{counted(again, 'file')} will be classified again because of {fields}" if again else ""
+    return [each for each in (words, plan.changes.words) if each]
 
 
 class Display:

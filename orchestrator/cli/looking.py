@@ -26,7 +26,10 @@ from orchestrator.errors import ExitCode, InputError
 from orchestrator.plaintext import safe
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from orchestrator.ledger import Transaction
+    from orchestrator.ledger.reading import ManifestRow
 
 #: How far back a run is looked for by its ID.
 MOST_RUNS = 100_000
@@ -41,22 +44,14 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Where everything is."""
-    from orchestrator import ledger as ledgers
     from orchestrator.cli import screens, tables
     from orchestrator.reports import status as reports
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
         at = find_ledger(manifest, ledger)
-        states = [
-            reports.status(
-                connection,
-                row,
-                most_runs=runs,
-                running=ledgers.holder(at, f"{row.name}~rehearsal" if row.rehearsal else row.name),
-            )
-            for row in rows
-        ]
+        running = _running(at, rows)
+        states = [reports.status(connection, row, most_runs=runs, running=running.get(row.id)) for row in rows]
     if as_json:
         print_json({"ledger": opened.describe().location, "manifests": [state.as_json() for state in states]})
     else:
@@ -134,7 +129,8 @@ def report(
         if output is not None:
             exports.refuse_sources(output, *opened.describe().files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
-        found = page_of(connection, rows, opened.describe(), named=ledger, now=SystemClock().now())
+        running = _running(find_ledger(manifest, ledger), rows)
+        found = page_of(connection, rows, opened.describe(), named=ledger, now=SystemClock().now(), running=running)
     if as_json:
         print_json(found.as_json())
     if output is not None:
@@ -222,3 +218,11 @@ def _runs_called(connection: Transaction, manifest_ids: list[int], run: str) -> 
     if not chosen:
         raise InputError(f"--run {safe(run)}: no such run; `orchestrator status --runs 30` lists them")
     return chosen
+
+
+def _running(ledger: Path, rows: Sequence[ManifestRow]) -> dict[int, str]:
+    """Who holds the lock of each of *rows*; nothing of one that is free."""
+    from orchestrator import ledger as ledgers
+
+    holders = {row.id: ledgers.holder(ledger, f"{row.name}~rehearsal" if row.rehearsal else row.name) for row in rows}
+    return {manifest_id: holder for manifest_id, holder in holders.items() if holder}

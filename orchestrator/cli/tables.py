@@ -14,7 +14,7 @@ from orchestrator.cli.screens import REHEARSAL, STYLES, failed_files, pairs, qua
 from orchestrator.ledger.reading import RunRecord
 from orchestrator.plaintext import counted, safe, span
 from orchestrator.reports.diff import Diff
-from orchestrator.reports.glance import Address, glance
+from orchestrator.reports.glance import Address, glance, not_ended
 from orchestrator.reports.status import Status
 
 
@@ -71,22 +71,21 @@ def status_view(states: Sequence[Status], ledger: Path) -> RenderableType:
         again = shlex.join([state.path, *([] if own else ["--ledger", str(ledger.absolute())])])
         parts += quarantine(state.quarantined, safe(again), state.rehearsal)
         if state.runs:
-            parts.append(_runs_table(state.runs, running=state.running is not None))
+            parts.append(_runs_table(state.runs, running=state.running))
     return Group(*parts)
 
 
-def _runs_table(runs: Sequence[RunRecord], *, running: bool) -> Table:
+def _runs_table(runs: Sequence[RunRecord], *, running: str | None) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("latest runs", "command", "exit"):
         table.add_column(column, overflow="fold", no_wrap=True)
     for column in ("took", "done", "failed", "credits"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold")
-    for run in runs:
+    for older, run in enumerate(runs):
         reason = run.reason
         if run.summary is None:
-            reason = "running" if running else "killed: it ended without a record"
-            running = False  # an older run without a record has surely ended
+            reason = not_ended(None if older else running)
         exit_code = "-" if run.exit_code is None else str(run.exit_code)
         table.add_row(run.id, run.command, exit_code, *_numbers(run), safe(reason, 120))  # when it began is in its id
     return table

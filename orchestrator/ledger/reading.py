@@ -321,11 +321,8 @@ class RunRecord:
 
     @property
     def reason(self) -> str:
-        return (
-            "ended without a record (killed), or still running"
-            if self.summary is None
-            else self.summary.get("reason", "")
-        )
+        """Why it ended so; empty without a summary, when only the manifest's lock tells what became of it."""
+        return str((self.summary or {}).get("reason", ""))
 
 
 def runs(connection: Connection, manifest_id: int, most: int) -> list[RunRecord]:

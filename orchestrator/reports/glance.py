@@ -37,6 +37,11 @@ def program() -> list[str]:
     return [str(beside)] if beside.is_file() else [sys.executable, "-m", "orchestrator"]
 
 
+def not_ended(holder: str | None) -> str:
+    """The state of a run that has no exit code; *holder*: who holds the manifest right now, as its lock says."""
+    return f"running ({holder})" if holder else "ended without a record: killed"
+
+
 def glance(name: str, last: LastNight | None, holder: str | None, address: Address) -> list[str]:
     """The lines; the first says how it ended. *holder*: who holds the manifest right now, as its lock says."""
     if last is None:
@@ -44,10 +49,8 @@ def glance(name: str, last: LastNight | None, holder: str | None, address: Addre
     night = last.night
     if night.exit_code is not None:
         how = f"exit {night.exit_code}: {night.reason or 'no reason was recorded'}"
-    elif holder:
-        how = f"running ({holder})"
     else:
-        how = "killed: the last run ended without a record; the next one goes on where it stopped"
+        how = not_ended(holder) + ("" if holder else "; the next run goes on where it stopped")
     lines = [f"{name}: {safe(how)}", _what(night)]
     if night.standing:
         lines.append(_standing(night.standing))

@@ -10,6 +10,7 @@ from orchestrator.errors import ExitCode
 from orchestrator.models import Outcome
 from orchestrator.plaintext import counted
 from orchestrator.reports import plots
+from orchestrator.reports.glance import not_ended
 from orchestrator.reports.nights import Since
 from orchestrator.reports.page import Page, Section
 from orchestrator.reports.style import STYLE
@@ -105,7 +106,7 @@ def verdict(section: Section) -> tuple[str, str]:
         return "warn", "No run yet."
     last = section.nights[0]
     if last.exit_code is None:
-        return "warn", "The last run has not ended: it goes on, or it was killed."
+        return "warn", f"The last run: {not_ended(section.running)}."
     if last.exit_code == ExitCode.OK:
         return ("warn", "It worked, but the answers have drifted.") if _drifted(section) else ("good", "It worked.")
     if last.exit_code == ExitCode.SOME_FAILED:
@@ -216,10 +217,10 @@ def _runs(section: Section) -> str:
             moment(run.started_at),
             run.command,
             "" if run.exit_code is None else run.exit_code,
-            "has not ended" if run.exit_code is None else run.reason or "",
+            run.reason or "" if run.exit_code is not None else not_ended(None if older else section.running),
             run.run_id,
         )
-        for run in section.nights
+        for older, run in enumerate(section.nights)
     ]
     title = f"The latest {counted(len(rows), 'run')}"
     inner = table(("began", "command", "exit", "reason", "run"), rows, name=title)

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 import orchestrator
 from orchestrator.errors import ExitCode
@@ -77,6 +78,7 @@ class Section:
     drift: Drift | None
     todos: tuple[Todo, ...]
     nights: tuple[Night, ...]  #: the latest runs, newest first
+    running: str | None  #: who holds the manifest right now, as its lock says
     below_confidence: float | None  #: the review threshold
     histograms: tuple[Histogram, ...]
     timeline: Timeline | None  #: of the latest run
@@ -121,8 +123,12 @@ def page(
     *,
     named: str | None,
     now: datetime,
+    running: Mapping[int, str] = MappingProxyType({}),
 ) -> Page:
-    """The page about the manifests *rows* of the ledger *about*; *named*: its name on the command line."""
+    """The page about the manifests *rows* of the ledger *about*; *named*: its name on the command line.
+
+    *running*: a row's id -> who holds its lock.
+    """
     versions = {
         "orchestrator": orchestrator.__version__,
         "Python": platform.python_version(),
@@ -132,11 +138,13 @@ def page(
         about.location,
         now.isoformat(timespec="seconds"),
         versions,
-        tuple(section(connection, row, named, now) for row in rows),
+        tuple(section(connection, row, named, now, running.get(row.id)) for row in rows),
     )
 
 
-def section(connection: Transaction, row: reading.ManifestRow, named: str | None, now: datetime) -> Section:
+def section(
+    connection: Transaction, row: reading.ManifestRow, named: str | None, now: datetime, running: str | None
+) -> Section:
     """What the page says of one manifest."""
     scope = Scope(row.id, row.config_id)
     totals = reading.totals(connection, scope, wanted=False, review=row.review)
@@ -185,6 +193,7 @@ def section(connection: Transaction, row: reading.ManifestRow, named: str | None
             )
         ),
         nights=tuple(found),
+        running=running,
         below_confidence=below,
         histograms=_histograms(ledger_nights.confidences(connection, scope), below),
         timeline=_timeline(connection, row.id, found, now),

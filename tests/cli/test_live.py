@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import cast
 
@@ -11,13 +13,17 @@ from rich.console import Console
 from support.server import FakeClock
 
 from orchestrator.api.client import Api
-from orchestrator.cli.live import Display
+from orchestrator.cli.live import Display, watcher
 from orchestrator.errors import Interrupted, Unauthorized
 from orchestrator.ledger import Ledger
+from orchestrator.ledger.plan import Counts
 from orchestrator.ledger.queue import Shard
+from orchestrator.ledger.retry import Changes
+from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.writer import Writer
 from orchestrator.models import Outcome
 from orchestrator.plaintext import span
+from orchestrator.planning.run import Plan
 from orchestrator.stages.work import Progress, Work
 
 
@@ -97,3 +103,28 @@ def test_files_that_are_sent_again_do_not_pass_the_end(work: Work) -> None:
 def test_durations_are_told_as_one_says_them(seconds: float, words: str) -> None:
     """No 36,000 s."""
     assert span(seconds) == words
+
+
+def test_before_it_sends_it_says_what_is_classified_again_and_why(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, however many API versions the run uses: each is watched in turn."""
+    monkeypatch.setenv("TERM", "xterm")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream, changed = Terminal(), Changes(2000, ("rules", "mode"))
+    plan = Plan(Scope(1, 1), Counts(2000, 2000, 0, 0, 0, 2000, 2000), 4, 2000, 10_000, Changes(), changed, None)
+    watch = watcher(stream)
+    assert watch is not None
+    before: list[str] = []
+
+    async def watched() -> None:
+        for _ in range(2):
+            async with asynccontextmanager(watch)(work, plan):
+                before.append(stream.getvalue())
+
+    asyncio.run(watched())
+    words = "2,000 files will be classified again because of rules and mode"
+    assert before[0].index(words) < before[0].index("0 of 2,000 files")
+    assert stream.getvalue().count(words) == 1

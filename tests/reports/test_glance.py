@@ -62,7 +62,9 @@ def test_it_says_how_the_run_ended_what_it_did_and_what_is_different() -> None:
     ]
 
 
-@pytest.mark.parametrize(("holder", "words"), [("pid 7 on here", "running (pid 7 on here)"), (None, "killed: ")])
+@pytest.mark.parametrize(
+    ("holder", "words"), [("pid 7 on here", "running (pid 7 on here)"), (None, "ended without a record: killed; ")]
+)
 def test_the_lock_tells_a_run_that_goes_on_from_one_that_was_killed(holder: str | None, words: str) -> None:
     """Only the killed one has something to do."""
     night = replace(NIGHT, exit_code=None, reason=None, standing=None)

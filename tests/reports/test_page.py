@@ -302,7 +302,7 @@ def test_a_quiet_night_needs_nothing(connection: Transaction) -> None:
 @pytest.mark.parametrize(
     ("code", "kind", "sentence"),
     [
-        (None, "warn", "The last run has not ended: it goes on, or it was killed."),
+        (None, "warn", "The last run: ended without a record: killed."),
         (0, "good", "It worked."),
         (3, "warn", "It is not finished."),
         (5, "bad", "It stopped."),
@@ -317,6 +317,19 @@ def test_a_run_that_did_not_end_well_is_not_called_good(
     section = page_of(connection).manifests[0]
     ended = replace(section, nights=(replace(section.nights[0], exit_code=code),))
     assert html.verdict(ended) == (kind, sentence)
+
+
+def test_the_page_tells_a_run_that_goes_on_by_its_lock(connection: Transaction) -> None:
+    """An older run without a record has surely ended, whoever holds the lock now."""
+    made = Nights(connection)
+    made.night(5, ended=False)
+    made.night(5, ended=False)
+    rows = reading.manifests(connection)
+    page = pages.page(connection, rows, ABOUT, named=None, now=NOW, running={rows[0].id: "pid 7 on here"})
+    assert html.verdict(page.manifests[0]) == ("warn", "The last run: running (pid 7 on here).")
+    told = html.html(page)
+    assert told.count("<td>running (pid 7 on here)</td>") == 1
+    assert told.count("<td>ended without a record: killed</td>") == 1
 
 
 def test_the_json_has_the_same_figures(month: Month) -> None:
