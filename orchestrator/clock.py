@@ -18,7 +18,7 @@ YEARS = range(2000, 2101)
 
 
 def time_of(text: str) -> datetime | None:
-    """The time that *text* from outside tells, aware; None unless it is ISO 8601 and within reason."""
+    """Return the time that *text* from outside names, aware; None unless it is ISO 8601 and within reason."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:

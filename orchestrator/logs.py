@@ -74,7 +74,7 @@ EVENTS = {
     "run.finished": "the run ended",
     "run.planned": "the run is planned",
     "run.started": "the run began",
-    "run.stopping": "the run is told to stop",
+    "run.stopping": "the run is asked to stop",
     "status.bulk_refused": "the API refused to tell the status of many jobs at once",
     "status.listing_refused": "the API refused to list its jobs",
     "upload.left": "a document is left to a later run",
@@ -190,7 +190,7 @@ def append(path: Path, event: str, *, level: str = "info", **fields: Json) -> No
 
 
 class _Library(logging.Handler):
-    """What other libraries log, as lines of the run's log."""
+    """Makes what other libraries log lines of the run's log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         words = logging.Formatter("%(message)s").format(record)

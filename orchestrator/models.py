@@ -298,7 +298,7 @@ class JobResults:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """What is kept of a job only because a user may ask for it later; times as the ledger writes them."""
+    """The facts about a job kept only because a user may ask later; times as the ledger writes them."""
 
     api_created_at: str | None = None
     api_updated_at: str | None = None
@@ -330,12 +330,12 @@ class RemoteJob:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """An uploaded file as the API tells it."""
+    """An uploaded file as the API describes it."""
 
     id: str
     name: str | None = None
     external_id: str | None = None
-    size: int | None = None  #: in bytes, where the API tells it
+    size: int | None = None  #: in bytes, where the API says it
     project_id: str | None = None
     expires_at: datetime | None = None
 

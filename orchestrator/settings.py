@@ -76,9 +76,9 @@ class Settings(BaseSettings):
     deadline: str | None = Field(None, description="when to stop, counted from the start: 90s, 30m, 2h; default: never")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe log line shown")
     log_dir: str | None = Field(None, description="folder of the logs of runs; default: logs/ beside the ledger")
-    ping_url: SecretStr | None = Field(None, description="`nightly`: the monitor told of each start and end of a night")
+    ping_url: SecretStr | None = Field(None, description="`nightly`: the monitor that gets each start and end")
     ping_down: str | None = Field(
-        None, description="`nightly`: exit codes that the monitor is told as down, such as 5,6,7; default: all but 0"
+        None, description="`nightly`: exit codes reported to the monitor as down, such as 5,6,7; default: all but 0"
     )
     strict: bool = Field(False, description="`nightly`: exit 1 also when every failed file is known (see --known-ok)")
 

@@ -1,7 +1,7 @@
 """The cost of sending files again, counted by an API server that is no part of the program.
 
-Three nights on API v1: some of 1,000 files fail and are retried when the cause is gone; one poison file among 600 sinks
-its job; every job fails. Prints one JSON object a night; exit 0 when each was what was promised.
+Three nights on API v1: some of 1,000 files fail and are retried when the cause is gone; one file at fault among 600
+sinks its job; every job fails. Prints one JSON object a night; exit 0 when each was what was promised.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def failing(folder: Path, server: ApiServer) -> Night:
     }
 
 
-def poison(folder: Path, server: ApiServer) -> Night:
+def at_fault(folder: Path, server: ApiServer) -> Night:
     """One file among 600, in chunks of 100, ends its job in error."""
     file_ids = [f"file-{n:04}" for n in range(600)]
     manifest, env = write_manifest(folder, file_ids, chunk_size=100), environment(server.url)
-    server.set(poison="file-0357")
+    server.set(at_fault="file-0357")
     first = run(manifest, env)
     creates = server.stats().posts
     later = [run(manifest, env), run(manifest, env, "--retry-failed"), run(manifest, env, command="retry")]
@@ -77,10 +77,10 @@ def outage(folder: Path, server: ApiServer) -> Night:
     """Every job ends in error: nothing is halved, and a retry brings it all in when that is over."""
     file_ids = [f"file-{n:04}" for n in range(3000)]
     manifest, env = write_manifest(folder, file_ids, chunk_size=100), environment(server.url)
-    server.set(poison=".")
+    server.set(at_fault=".")
     first = run(manifest, env)
     creates = server.stats().posts
-    server.set(poison="")
+    server.set(at_fault="")
     retry = run(manifest, env, command="retry")
     return {
         "files": len(file_ids),
@@ -92,7 +92,7 @@ def outage(folder: Path, server: ApiServer) -> Night:
 
 
 def nights() -> Iterator[Night]:
-    each: tuple[Callable[[Path, ApiServer], Night], ...] = (failing, poison, outage)
+    each: tuple[Callable[[Path, ApiServer], Night], ...] = (failing, at_fault, outage)
     for night in each:
         with tempfile.TemporaryDirectory() as folder, ApiServer() as server:
             yield {"night": night.__name__, **night(Path(folder), server)}

@@ -161,7 +161,7 @@ class TestSetup:
             file.write("\n")
         assert call(root / "scripts/setup", env=TRY_TO_INSTALL).returncode == 2
 
-    def test_a_copied_project_is_installed_anew(self, tmp_path: Path) -> None:
+    def test_a_copied_project_is_installed_again(self, tmp_path: Path) -> None:
         """The copy's .venv would run the code of the folder it came from."""
         root = project_without_venv(tmp_path)
         self.installed(root)

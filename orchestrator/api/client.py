@@ -124,7 +124,7 @@ class Wire:
                     body = await self._read(response)
                 finally:
                     await response.aclose()
-                    client.cookies.clear()  # the key is all that tells who asks
+                    client.cookies.clear()  # the key alone says who asks
         except ApiError:
             raise
         except Exception as error:
@@ -180,7 +180,7 @@ class Api:
         self._answered_at = clock.monotonic()
         self._asked_at: float | None = None  # when the first call left that nothing has answered since
         self.last_trouble: str | None = None
-        self._intend_s = 0.0  # how long writing an intent has taken of late
+        self._intend_s = 0.0  # how long writing an intent has taken recently
 
     def given_up(self, started: float, asked_s: float = 0.0) -> bool:
         """Whether a call first sent at *started* has been without an answer, like all others, for the whole budget.
@@ -208,7 +208,7 @@ class Api:
         return job
 
     async def status(self, job_ids: Sequence[str]) -> tuple[RemoteJob, ...]:
-        """What the API says of *job_ids* (at most ``traits.jobs_per_ask``); it may leave some out. Raises ApiError."""
+        """Return what the API says of *job_ids* (at most ``traits.jobs_per_ask``), or of some. Raises ApiError."""
         call = self.dialect.ask(job_ids)
         if self.traits.jobs_per_ask == 1:
             return (await self._persist(call, "read", self.limiters.reads, self.dialect.read_job),)
@@ -218,7 +218,7 @@ class Api:
         return await self._persist(self.dialect.get(job_id), "read", self.limiters.reads, self.dialect.read_job)
 
     async def try_job(self, job_id: str) -> RemoteJob:
-        """What the API says of a job, asked once. Raises ApiError."""
+        """Ask once what the API says of a job. Raises ApiError."""
         return await self._attempt(self.dialect.get(job_id), "read", self.limiters.reads, self.dialect.read_job)
 
     async def try_page(self) -> Page:

@@ -1,4 +1,4 @@
-"""What a call came to: every status code and every transport error becomes one error of ours, here and nowhere else.
+"""How a call ended: every status code and every transport error becomes one error of ours, here and nowhere else.
 
 The question is always the same: can the call have had its effect? *Surely not* (NotCreated, Rejected, RunStopped) or
 *perhaps* (Ambiguous). Whatever this module does not know is *perhaps*: that is the direction that costs no money.
@@ -59,7 +59,7 @@ _SECONDS = re.compile(r"[0-9]+", re.ASCII)
 
 
 def of_transport(error: Exception) -> ApiError:
-    """What a failure to send or to receive proves."""
+    """Return the error that a failure to send or to receive proves."""
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, NOT_SENT):
         if _is_certificate_error(error):

@@ -1,4 +1,4 @@
-"""What the engine asks of an API version: how to say a thing, how to read the answer, and what it can do."""
+"""The questions that the engine asks of an API version: how to write a call, how to read its answer, what it can do."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Call:
     path: str
     query: tuple[tuple[str, str], ...] = ()
     body: Json = None
-    stream: Callable[[], AsyncIterator[bytes]] | None = None  #: a body that is no JSON, made anew for each attempt
+    stream: Callable[[], AsyncIterator[bytes]] | None = None  #: a body that is not JSON, made again for each attempt
     headers: tuple[tuple[str, str], ...] = ()
     extra_s: float = 0.0  #: how much longer than others the call may take
     empty_answer: bool = False  #: a good answer has no body
@@ -71,11 +71,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What an API version can do; the engine asks this and never which version it is."""
+    """The abilities of an API version; the engine asks for these and never which version it is."""
 
     files_per_job: int
     idempotent: bool  #: an unanswered create may be sent again with the same key
-    jobs_per_ask: int  #: how many jobs one status call can tell about
+    jobs_per_ask: int  #: how many jobs one status call can ask about
     results_in_status: bool  #: an ended job comes with its results
     can_cancel: bool
     tells_credits: bool  #: what a job was billed, once it has ended
@@ -171,7 +171,7 @@ def read_time(value: Json) -> datetime | None:
 
 
 def read_record(job: Mapping[str, Json]) -> JobRecord:
-    """What *job* says of itself beyond what the engine needs."""
+    """Return what *job* says of itself beyond what the engine needs."""
     times = (read_time(job.get(name)) for name in ("created_at", "updated_at", "effective_at"))
     names = (words(job.get(name)) for name in ("job_record_id", "user_id", "project_id"))
     return JobRecord(*(None if time is None else timestamp(time) for time in times), *names)
@@ -183,7 +183,7 @@ def plain(value: Json) -> str | None:
 
 
 def words(value: Json) -> str | None:
-    """What the API says of a job, of bounded length."""
+    """Return the API's words about a job, cut to a bounded length."""
     told = plain(value)
     return told if told is None or len(told) <= MAX_WORDS else told[: MAX_WORDS - 1] + "…"
 

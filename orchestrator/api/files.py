@@ -35,10 +35,10 @@ class ContentChanged(NotCreated):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A document about to be uploaded. ``check`` is told every piece and, with b"", the end: it raises ContentChanged
+    """A document about to be uploaded. ``check`` gets every piece and, with b"", the end: it raises ContentChanged
     when the pieces are not the content that was meant."""
 
-    name: str  #: as the API is told it
+    name: str  #: as the API gets it
     external_id: str
     size: int
     descriptor: int  #: open for reading
@@ -120,7 +120,7 @@ class Files:
             refuse_circle(token, seen, "files")
 
     async def still_there(self, file_ids: Sequence[str]) -> set[str]:
-        """Those of *file_ids* (at most IDS_PER_ASK) that the API has. Raises ApiError."""
+        """Return those of *file_ids* (at most IDS_PER_ASK) that the API has. Raises ApiError."""
         plain_ids = {match[1].lower(): file_id for file_id in file_ids if (match := _UUID.fullmatch(file_id))}
         if len(plain_ids) != len(file_ids):
             return {file_id for file_id in file_ids if await self._get(file_id)}
@@ -185,7 +185,7 @@ def _path(file_id: str) -> str:
 
 
 def _around(upload: Upload, boundary: str) -> tuple[bytes, bytes]:
-    """What stands before and after the document in the body, in the order in which the vendor's SDK sends it."""
+    """Return the parts of the body before and after the document, in the order of the vendor's SDK."""
     fields = (("purpose", "classify"), ("external_file_id", upload.external_id))
     head = "".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields

@@ -1,4 +1,4 @@
-"""An event loop that waits for no name look-up: the system's resolver knows no deadline, and cannot be told to stop."""
+"""An event loop that waits for no name look-up: the system's resolver knows no deadline and can't be stopped."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def retrying(
 ) -> AsyncRetrying:
     """Tenacity's loop for errors of the kinds *on*, raised or returned, until *given_up*; the last counts.
 
-    ``given_up(started, asked_s)`` is told ``clock.monotonic()`` at the first attempt and the wait that the API asks
+    ``given_up(started, asked_s)`` gets ``clock.monotonic()`` at the first attempt and the wait that the API asks
     for, 0 without one: a wait that outlasts the patience is not begun. Tenacity's own time limits read the machine's
     clock, so the end is ours. A 429 needs no wait here: the limiter holds every caller back for as long as the API
     asked.
@@ -47,7 +47,7 @@ def retrying(
 
 
 def _came_to(state: RetryCallState) -> object:
-    """What the attempt raised or returned."""
+    """Return what the attempt raised or returned."""
     if state.outcome is None:
         return None
     return state.outcome.exception() if state.outcome.failed else state.outcome.result()

@@ -109,7 +109,7 @@ class V1:
         )
 
     def echoes(self, chunk: Chunk, job: RemoteJob) -> bool:
-        """v1 jobs say nothing that would tell one chunk of a config from another."""
+        """v1 jobs say nothing that would distinguish two chunks of a config."""
         return True
 
     def read_page(self, answer: Json) -> Page:

@@ -88,7 +88,7 @@ def run_options(
     sandbox: bool,
     fault: list[str] | None,
 ) -> Options:
-    """What `run` and `retry` have in common. Raises InputError, also where the run would find nothing to do."""
+    """Return the options that `run` and `retry` share. Raises InputError, also where nothing would be done."""
     _load_without_rich("structlog", "httpx")
     from orchestrator.planning.options import Options
 
@@ -180,7 +180,7 @@ _user_umask = 0o077
 
 
 def keep_private() -> None:
-    """What the program keeps is nobody else's to read; what a person asks for has the mode that they set."""
+    """Keep the program's files private; a file that a person asks for has the mode that they set."""
     global _user_umask  # the process has one, and it can only be read by setting it
     _user_umask = os.umask(0o077)
 
@@ -205,6 +205,6 @@ def say(text: str) -> None:
 
 
 def tell(line: str) -> None:
-    """On standard error, where that can be written; the exit code tells the rest."""
+    """Print on standard error, where that can be written; the exit code says the rest."""
     with suppress(OSError):
         print(line, file=sys.stderr)

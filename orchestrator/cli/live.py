@@ -1,4 +1,4 @@
-"""What a person sees of a run under way: a bar, and how far it is."""
+"""The display of a running run: a bar, and how far it is."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from orchestrator.planning.run import Plan
 from orchestrator.stages.work import Work
 
 REFRESH_S = 0.25
-#: What is left is told from the pace of so many seconds: of less it would jump, of more it would lag.
+#: The time left follows from the pace of so many seconds: over fewer it would jump, over more it would lag.
 PACE_S = 30.0
 #: An answer may take this long before it is said that none comes.
 SILENCE_S = 10.0
 
 
 def watcher(stream: TextIO) -> Watcher | None:
-    """Shows a run under way on *stream*; None where that is a terminal that can't go back over a line."""
+    """Shows a running run on *stream*; None where that is a terminal that can't go back over a line."""
     out = screens.console(stream)
     told: set[str] = set()
     return partial(_watch, out, told) if out.is_terminal and not out.is_dumb_terminal else None

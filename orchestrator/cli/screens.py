@@ -52,7 +52,7 @@ def show(view: RenderableType) -> None:
 
 
 def plan_view(preview: Preview, again: str) -> RenderableType:
-    """What ``run`` would do. *again*: see ``summary_view``."""
+    """Show what ``run`` would do. *again*: see ``summary_view``."""
     title = Text(f"plan for {preview.manifest}" + (" (rehearsal)" if preview.rehearsal else ""), style="bold")
     table = pairs()
     failed = preview.failed - preview.quarantined.files
@@ -84,7 +84,7 @@ def plan_view(preview: Preview, again: str) -> RenderableType:
 
 
 def _in_flight(preview: Preview) -> str:
-    """What of it is paid for and what will cost."""
+    """Say how much of it is paid for and how much will cost."""
     parts = [
         f"{preview.sent:,} sent, paid for" if preview.sent else "",
         f"{preview.planned_not_sent:,} planned and not sent: will cost" if preview.planned_not_sent else "",
@@ -115,7 +115,7 @@ def _reclassified(changes: Changes) -> str:
 
 
 def retry_view(found: RetryPreview, again: str) -> RenderableType:
-    """What ``retry`` would send. *again*: see ``summary_view``."""
+    """Show what ``retry`` would send. *again*: see ``summary_view``."""
     parts: list[RenderableType] = [Text(f"{counted(found.files, 'file')} in {counted(found.chunks, 'create call')}")]
     ceiling = found.credits_ceiling
     parts.append(Text(f"credits unknown: {UNKNOWN_CREDITS}" if ceiling is None else f"up to {ceiling:,} credits"))

@@ -95,7 +95,7 @@ def connect(
 def ledger_path(manifest: str | None, settings: Settings, option: str | None) -> Path:
     """``--ledger``, else ``ORCHESTRATOR_LEDGER``, else ``ledger.db`` beside *manifest*, links resolved (or here).
 
-    Raises SettingsError where it can't be told which of two ledgers is meant.
+    Raises SettingsError where it is unclear which of two ledgers is meant.
     """
     if option is not None:
         return ledger.locate(os.path.expanduser(option))  # noqa: PTH111 - as the settings are read

@@ -37,14 +37,14 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What was found and what was recorded of it."""
+    """The jobs that were found, and what was recorded of them."""
 
     manifest: str
     jobs_listed: int  #: all of the project
     jobs_alike: int  #: unknown to the ledger, and of the manifest's config
     jobs_adopted: int
     files_adopted: int
-    jobs_running: int  #: have not ended: adopt again later (v1 tells no files before)
+    jobs_running: int  #: have not ended: adopt again later (v1 names no files before)
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
@@ -168,7 +168,7 @@ async def _settle_unanswered(
 
 
 def _of_a_file(job: RemoteJob, file_of: Mapping[str | None, str | None]) -> RemoteJob:
-    """*job*; of one that was made on a file's parse the file is named, if some job on the file itself tells which."""
+    """*job*; of one that was made on a file's parse the file is named, if some job on the file itself says which."""
     if job.file_id is None or job.file_id != job.parse_job_id:
         return job
     return replace(job, file_id=file_of.get(job.file_id) or job.file_id)
@@ -188,8 +188,8 @@ def _take_in(
     told = [row.file_id for row in answer.rows] + ([job.file_id] if job.file_id else [])
     escalation = config != manifest.config
     ended = job.status in TERMINAL
-    mended_by = run_id if ended else None
-    file_ids = ledger_adopt.to_take_in(connection, scope, told, mended_by=mended_by, escalation=escalation)
+    fixed_by = run_id if ended else None
+    file_ids = ledger_adopt.to_take_in(connection, scope, told, fixed_by=fixed_by, escalation=escalation)
     if not file_ids:
         return []
     chunk_id = ledger_adopt.take_in(

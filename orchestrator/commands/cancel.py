@@ -29,7 +29,7 @@ from orchestrator.stages.collector import end_job
 
 log = structlog.get_logger()
 
-#: Calls under way at once.
+#: Most calls out at once.
 AT_ONCE = 32
 
 #: How often a job that is to be cancelled is looked at until it is.
@@ -87,7 +87,7 @@ class Canceller:
         return ended
 
     async def _end(self, api: Api, chunk_id: int, job_id: str, until: float) -> JobStatus | None:
-        """Cancel one job and record how it ended; None when it has not, as far as the API tells. Raises ApiError."""
+        """Cancel one job and record how it ended; None when it has not, as far as the API says. Raises ApiError."""
         try:
             job = await self._stopped(api, job_id, until)
             if job.id != job_id or job.status not in TERMINAL:
@@ -157,13 +157,13 @@ def free_stuck(
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """What became of the jobs that were in flight."""
+    """The end of the jobs that were in flight."""
 
     manifest: str
     in_flight: int
     cancelled: int
     ended_before: int  #: had ended; their results are recorded
-    going_on: int  #: have not ended, as far as the API tells
+    going_on: int  #: have not ended, as far as the API says
     cannot: int  #: of an API version without cancel
 
     def as_json(self) -> dict[str, Json]:

@@ -25,7 +25,7 @@ from orchestrator.manifest import loading as manifests
 from orchestrator.manifest.loading import Manifest
 from orchestrator.plaintext import counted
 from orchestrator.planning import preview as planning
-from orchestrator.planning.limits import may_begin_anew
+from orchestrator.planning.limits import may_begin_again
 from orchestrator.settings import Settings
 
 #: A clock that is off by more makes the times in the ledger misleading.
@@ -89,7 +89,7 @@ def examine(manifest: str | None, location: str | None, base_url: str | None) ->
 
 
 def _manifest(found: Manifest, settings: Settings, option: str | None) -> Finding:
-    """What ``plan`` says of it, by the same function: its lists, its limits, and whether its name is another's."""
+    """Ask ``plan``, by the same function: its lists, its limits, and whether its name is another's."""
     good = f"{found.path}: good; {found.name}, {found.api}, {len(found.config.rules)} rules"
     try:
         path = ledger_path(found.path, settings, option)
@@ -107,7 +107,7 @@ def _ledger(manifest: str | None, found: Manifest | None, settings: Settings, op
     try:
         path = ledger_path(manifest, settings, option).absolute()
         if not ledger.exists(path):
-            if found is None or not may_begin_anew(found, rehearsal=False):
+            if found is None or not may_begin_again(found, rehearsal=False):
                 ledger.refuse_gone(path)
             yield _room(path, "none yet; the first run creates it")
             return

@@ -35,7 +35,7 @@ from orchestrator.settings import Settings
 #: How many lines of the log a mail shows.
 MOST_LINES = 30
 
-#: How long the end of a night waits for the call that told of its start.
+#: How long the end of a night waits for the call that reported its start.
 PATIENCE_S = 3.0
 
 #: The meaning of an exit code that came without a reason.
@@ -66,7 +66,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be run: the manifest, as named, and the options of ``run``; two of them matter here, too."""
+    """The run of a night: the manifest, as named, and the options of ``run``; two of them matter here, too."""
 
     manifest: str
     settings: Settings
@@ -105,7 +105,7 @@ def monitor(settings: Settings) -> Monitor | None:
 
 
 def nightly(task: Task, say: Callable[[str], None]) -> int:
-    """Run the manifest, tell its monitor, and *say* what cron is to mail: nothing after a good night."""
+    """Run the manifest, report to its monitor, and *say* what cron is to mail: nothing after a good night."""
     told = monitor(task.settings)
     logs.redactor.add([task.settings.ping_url.get_secret_value()] if task.settings.ping_url else [])
     failed: list[str] = []

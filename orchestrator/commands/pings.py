@@ -1,4 +1,4 @@
-"""The monitor of a schedule, told of the start and the end of each night. A dead one fails and slows nothing.
+"""The monitor of a schedule, which hears of the start and the end of each night. A dead one fails and slows nothing.
 
 Two kinds of URL are understood. A plain one is a check of healthchecks.io and its kin: ``/start`` and the exit code are
 added to its path, ``rid`` says which two belong together. One with a query or a placeholder is kept whole and called
@@ -30,7 +30,7 @@ MOST_IN_URL = 200
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """The monitor at ``url``. ``down``: the exit codes it is told as trouble; None: all but 0."""
+    """The monitor at ``url``. ``down``: the exit codes reported to it as trouble; None: all but 0."""
 
     url: str
     down: frozenset[int] | None = None

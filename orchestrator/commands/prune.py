@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What ``prune`` has deleted, or with ``--dry-run`` would delete."""
+    """The files that ``prune`` has deleted, or with ``--dry-run`` would delete."""
 
     manifest: str
     found: int

@@ -35,13 +35,13 @@ MOST_NAMED = 20
 #: What has been placed is recorded at least this often; after a kill the rest is looked at once more.
 RECORD_EVERY_S = 1.0
 
-#: Documents of the same name in one folder that are told apart by numbers.
+#: Documents of the same name in one folder that numbers keep apart.
 MOST_ALIKE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What a run's own routing came to."""
+    """The result of a run's own routing."""
 
     placed: int
     already: int
@@ -50,7 +50,7 @@ class Placed:
 
 @dataclass(slots=True)
 class Routed:
-    """What a call of ``route`` has done, or with ``--dry-run`` would do."""
+    """The result of a call of ``route``, or with ``--dry-run`` what it would be."""
 
     manifest: str
     into: str

@@ -28,7 +28,7 @@ from orchestrator.manifest.loading import Manifest
 from orchestrator.plaintext import safe
 from orchestrator.planning import documents
 from orchestrator.planning import run as planning
-from orchestrator.planning.limits import may_begin_anew
+from orchestrator.planning.limits import may_begin_again
 from orchestrator.planning.options import Options
 from orchestrator.planning.run import Plan
 from orchestrator.settings import Settings
@@ -67,7 +67,7 @@ def run(
     created = not ledger.exists(path)
     if not options.new:
         ledger.require(path)
-    anew = may_begin_anew(manifest, rehearsal=options.sandbox)
+    rebuilding = may_begin_again(manifest, rehearsal=options.sandbox)
     run_id = runs.new_id(clock.now())
     holder = {
         "command": f"orchestrator {options.command} (run {run_id})",
@@ -78,12 +78,12 @@ def run(
             manifest=manifest.name, run_id=run_id, **({"rehearsal": True} if options.sandbox else {})
         ),
         ledger.lease(path, lock_name(manifest, rehearsal=options.sandbox), holder) as lease,
-        ledger.open(path, lease=lease, rebuilding=anew) as opened,
+        ledger.open(path, lease=lease, rebuilding=rebuilding) as opened,
     ):
         log.info("run.started", command=options.command, pid=os.getpid(), version=__version__)
         if created:
             log.info("ledger.created", path=safe(path.absolute()))
-        if anew and not options.sandbox:
+        if rebuilding and not options.sandbox:
             opened.rebuilt()
         execution = _Execution(manifest, settings, options, opened, clock, run_id, base_url, key, deadline_s, watcher)
         return execution.run()

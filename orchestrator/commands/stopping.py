@@ -1,4 +1,4 @@
-"""What ends a run early from outside: a signal, or its deadline."""
+"""The ways to end a run early from outside: a signal, or its deadline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run came to: its counts, and the exit code that they stand for."""
+"""The end of a run: its counts, and the exit code that follows from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What ``run --json`` prints, and what the ledger keeps of a run."""
+    """The fields that ``run --json`` prints and the ledger keeps of a run."""
 
     manifest: str
     run_id: str
@@ -47,12 +47,12 @@ class Summary:
     reason: str
     types: dict[str, int]
     review: int
-    known_failures: int  #: of the failed, missing and cancelled: an earlier run that finished has told of them
+    known_failures: int  #: of the failed, missing and cancelled: an earlier run that finished has reported them
     dismissed: int  #: of the failed, missing and cancelled: a person has said to leave them
     adopted: int
     sent_again: int
     credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
-    credits: float | None  #: billed to this run's jobs, as far as the API has told; None when it has not
+    credits: float | None  #: billed to this run's jobs, as far as the API has said; None when it has not
     jobs_untold: int  #: of this run's jobs: the API has not told what they were billed, so ``credits`` is a least
     failed_files: list[FailedFile]  #: the first few
     quarantined: retry.Quarantine  #: the first few of them named
@@ -68,7 +68,7 @@ class Summary:
 
     @property
     def credits_words(self) -> str | None:
-        """What was billed, as far as the API has told."""
+        """The bill in words, as far as the API has said."""
         if self.credits is None:
             return None
         most = "" if self.credits_ceiling is None else f", of at most {self.credits_ceiling:,}"
@@ -196,7 +196,7 @@ def why(
 
 
 def _ceiling(manifest: Manifest, ended: Ended) -> int | None:
-    """What the run can have cost at most: files whose parse was gone had to be paid for."""
+    """Return the most that the run can have cost: files whose parse was gone had to be paid for."""
     more = manifest.config.credits_ceiling(ended.progress.parses_gone)
     return None if ended.plan.credits_ceiling is None or more is None else ended.plan.credits_ceiling + more
 

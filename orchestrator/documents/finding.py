@@ -109,7 +109,7 @@ def _of_place(place: Place, picker: _Picker, apart: frozenset[str]) -> Iterator[
 
 
 def _matching(pattern: str, picker: _Picker, apart: frozenset[str]) -> Iterator[Found]:
-    """What matches *pattern*; of a folder that does, everything in it."""
+    """Yield the files that match *pattern*; of a folder that does, everything in it."""
     base = os.path.dirname(re.split(r"[*?\[]", pattern, maxsplit=1)[0])
     os.stat(base)  # raises when there is nowhere to look
     for path in glob.iglob(pattern, recursive=True):

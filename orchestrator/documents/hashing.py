@@ -1,4 +1,4 @@
-"""What a document is: the sha256 of its content. Read at the speed of the disk, several at once."""
+"""The identity of a document: the sha256 of its content. Read at the speed of the disk, several at once."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def stored(path: str) -> str:
 
 
 def native(text: str) -> str:
-    """The path of which *text* is the ``stored`` form."""
+    """Return the path whose ``stored`` form is *text*."""
     if "\\" not in text:
         return text
     return _ESCAPE.sub(lambda escape: "\\" if escape[1] == "\\" else chr(0xDC00 + int(escape[1][1:], 16)), text)
@@ -55,6 +55,6 @@ def shortened(name: str, extra: str = "") -> str:
 
 
 def for_upload(name: str) -> str:
-    """*name* as the API is told it: one line of text, not too long."""
+    """Return *name* as the API gets it: one line of text, not too long."""
     text = _NOT_IN_NAMES.sub("_", _HALF.sub("_", name)) or "_"
     return text if len(text) <= 200 else f"{text[:150]}~{text[-40:]}"

@@ -44,7 +44,7 @@ class Shelf:
         os.close(self._root)
 
     def content(self, path: Sequence[str]) -> str | None:
-        """What is at *path*: its content, "" for what is no regular file, None when nothing is there."""
+        """Return what is at *path*: its content, "" for what is no regular file, None when nothing is there."""
         try:
             folder = self._folder(path[:-1], make=False)
             descriptor = os.open(path[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
@@ -104,7 +104,7 @@ class Shelf:
             raise NotPlaced(error.strerror or str(error)) from error
 
     def sync(self) -> None:
-        """What was placed is on disk when this returns."""
+        """Return when everything placed is on disk."""
         for folder in [self._root, *self._open.values()]:
             os.fsync(folder)
 

@@ -12,11 +12,11 @@ from orchestrator.ledger.sql import GOOD_SQL
 
 
 def to_take_in(
-    connection: Connection, scope: Scope, file_ids: Collection[str], *, mended_by: str | None, escalation: bool
+    connection: Connection, scope: Scope, file_ids: Collection[str], *, fixed_by: str | None, escalation: bool
 ) -> list[str]:
-    """Those of *file_ids* of which a job may tell more than the ledger has, in the manifest's order.
+    """Return those of *file_ids* for which a job may say more than the ledger does, in the manifest's order.
 
-    Not those under way, nor those with a good result, unless the run *mended_by* has just adopted it of an older job.
+    Not those in flight, nor those with a good result, unless the run *fixed_by* has just adopted it from an older job.
     A second opinion (*escalation*) is for those that have a good result and no other such opinion.
     """
     plan.name_files(connection, file_ids)
@@ -24,7 +24,7 @@ def to_take_in(
     kept_back = (
         "j.escalation = 1"
         if escalation
-        else f"({known} AND (CAST(:mended_by AS TEXT) IS NULL OR j.run_id <> :mended_by))"
+        else f"({known} AND (CAST(:fixed_by AS TEXT) IS NULL OR j.run_id <> :fixed_by))"
     )
     rows = connection.execute(
         # CROSS: from the few files of one job, not from all that the manifest has.
@@ -41,7 +41,7 @@ def to_take_in(
         {
             "manifest_id": scope.manifest_id,
             "config_id": scope.config_id,
-            **({} if escalation else {"mended_by": mended_by}),
+            **({} if escalation else {"fixed_by": fixed_by}),
         },
     )
     return list(rows.scalars())

@@ -1,4 +1,4 @@
-"""What jobs were billed, as far as the API has told."""
+"""The credits that jobs were billed, as far as the API has said."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ceiling_of_run(connection: Connection, run_id: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Credits known to be billed, for how many jobs, and for how many more the API has not told."""
+    """Credits known to be billed, for how many jobs, and for how many more the API has not said."""
 
     credits: float
     jobs_billed: int
@@ -61,12 +61,12 @@ class Spent:
 
 
 def spent(connection: Connection, manifest_id: int) -> Spent:
-    """What the manifest's jobs were billed so far."""
+    """Return the credits that the manifest's jobs were billed so far."""
     return _spent(connection, "manifest_id = :it", manifest_id)
 
 
 def spent_by_run(connection: Connection, run_id: str) -> Spent:
-    """What the jobs that this run planned were billed so far."""
+    """Return the credits that this run's jobs were billed so far."""
     return _spent(connection, "run_id = :it", run_id)
 
 

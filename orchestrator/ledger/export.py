@@ -26,7 +26,7 @@ def export_rows(
 ) -> Iterator[tuple[Json, ...]]:
     """One row of COLUMNS for each file with an outcome, or for each document of its content, streamed, in plan order.
 
-    Under several configs the manifest's own of now comes first, then the latest. *history*: every generation instead.
+    Under several configs the manifest's current one comes first, then the latest. *history*: every generation instead.
     """
     several = connection.execute(
         text("SELECT count(DISTINCT config_id) > 1 FROM files WHERE manifest_id IN :ids").bindparams(

@@ -1,4 +1,4 @@
-"""What each run recorded, counted as it was recorded: reading thirty runs costs the same for any number of files."""
+"""The figures of each run, counted as they were recorded: thirty runs cost the same for any number of files."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def latest(connection: Connection, manifest_id: int, most: int) -> list[Run]:
 
 
 def recorded(connection: Connection, run_ids: Sequence[str]) -> list[Tally]:
-    """What the runs *run_ids* recorded."""
+    """Return what the runs *run_ids* recorded."""
     if not run_ids:
         return []
     rows = connection.execute(

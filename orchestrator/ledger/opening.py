@@ -74,7 +74,7 @@ def exists(location: Location) -> bool:
 
 
 def room(location: Location) -> Room:
-    """Whether a run could write a ledger at *location*, and how much."""
+    """Say whether a run could write a ledger at *location*, and how much."""
     return place.room(location)
 
 

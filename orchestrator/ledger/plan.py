@@ -1,4 +1,4 @@
-"""What a manifest asks for against what the ledger has: staged, counted and cut into chunks inside SQL.
+"""The files that a manifest asks for against those the ledger has: staged, counted and cut into chunks inside SQL.
 
 The wanted file IDs live in a temporary table of the connection, never in Python: a million of them cost little.
 """
@@ -22,7 +22,7 @@ BATCH = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a run of the manifest would find; ``listed`` = ``files`` + ``duplicates``."""
+    """The files that a run of the manifest would find; ``listed`` = ``files`` + ``duplicates``."""
 
     listed: int
     files: int
@@ -158,7 +158,7 @@ class OpenChunks:
 
 
 def open_chunks(connection: Connection, manifest_id: int) -> list[OpenChunks]:
-    """What an earlier run has left for a later one."""
+    """Return the chunks that an earlier run has left for a later one."""
     rows = connection.execute(
         text(f"""
         SELECT j.status, c.canonical, j.size, count(*) AS chunks FROM jobs j JOIN configs c ON c.id = j.config_id

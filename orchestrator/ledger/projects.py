@@ -1,4 +1,4 @@
-"""What jobs belong to: each to one chunk of its manifest, and all of a manifest's to one project."""
+"""The owners of jobs: each belongs to one chunk of its manifest, and all of a manifest's to one project."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def latest_job(connection: Connection, shard: Shard) -> tuple[str, str] | None:
 
 
 def made_in(connection: Connection, manifest_id: int, project_id: str) -> None:
-    """A job of the manifest was made in *project_id*; the first to be told stands."""
+    """A job of the manifest was made in *project_id*; the first to be reported stands."""
     connection.execute(
         text("UPDATE manifests SET project_id = :project_id WHERE id = :id AND project_id IS NULL"),
         {"id": manifest_id, "project_id": project_id},

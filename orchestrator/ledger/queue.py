@@ -193,7 +193,7 @@ def open_apis(connection: Connection, manifest_id: int) -> list[str]:
 
 
 def known_job_ids(connection: Connection, job_ids: Collection[str]) -> set[str]:
-    """Those of *job_ids* that some manifest of this ledger has."""
+    """Return those of *job_ids* that some manifest of this ledger has."""
     statement = text("SELECT job_id FROM jobs WHERE job_id IN :ids").bindparams(bindparam("ids", expanding=True))
     found: set[str] = set()
     for batch in batches(job_ids):
@@ -202,7 +202,7 @@ def known_job_ids(connection: Connection, job_ids: Collection[str]) -> set[str]:
 
 
 def config_ids_of(connection: Connection, job_ids: Collection[str]) -> dict[str, int]:
-    """What those of *job_ids* that some manifest of this ledger has were made with."""
+    """Return the configs of those of *job_ids* that some manifest of this ledger has."""
     statement = text("SELECT job_id, config_id FROM jobs WHERE job_id IN :ids").bindparams(
         bindparam("ids", expanding=True)
     )

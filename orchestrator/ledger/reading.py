@@ -1,4 +1,4 @@
-"""What the ledger says: totals, rows for export, what needs a person. Nothing here writes."""
+"""Questions to the ledger: totals, rows for export, what needs a person. Nothing here writes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def manifests(connection: Connection, name: str | None = None, *, rehearsal: boo
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How the files of one manifest stand under its config of now."""
+    """How the files of one manifest stand under its current config."""
 
     outcomes: dict[Outcome, int]
     types: dict[str, int]
@@ -74,7 +74,7 @@ class Totals:
 
 
 def totals(connection: Connection, scope: Scope, *, wanted: bool, review: dict[str, Json]) -> Totals:
-    """Of the staged files (*wanted*), or of all that the ledger has. A file that is being retried is unfinished."""
+    """Count the staged files (*wanted*), or all that the ledger has. A file that is being retried is unfinished."""
     parameters = {"manifest_id": scope.manifest_id, "config_id": scope.config_id}
     unfinished = scalar_int(
         connection,
@@ -179,7 +179,7 @@ def _all_wanted(connection: Connection, parameters: dict[str, int]) -> bool:
 def _under_way_again(
     connection: Connection, parameters: dict[str, int], *, wanted: bool
 ) -> list[Row[str, str, int, int]]:
-    """Results of files of which a later generation is under way, to be taken off: those files are unfinished."""
+    """Results of files with a later generation in flight, to be subtracted: those files are unfinished."""
     return list(
         connection.execute(
             text(f"""
@@ -239,7 +239,7 @@ class SecondOpinions:
 
 
 def second_opinions(connection: Connection, run_id: str) -> SecondOpinions:
-    """What became of the run's second opinions so far."""
+    """Return the run's second opinions so far."""
     row = connection.execute(
         text("""
         SELECT count(*) AS files, count(r.file_row) AS answered,

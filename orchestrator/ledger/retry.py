@@ -33,7 +33,7 @@ SUBMISSIONS = f"""(SELECT count(*) FROM files g JOIN jobs gj ON gj.id = g.chunk_
 _ISOLATED = f"""EXISTS (SELECT 1 FROM files q JOIN events e ON e.chunk_id = q.chunk_id
     WHERE q.{_SAME_FILE.format(alias="q")} AND e.event = '{QUARANTINED}' AND e.note = q.file_id)"""
 
-#: Whether a generation of file ``f`` is under way, under whichever rules.
+#: Whether a generation of file ``f`` is in flight, under any rules.
 _UNDER_WAY = """EXISTS (SELECT 1 FROM files n LEFT JOIN results nr ON nr.file_row = n.id
     WHERE n.manifest_id = :manifest_id AND n.file_id = f.file_id AND nr.file_row IS NULL)"""
 
@@ -73,7 +73,7 @@ class Allowed:
 def select_again(connection: Connection, scope: Scope, selection: Selection, allowed: Allowed = Allowed()) -> int:
     """Choose, for the next cut, the wanted files of *selection* that are *allowed*, one generation on; how many.
 
-    A file of which a generation is in flight is never chosen.
+    A file with a generation in flight is never chosen.
     """
     if selection.file_ids is not None:
         name_files(connection, selection.file_ids)
@@ -110,7 +110,7 @@ def select_again(connection: Connection, scope: Scope, selection: Selection, all
 
 
 def _asked(selection: Selection) -> Iterator[str]:
-    """What a person asks of result ``r``, its file ``f`` and its job ``j``."""
+    """Yield what a person asks of result ``r``, its file ``f`` and its job ``j``."""
     yield "r.outcome IN :outcomes"
     if selection.types:
         yield "r.type IN :types"
@@ -135,7 +135,7 @@ def _free_to_go(*, named: bool) -> Iterator[str]:
 
 
 def _permitted(selection: Selection, allowed: Allowed) -> Iterator[str]:
-    """What the program allows."""
+    """Yield what the program allows."""
     if allowed.max_generations is not None and selection.file_ids is None:
         yield f"{SUBMISSIONS} < :max_generations"
     if allowed.never_escalated:
@@ -174,7 +174,7 @@ def check(connection: Connection, scope: Scope, selection: Selection, config: Co
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What the manifest says otherwise than when the files of a retry were last sent."""
+    """The differences of the manifest from the time when the files of a retry were last sent."""
 
     files: int = 0  #: of the retry: have an outcome only under what the manifest said before
     fields: tuple[str, ...] = ()  #: the manifest's fields that changed: rules, mode, ...

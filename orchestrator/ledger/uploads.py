@@ -1,4 +1,4 @@
-"""What the API has of each document's content: from the intent to upload it to the file ID, and its loss.
+"""The state of each document's content at the API: from the intent to upload it to the file ID, and its loss.
 
 In ``files`` a document's content (``sha256:...``) stands where other files have the API's ID: outcomes stay with the
 content, whatever IDs it gets. When a create call is about to leave, the ID of that moment is frozen in ``sent_id``.
@@ -41,7 +41,7 @@ class Wanted:
     size: int
     mtime_ns: int
     file_id: str | None  #: the API had it under this ID, at least once
-    sent_at: str | None  #: when it was sent last without an answer that told the ID
+    sent_at: str | None  #: when it was sent last without an answer that named the ID
     ours: bool  #: this ledger uploaded it
 
 
@@ -67,7 +67,7 @@ def thaw(connection: Connection, chunk_ids: Collection[int]) -> None:
 
 
 def doubt(connection: Connection, manifest_id: int) -> None:
-    """What pending chunks need was uploaded by an earlier run: it has to be looked at before it is used again."""
+    """Doubt the uploads of earlier runs that pending chunks need: each has to be looked at before it is used again."""
     connection.execute(
         text(
             "UPDATE uploads SET ready = 0 WHERE manifest_id = :manifest_id AND ready = 1 AND content IN "

@@ -18,7 +18,7 @@ T = TypeVar("T")
 #: mostly work of our own, which two threads do no sooner than one.
 SLOW_S = 0.005
 
-#: What the last commit counts for in the mean that tells a slow disk.
+#: What the last commit counts for in the mean that shows a slow disk.
 NEWS = 0.3
 
 
@@ -26,7 +26,7 @@ class Writer:
     """Runs pieces of work inside the ledger's transactions, several in one when the disk is slow.
 
     A piece is synchronous, so no cancellation can cut it in half, and its caller goes on only once it is on disk. What
-    comes while a commit is under way waits for the next. On a slow disk pieces run in another thread: they may use what
+    comes during a commit waits for the next. On a slow disk pieces run in another thread: they may use what
     they are given and the connection, and no two run at once.
     """
 
@@ -35,7 +35,7 @@ class Writer:
         self._clock = clock
         self._waiting: list[_Piece] = []
         self._flusher: asyncio.Task[None] | None = None
-        self._disk_s = 0.0  # the mean wait for the disk, of late
+        self._disk_s = 0.0  # the mean wait for the disk, recently
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Do *work* in a transaction; returns when it is on disk. Raises LedgerError, and what *work* raises."""

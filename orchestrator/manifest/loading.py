@@ -167,7 +167,7 @@ def _read(
 
 
 def _later_version(root: Node) -> Scalar | None:
-    """The value of ``version`` when it names another format, of which nothing more can be said."""
+    """The value of ``version`` when it names another format, about which nothing more can be said."""
     version = root.values.get("version") if isinstance(root, Entries) else None
     return version if isinstance(version, Scalar) and not version.is_null and version.text != "1" else None
 

@@ -47,12 +47,12 @@ def _over(manifest: Manifest, what: str, limit: str, value: int) -> str:
 
 
 def credits_left(connection: Transaction, manifest: Manifest, run_id: str) -> int | None:
-    """What the run may still plan to spend on halves and second opinions; None without a limit."""
+    """Return the credits that the run may still plan to spend on halves and second opinions; None without a limit."""
     most = manifest.limits.max_credits
     return None if most is None else most - billing.ceiling_of_run(connection, run_id)
 
 
-def may_begin_anew(manifest: Manifest, *, rehearsal: bool) -> bool:
+def may_begin_again(manifest: Manifest, *, rehearsal: bool) -> bool:
     """Whether an empty ledger in the place of one that is gone buys nothing twice: v2 knows its jobs by their keys."""
     return manifest.api == "v2" or rehearsal
 

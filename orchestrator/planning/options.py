@@ -1,4 +1,4 @@
-"""What a run was asked to do."""
+"""The options that a run was started with."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ class Options:
     good_before: str | None = None  #: of *again*, not what has a good result of this time or later
     reclassify: bool = False  #: this once, whatever ``limits.max_reclassify`` says
     held: bool = False  #: send also the chunks that are held for a person
-    known_ok: bool = False  #: failures that an earlier run has told of are no failure of this one
+    known_ok: bool = False  #: failures that an earlier run has reported are no failure of this one
     create: bool = True  #: False: documents are uploaded, and no job is made
     config: Config | None = None  #: create the jobs of *again* with this instead of the manifest's own

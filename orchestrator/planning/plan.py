@@ -1,4 +1,4 @@
-"""What would be sent and what it can cost, worked out once: by ``plan``, ``retry --dry-run`` and ``run`` alike."""
+"""The files that would be sent and their cost, worked out once: by ``plan``, ``retry --dry-run`` and ``run`` alike."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What a run would find, send and cost at most."""
+    """The files that a run would find and send, and its highest cost."""
 
     counts: ledger_plan.Counts
     files: int  #: to be sent
@@ -106,7 +106,7 @@ def most(
 def _selections(
     manifest: Manifest, options: Options, new: int
 ) -> Iterator[tuple[Config, Callable[[Transaction, Scope], int]]]:
-    """What to send: with which config, and how its files are chosen."""
+    """Yield what to send: with which config, and how its files are chosen."""
     if options.new and new:
         yield manifest.config, ledger_plan.select_new
     if (again := options.again) is not None:

@@ -1,4 +1,4 @@
-"""What a run of a manifest would do and cost, from the ledger alone: no network, no key, nothing written."""
+"""The effect and the cost of a run of a manifest, from the ledger alone: no network, no key, nothing written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.models import IN_FLIGHT, JobStatus, Json
 from orchestrator.plaintext import counted
 from orchestrator.planning import documents, naming
 from orchestrator.planning.ceiling import Ceiling
-from orchestrator.planning.limits import files_per_chunk, may_begin_anew
+from orchestrator.planning.limits import files_per_chunk, may_begin_again
 from orchestrator.planning.options import Options
 from orchestrator.planning.plan import most, work_out
 
@@ -55,7 +55,7 @@ class Preview:
 
     @property
     def renamed_words(self) -> str | None:
-        """That the manifest's files would be bought again under its new name."""
+        """Say that the manifest's files would be bought again under its new name."""
         if self.renamed_from is None:
             return None
         return f"this path was known as {self.renamed_from}: {counted(self.new, 'file')} would be new"
@@ -66,7 +66,7 @@ class Preview:
 
 def preview(manifest: Manifest, path: Path, *, rehearsal: bool, now: datetime) -> Preview:
     """Raises ManifestError for a list that can't be read, LedgerError for a ledger that can't, InputError as `run`."""
-    if not may_begin_anew(manifest, rehearsal=rehearsal):
+    if not may_begin_again(manifest, rehearsal=rehearsal):
         ledger.refuse_gone(path)
     opened = ledger.open(path, read_only=True) if ledger.exists(path) else ledger.in_memory()
     with closing(opened):

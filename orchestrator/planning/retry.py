@@ -1,4 +1,4 @@
-"""What ``retry`` sends: which files, with which changes to the manifest's config, at which ceiling."""
+"""The files that ``retry`` sends, with which changes to the manifest's config, at which ceiling."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class RetryPreview:
 
 
 def preview(manifest: Manifest, path: Path, options: Options, *, now: datetime, stale_since: str) -> RetryPreview:
-    """What a retry with *options* would send: nothing is written. Raises LedgerError, ManifestError, InputError."""
+    """Work out what a retry with *options* would send; write nothing. Raises LedgerError, ManifestError, InputError."""
     with closing(ledger.open(path, read_only=True)) as opened:
         manifest, _ = documents.take(manifest, opened, write=False)
         return _preview(manifest, opened, options, now=now, stale_since=stale_since)

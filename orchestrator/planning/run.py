@@ -1,4 +1,4 @@
-"""What a run sets out to do: planned into the ledger in one transaction, before anything is sent."""
+"""The plan of a run: written into the ledger in one transaction, before anything is sent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What this run set out to do."""
+    """The plan of this run."""
 
     scope: ledger_scope.Scope
     counts: planning.Counts
@@ -58,7 +58,7 @@ def register(connection: Transaction, manifest: Manifest, *, rehearsal: bool, or
 
 
 def _settings(manifest: Manifest) -> dict[str, Json]:
-    """What a page shows of the manifest beside its rules. Nothing secret: no webhooks."""
+    """Return what a page shows of the manifest beside its rules. Nothing secret: no webhooks."""
     return {
         "chunk_size": manifest.chunk_size,
         "limits": asdict(manifest.limits),

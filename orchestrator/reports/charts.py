@@ -13,7 +13,7 @@ from html import escape
 
 from orchestrator.plaintext import safe
 
-#: Seen well on white and on black, and told apart by people who do not see red and green alike.
+#: Seen well on white and on black, and distinct for people who do not see red and green alike.
 PALETTE = ("#3d7de0", "#c2741d", "#8a6ad1", "#1a938f", "#c9518f", "#7d8a1f", "#5d7f99", "#a0673f")
 GOOD, PLAIN, BAD, MUTED = "#2c9463", "#3d7de0", "#d64545", "#7c8794"
 
@@ -22,7 +22,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 10, 22
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a plot measures, in the unit in which its letters are 12 high."""
+    """The size of a plot, in the unit in which its letters are 12 high."""
 
     width: int
     height: int

@@ -23,7 +23,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What changed from run *run_a* to run *run_b*."""
+    """The changes from run *run_a* to run *run_b*."""
 
     manifest: str
     rehearsal: bool

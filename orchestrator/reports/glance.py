@@ -1,5 +1,5 @@
 """The last run at a glance: how it ended, what it did, what is different now, and what to do. The same few lines in
-``status``, in a night's mail and in what its monitor is told.
+``status``, in a night's mail and in what its monitor gets.
 """
 
 from __future__ import annotations

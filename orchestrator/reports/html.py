@@ -140,7 +140,7 @@ def _listed(outcomes: dict[str, int]) -> str:
 
 
 def _since(since: Since) -> str:
-    """What is different from the end of the run before."""
+    """Return the difference from the end of the run before."""
     when = text(moment(since.started_at))
     if not since.standing:
         return f"<p>Nothing has changed since the run of {when}.</p>"

@@ -21,7 +21,7 @@ STANDING = ("files", *(outcome.value for outcome in Outcome), "unfinished", "rev
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """One run in figures. What only the end of a run tells is None for a run that goes on, or was killed."""
+    """One run in figures. Figures known only at its end are None for a run that goes on, or was killed."""
 
     run_id: str
     command: str
@@ -33,7 +33,7 @@ class Night:
     seconds: float | None
     requests: int | None
     jobs_created: int | None
-    credits: float | None  #: billed by the end of the run, as far as the API had told
+    credits: float | None  #: billed by the end of the run, as far as the API had said
     credits_ceiling: int | None
     outcomes: dict[str, int]  #: outcome -> files for which this run recorded it
     types: dict[str, int]  #: type -> files that this run recorded as such
@@ -47,7 +47,7 @@ class Night:
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """What is different at the end of a run from the end of the run before it."""
+    """The difference between the end of a run and the end of the run before it."""
 
     run_id: str  #: the run before
     started_at: str  #: of the run before
@@ -93,7 +93,7 @@ def drift(connection: Transaction, manifest_id: int, alert: float | None) -> Dri
 
 
 def since_before(found: Sequence[Night]) -> Since | None:
-    """What the latest of *found* (newest first) changed, compared with the next that left a record of all files."""
+    """Return what the latest of *found* (newest first) changed, compared with the next with a record of all files."""
     if not found or found[0].standing is None:
         return None
     for before in found[1:]:

@@ -54,7 +54,7 @@ class Histogram:
     type: str
     files: int
     bins: tuple[int, ...]
-    unsure: int  #: files below the review threshold, told by whole percents
+    unsure: int  #: files below the review threshold, by whole percents
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ class Section:
     other_rules: int  #: files with an outcome only under other rules
     types: dict[str, int]
     to_review: int
-    credits: float  #: billed in all, as far as the API has told
-    jobs_unbilled: int  #: jobs whose bill the API has not told
+    credits: float  #: billed in all, as far as the API has said
+    jobs_unbilled: int  #: jobs whose bill the API has not said
     since: Since | None
     drift: Drift | None
     todos: tuple[Todo, ...]
@@ -145,7 +145,7 @@ def page(
 def section(
     connection: Transaction, row: reading.ManifestRow, named: str | None, now: datetime, running: str | None
 ) -> Section:
-    """What the page says of one manifest."""
+    """Return the page's section on one manifest."""
     scope = Scope(row.id, row.config_id)
     totals = reading.totals(connection, scope, wanted=False, review=row.review)
     outcomes = {outcome.value: files for outcome, files in totals.outcomes.items()}
@@ -253,7 +253,7 @@ def todos(
     quarantined: Quarantine,
     drift: Drift | None,
 ) -> list[Todo]:
-    """What a person has to do, the most urgent first. *again*: arguments with which a command finds the same work."""
+    """List what a person has to do, urgent first. *again*: arguments with which a command finds the same work."""
     found: list[Todo] = []
     code = None if last is None else last.exit_code
     if code == ExitCode.OUT_OF_CREDITS:

@@ -17,7 +17,7 @@ HOUR = 4
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """What to call each night, as whom, and where it writes."""
+    """The command of each night, its user, and where it writes."""
 
     program: Sequence[str]
     manifest: Path
@@ -32,7 +32,7 @@ class Night:
 
     @property
     def minute(self) -> int:
-        """Of the hour: another one for another manifest, the same every night."""
+        """The minute of the hour: different for each manifest, the same every night."""
         return hashlib.sha256(str(self.manifest).encode()).digest()[0] % 60
 
 
@@ -98,7 +98,7 @@ ExecStart=/bin/sh -c 'journalctl -u {unit} -n 40 --no-pager | mail -s "{night.na
 
 
 def hardening(writes: str) -> str:
-    """What the service may do: read the project, write to the folders *writes*, and call the API."""
+    """Return what the service may do: read the project, write to the folders *writes*, and call the API."""
     return f"""\
 # One SIGTERM, to the program, which passes it on: the run ends in order and the next one goes on where it stopped.
 KillMode=mixed

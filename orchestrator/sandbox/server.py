@@ -173,7 +173,7 @@ def serve(
     announce: Callable[[str], None],
     switches: Iterable[str] = (),
 ) -> None:
-    """Serve until SIGINT or SIGTERM. *announce* is told the base URL, and *ready_file* holds it, once it listens.
+    """Serve until SIGINT or SIGTERM. *announce* gets the base URL, and *ready_file* holds it, once it listens.
 
     Raises InputError for a fault or a switch that can't be used, and for a port that is taken.
     """

@@ -62,7 +62,7 @@ async def _ask(work: Work, chunks: dict[str, int]) -> int:
 
 
 async def _while_going_on(work: Work, tasks: list[asyncio.Task[T]]) -> list[T]:
-    """What came of *tasks* until the run is to stop. Raises what one of them raised."""
+    """Return what came of *tasks* until the run is to stop. Raises what one of them raised."""
     waiting = set(tasks)
     while waiting and work.stop.everything is None:
         _, waiting = await asyncio.wait(waiting, timeout=LOOK_S, return_when=asyncio.FIRST_EXCEPTION)
@@ -75,7 +75,7 @@ async def _while_going_on(work: Work, tasks: list[asyncio.Task[T]]) -> list[T]:
 
 
 async def _bill(work: Work, job_id: str) -> tuple[str, float | None]:
-    """What the job was billed; None when the API does not say."""
+    """Return the credits that the job was billed; None when the API does not say."""
     try:
         return job_id, (await work.api.get(job_id)).credits
     except Rejected:

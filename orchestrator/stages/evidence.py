@@ -1,4 +1,4 @@
-"""What is known of jobs that the ledger does not know: whose files their results are."""
+"""Evidence about jobs that the ledger does not know: whose files their results are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_READ = 100
 
 @dataclass(slots=True)
 class Evidence:
-    """What is known of the jobs that the ledger does not know."""
+    """Collects what is known of the jobs that the ledger does not know."""
 
     files: dict[str, frozenset[str]] = field(default_factory=dict)  #: ended jobs -> the files in their results
     nameless: set[str] = field(default_factory=set)  #: ended jobs with results that name no file

@@ -16,7 +16,7 @@ from orchestrator.stages.work import Work
 
 log = structlog.get_logger()
 
-#: Fewer ended jobs than this are too few to tell an outage from one file at fault.
+#: Fewer ended jobs than this are too few to distinguish an outage from one file at fault.
 ENOUGH = 5
 #: Of a run's own jobs: more failures than this are an outage.
 MOST_FAILED = 0.5
@@ -40,7 +40,7 @@ def halve(file_ids: list[str]) -> list[list[str]]:
 
 
 def is_at_fault(size: int, *, others_succeeded: bool) -> bool:
-    """Whether the one file that failed in a failed chunk of *size* sank it, as far as other results tell.
+    """Whether the one file that failed in a failed chunk of *size* sank it, as far as other results show.
 
     When every job of the run failed, the API may be at fault and not this file.
     """

@@ -1,4 +1,4 @@
-"""What one complete listing says of one unanswered create call that no job was proved to be of. Pure.
+"""The judge of an unanswered create call that no job was proved to come from, by one complete listing. Pure.
 
 ``judge`` takes a ``Case``, everything that is known, and returns a finding; the reconciler carries it out. Times are
 monotonic seconds.
@@ -32,7 +32,7 @@ UNSHOWN = "the API lists no job of this call, nor the jobs that this ledger know
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What the listings have shown for a chunk so far."""
+    """The signs that the listings have shown for a chunk so far."""
 
     clean_at: float | None = None  #: start of the first listing in a row without a candidate
     doubtful_since: float | None = None  #: start of the first in a row whose ended candidates prove nothing
@@ -128,7 +128,7 @@ Finding = Adopt | Hold | StayHeld | Absent | SetAside | Wait
 
 
 def judge(case: Case) -> Finding:
-    """What to do with the chunk. It is sent again only when two listings prove that its call made no job."""
+    """Return what to do with the chunk. It is sent again only when two listings prove that its call made no job."""
     if case.held and not _can_settle(case):
         return StayHeld()
     if case.running and case.began - case.taken_up > case.patience_s:

@@ -1,4 +1,4 @@
-"""Whether a job may have been made with a config: by its echo, as far as the API is known to echo what was sent.
+"""The likeness of a job and a config: by the job's echo, as far as the API is known to echo what was sent.
 
 What an API leaves out of an echo, or rewrites in it, is learnt from the jobs that the ledger knows. A field is believed
 where it comes back as it was sent. It counts for nothing where it comes back otherwise. Where no known job has
@@ -18,7 +18,7 @@ _FIELDS = tuple(field.name for field in fields(Echo))
 
 
 class Likeness(Enum):
-    """What a job's echo says of one config."""
+    """The answer of a job's echo about one config."""
 
     ALIKE = "alike"  #: nothing in it speaks against the config
     UNCLEAR = "unclear"  #: it differs in a field of which no known job has shown whether the API echoes it truly
@@ -27,7 +27,7 @@ class Likeness(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Echoes:
-    """What is known of the API's echoes."""
+    """Facts about the API's echoes."""
 
     true: frozenset[str] = frozenset()  #: fields that came back as they were sent, in every job that told them
     rewritten: frozenset[str] = frozenset()  #: fields that came back otherwise
@@ -44,7 +44,7 @@ class Echoes:
         return cls(frozenset(seen - rewritten), frozenset(rewritten))
 
     def likeness(self, job: RemoteJob, config: Config) -> Likeness:
-        """Whether *job* may have been made with *config*."""
+        """Say whether *job* may have been made with *config*."""
         differing = set(_differences(config.echo, job.echo)) - self.rewritten
         if not differing:
             return Likeness.ALIKE

@@ -37,7 +37,7 @@ SCOUT_GAP = 0.25
 SCOUTS = 16
 SCOUT_AGE = 0.8
 
-#: Durations of jobs of one size that are known before they are told from the others'.
+#: Durations of jobs of one size that are known before they are kept apart from the others'.
 ENOUGH = 2
 
 #: Durations that are remembered: enough for a distribution, few enough to follow a drift.
@@ -94,7 +94,7 @@ class Durations:
                 self._read()
 
     def _read(self) -> None:
-        """Compute the distribution anew: the weight of a job seen alive is spread over those that lived longer."""
+        """Compute the distribution again: the weight of a job seen alive is spread over those that lived longer."""
         spread = min(0.5, 0.5 / math.sqrt(len(self._recent)))
         third = [(known * factor, True) for known in self._recent for factor in (1 - spread, 1.0, 1 + spread)]
         alive = [(age, False) for age in self._alive_at.values() for _ in range(3)]
@@ -233,7 +233,7 @@ class PollSchedule:
         heappush(self._asked, (job.target, key))
 
     def ended(self, key: int, now: float, duration: float | None) -> None:
-        """The job ended; *duration* in the API's own words, None when it told none."""
+        """The job ended; *duration* in the API's own words, None when it gave none."""
         job = self._jobs.get(key)
         if job is not None:
             self._seen_s = max(self._seen_s, now - max(job.started, self._began))
@@ -331,12 +331,12 @@ class PollSchedule:
             gap = SCOUT_GAP * passed / (1 + 0.5 * math.sqrt(len(self._jobs) / self.batch / math.sqrt(passed)))
             self._scout_at = now + min(max(gap, LEAST_GAP_S), self._max_interval_s)
 
-    def _believed(self, job: _Job, now: float, told: float | None) -> float | None:
-        """How long a job took: what was *told*, or a guess where that contradicts what was seen here."""
+    def _believed(self, job: _Job, now: float, said: float | None) -> float | None:
+        """Return how long a job took: what the API *said*, or a guess where that contradicts what was seen here."""
         least, most = (job.asked_before or job.started) - job.started, now - job.started
-        if told is None or not least - DOUBT_S <= told <= most + DOUBT_S:
+        if said is None or not least - DOUBT_S <= said <= most + DOUBT_S:
             return self._guess(job, now)
-        return min(max(told, least), most)
+        return min(max(said, least), most)
 
     def _guess(self, job: _Job, now: float) -> float | None:
         """How long a job took that was alive at the ask before the last, if that is known well enough."""

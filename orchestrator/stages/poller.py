@@ -19,7 +19,7 @@ from orchestrator.stages.work import Work
 
 log = structlog.get_logger()
 
-#: Status and result calls under way at once; fewer where one call tells of many jobs, as what to ask about is chosen
+#: Status and result calls out at once; fewer where one call reports many jobs, as what to ask about is chosen
 #: before a call waits for its turn.
 READERS, BULK_READERS = 32, 6
 
@@ -43,7 +43,7 @@ class _Watched:
     old: bool  #: has been in flight for longer than is normal: asked once, then left to a later run
     word: str = ""
     unknown_tries: int = 0
-    heard: float = 0.0  #: when the API last told of it
+    heard: float = 0.0  #: when the API last reported it
 
 
 class Poller:
@@ -114,12 +114,12 @@ class Poller:
         return most
 
     async def _ask(self, keys: list[int]) -> None:
-        """One status call, and what follows from it. A failure that ends the run is told to ``stop``."""
+        """One status call, and what follows from it. A failure that ends the run goes to ``stop``."""
         try:
             await self._ask_about(keys)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001 - told to the run; raised here it would cancel the other calls
+        except BaseException as error:  # noqa: BLE001 - handed to the run; raised here it would cancel the other calls
             self._work.stop.stop_everything(error)
         finally:
             self._asking.difference_update(keys)
@@ -152,7 +152,7 @@ class Poller:
         """Ask for the newest pages of the listing, then by name about the jobs that they leave out."""
         asked_at = self._work.clock.monotonic()
         async with self._one_listing:
-            # A call before this one may have told of them.
+            # A call before this one may have reported them.
             due = {
                 job_id: key
                 for job_id, key in due.items()
@@ -180,7 +180,7 @@ class Poller:
             self._asking.difference_update(key for key, _ in told)
 
     async def _read_pages(self, due: dict[str, int]) -> list[tuple[int, RemoteJob]]:
-        """What the newest pages say of watched jobs that nobody else is asking about; nothing where they don't pay."""
+        """Read the newest pages about watched jobs that nobody else asks about; nothing where they don't pay."""
         work, told = self._work, list[tuple[int, RemoteJob]]()
         by_job_id = {watched.job_id: key for key, watched in self._watched.items()}
         most, missing, token, read = -(-len(by_job_id) // PAGE), set(due), None, 0

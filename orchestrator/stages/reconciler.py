@@ -57,7 +57,7 @@ class _Open:
     floor: str | None = None  #: the call's mark, where known jobs bear it out
 
     def may_have_made(self, candidates: Iterable[RemoteJob], echoes: Echoes) -> list[RemoteJob]:
-        """Those of *candidates* that this chunk's call may have made: of its config, and not from before the call."""
+        """Return those *candidates* that this chunk's call may have made: of its config, not from before the call."""
         return [
             job
             for job in candidates
@@ -65,7 +65,7 @@ class _Open:
         ]
 
     def learn(self, neighbours: Iterable[queue.Neighbour], listed: Mapping[str, RemoteJob]) -> None:
-        """What the latest listing shows of the known jobs next to the call."""
+        """Learn from the known jobs that the latest listing shows next to the call."""
         known = list(neighbours)
         self.shown = bool(known) and all(each.job_id in listed for each in known)
         since = [listed[each.job_id] for each in known if each.since_the_mark and each.job_id in listed]

@@ -29,7 +29,7 @@ class Submitter:
     """
 
     def __init__(self, work: Work, rng: random.Random, *, submitted: Callable[[int, str, int], None]) -> None:
-        """*submitted* is told of every new job: chunk id, job id, number of files."""
+        """*submitted* is called with every new job: chunk id, job id, number of files."""
         self._work = work
         self._rng = rng
         self._submitted = submitted
@@ -51,7 +51,7 @@ class Submitter:
 
     @property
     def busy(self) -> Set[int]:
-        """The chunks under way: their calls may be out."""
+        """Chunks being sent: their calls may be out."""
         return self._busy
 
     def look_again(self) -> None:
@@ -93,7 +93,7 @@ class Submitter:
             self._more.clear()
 
     async def _resume(self, tasks: asyncio.TaskGroup) -> None:
-        """What was sent and never answered is sent again under the same key: the API gives the job it made, if any."""
+        """Send again, under the same key, what was sent and never answered: the API gives the job it made, if any."""
         shard = self._work.shard
         parked = await self._work.writer.write(
             lambda connection: [
@@ -104,7 +104,7 @@ class Submitter:
             self._start(tasks, chunk, resumed=True)
 
     async def _fill(self, tasks: asyncio.TaskGroup) -> None:
-        """Take up pending chunks until as many are under way as there are connections."""
+        """Take up pending chunks until as many are being sent as there are connections."""
         after, shard = self._cursor, self._work.shard
         room = MAX_CONNECTIONS - len(self._busy)
         if not self._proved:

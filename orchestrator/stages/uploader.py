@@ -23,7 +23,7 @@ from orchestrator.stages.work import Work
 
 log = structlog.get_logger()
 
-#: Documents under way at once. Each holds one piece of 256 KiB.
+#: Documents being uploaded at once. Each holds one piece of 256 KiB.
 MOST_AT_ONCE = 32
 
 #: An upload whose answer was lost may take effect this long after its call ended.
@@ -34,7 +34,7 @@ MOST_SENDS = 10
 
 
 class Uploader:
-    """Uploads what pending chunks wait for. The ledger is the queue: nothing is held here but what is under way."""
+    """Uploads what pending chunks wait for. The ledger is the queue: it holds nothing but the uploads in progress."""
 
     def __init__(self, work: Work, files: Files, rng: random.Random, *, ready: Callable[[], None]) -> None:
         """*ready* is called when a chunk has all its documents at the API."""

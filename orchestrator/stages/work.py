@@ -94,7 +94,7 @@ class HeldBack:
 
 @dataclass(slots=True)
 class Progress:
-    """What this run has done, for whoever watches it."""
+    """The doings of this run, for whoever watches it."""
 
     created: int = 0
     outcomes: Counter[Outcome] = field(default_factory=Counter)
@@ -110,7 +110,7 @@ class Progress:
 
 @dataclass(slots=True)
 class Work:
-    """What the stages of one shard share."""
+    """The things that the stages of one shard share."""
 
     shard: Shard
     run_id: str

@@ -108,7 +108,7 @@ def test_a_mistyped_ledger_is_named_and_not_made(cli: Cli, call: list[str]) -> N
     "call", [["plan", "m.yaml"], ["status"], ["retry", "m.yaml"], ["accept", "m.yaml", "--file", "a"]]
 )
 def test_a_ledger_that_is_gone_is_told_as_such(cli: Cli, serve: Serve, call: list[str]) -> None:
-    """Also by ``plan``: a run would refuse to begin anew."""
+    """Also by ``plan``: a run would refuse to begin again."""
     cli.use(serve(Classify()))
     cli("run", "m.yaml")
     (cli.folder / "ledger.db").unlink()
@@ -117,7 +117,7 @@ def test_a_ledger_that_is_gone_is_told_as_such(cli: Cli, serve: Serve, call: lis
     assert "the ledger that was here is gone" in done.stderr
 
 
-def test_on_v2_a_ledger_that_is_gone_is_begun_anew(cli: Cli) -> None:
+def test_on_v2_a_ledger_that_is_gone_is_begun_again(cli: Cli) -> None:
     """Its keys have the API give the jobs that it made: nothing is bought twice, so nothing keeps the night."""
     with ApiServer() as server:
         cli.environ["LLAMA_CLOUD_BASE_URL"] = server.url

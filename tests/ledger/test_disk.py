@@ -301,7 +301,7 @@ def test_a_ledger_whose_folder_is_moved_away_is_told_as_such(server: ApiServer, 
     assert_complete(server, folder / "ledger.db")
 
 
-def test_a_ledger_that_is_gone_is_not_begun_anew(server: ApiServer, manifest: Path) -> None:
+def test_a_ledger_that_is_gone_is_not_begun_again(server: ApiServer, manifest: Path) -> None:
     """An empty one would have everything bought again; whoever wants that removes what is left of the old one."""
     assert run(manifest, environment(server.url)).code == ExitCode.OK
     manifest.with_name("ledger.db").unlink()

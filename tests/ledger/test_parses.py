@@ -152,7 +152,7 @@ def test_a_retry_uses_the_parse_of_a_good_answer(cli: Cli, api: OneByOne) -> Non
     assert sorted(api.documents[3:]) == list(ON_PARSES)  # they leave a moment apart
 
 
-def test_an_override_that_becomes_the_rule_is_asked_for_anew(cli: Cli, api: OneByOne) -> None:
+def test_an_override_that_becomes_the_rule_is_asked_for_again(cli: Cli, api: OneByOne) -> None:
     """A retry in another language, then that language in the manifest: each submission has a key of its own."""
     manifest(cli, "a")
     cli("run", "m.yaml")

@@ -195,11 +195,11 @@ def test_an_older_ledger_answers_whatever_it_is_asked(older: Path) -> None:
         stuck = cancel.select_stuck(connection, scope, retry.Selection(), retry.Allowed(), ["in flight"], since="9")
         assert [(job.chunk_id, job.file_id) for job in stuck] == [(4, "in flight")]
         plan.stage(connection, wanted)
-        assert adopt.to_take_in(connection, scope, ["sure", "at fault", "new"], mended_by=None, escalation=False) == [
+        assert adopt.to_take_in(connection, scope, ["sure", "at fault", "new"], fixed_by=None, escalation=False) == [
             "at fault",
             "new",
         ]
-        assert adopt.to_take_in(connection, scope, ["decided"], mended_by=None, escalation=True) == ["decided"]
+        assert adopt.to_take_in(connection, scope, ["decided"], fixed_by=None, escalation=True) == ["decided"]
         taken = adopt.take_in(
             connection,
             scope,

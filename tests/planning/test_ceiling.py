@@ -37,7 +37,7 @@ patterns = st.sampled_from(["^$", "^f1$", "[02468]$", "^f[0-3]$", "."])
 steps = st.fixed_dictionaries(
     {
         "bad": patterns,
-        "poison": patterns,
+        "at_fault": patterns,
         "unsure": patterns,
         "down": st.booleans(),
         "call": st.sampled_from([["run"], ["run", "--no-wait"], ["run", "--retry-failed"], ["retry"]]),
@@ -46,20 +46,28 @@ steps = st.fixed_dictionaries(
     }
 )
 #: One file sinks its job, and nothing else costs anything: the halves alone fill the ceiling.
-POISON = {"bad": "^$", "poison": "^f1$", "unsure": "^$", "down": False, "call": ["run"], "files": 4, "escalate": False}
+AT_FAULT = {
+    "bad": "^$",
+    "at_fault": "^f1$",
+    "unsure": "^$",
+    "down": False,
+    "call": ["run"],
+    "files": 4,
+    "escalate": False,
+}
 #: No answer is sure: the second opinions alone do.
-UNSURE = {**POISON, "poison": "^$", "unsure": ".", "files": 1, "escalate": True}
+UNSURE = {**AT_FAULT, "at_fault": "^$", "unsure": ".", "files": 1, "escalate": True}
 #: What an earlier run left in halves is bought by the next.
-LEFT = {**POISON, "call": ["run", "--no-wait"]}
+LEFT = {**AT_FAULT, "call": ["run", "--no-wait"]}
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-@example(history=[POISON])
+@example(history=[AT_FAULT])
 @example(history=[UNSURE])
-@example(history=[LEFT, POISON])
+@example(history=[LEFT, AT_FAULT])
 @given(history=st.lists(steps, min_size=2, max_size=4))
 def test_no_run_sends_or_bills_more_than_the_plan_before_it_said(serve: Serve, history: list[dict[str, Json]]) -> None:
-    """Over histories of outages, failures, poison files, unsure answers and growing lists."""
+    """Over histories of outages, failures, files at fault, unsure answers and growing lists."""
     api = Moody()
     up, down = serve(api), serve(refusing(503))
     with tempfile.TemporaryDirectory() as folder, command_line(Path(folder)) as cli:
@@ -70,7 +78,7 @@ def test_no_run_sends_or_bills_more_than_the_plan_before_it_said(serve: Serve, h
 
 
 def one_step(cli: Cli, api: Moody, step: dict[str, Json]) -> None:
-    api.bad, api.poison, api.unsure = step["bad"], step["poison"], step["unsure"]
+    api.bad, api.at_fault, api.unsure = step["bad"], step["at_fault"], step["unsure"]
     cli.manifest(*(f"f{n}" for n in range(step["files"])), size=4)
     if step["escalate"]:
         with (cli.folder / "m.yaml").open("a") as manifest:

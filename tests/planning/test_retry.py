@@ -1,4 +1,4 @@
-"""Sending files again, on purpose: retry, poison files, second opinions, verdicts, and what changed overnight."""
+"""Sending files again, on purpose: retry, files at fault, second opinions, verdicts, and what changed overnight."""
 
 from __future__ import annotations
 
@@ -112,10 +112,10 @@ def test_a_file_that_failed_too_often_is_left_alone(cli: Cli, api: Moody) -> Non
     assert api.bought == {"a": 1, "b": 2, "c": 1}
 
 
-def test_one_poison_file_among_600_is_found(cli: Cli, api: Moody) -> None:
+def test_one_file_at_fault_among_600_is_found(cli: Cli, api: Moody) -> None:
     """With at most 15 calls more; the others are right; the next run leaves it alone."""
     cli.manifest(*(f"file-{n}" for n in range(600)), size=100)
-    api.poison = "^file-357$"
+    api.at_fault = "^file-357$"
     assert cli("run", "m.yaml").returncode == 1
     assert len(api.jobs) <= 6 + 15
     assert {r["file_id"]: r["outcome"] for r in cli.exported() if r["outcome"] != "classified"} == {
@@ -129,7 +129,7 @@ def test_one_poison_file_among_600_is_found(cli: Cli, api: Moody) -> None:
 def test_when_all_jobs_fail_nothing_is_halved(cli: Cli, api: Moody) -> None:
     """That is an outage which says ERROR, not one file's fault."""
     cli.manifest(*(f"file-{n}" for n in range(300)), size=10)
-    api.poison = "."
+    api.at_fault = "."
     assert cli("run", "m.yaml").returncode == 1
     assert len(api.jobs) <= 1.2 * 30
     assert cli.state()["failed"] == 300
@@ -230,8 +230,8 @@ def test_halves_are_all_of_it(file_ids: list[str]) -> None:
     assert all(abs(len(parts[0]) - len(part)) <= 1 for part in parts)
 
 
-def test_an_outage_is_told_from_a_poison_file() -> None:
-    """One poison file fails one job in many and every second half; an outage fails them all."""
+def test_an_outage_is_not_a_file_at_fault() -> None:
+    """One file at fault fails one job in many and every second half; an outage fails them all."""
     assert not is_outage((6, 1), (14, 7))
     assert not is_outage((1, 1), (0, 0))
     assert is_outage((30, 30), (0, 0))

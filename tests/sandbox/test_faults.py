@@ -250,7 +250,7 @@ def test_a_matching_file_fails_and_the_others_do_not() -> None:
     converse(story, faults={"fail-matching": "2$"})
 
 
-def test_a_poisonous_file_takes_its_whole_job_with_it() -> None:
+def test_a_file_at_fault_takes_its_whole_job_with_it() -> None:
     """On v1 its neighbours too; on v2 its own job only."""
 
     async def story(talk: Talk) -> None:

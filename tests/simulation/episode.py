@@ -85,8 +85,8 @@ class _Play:
     def _manifest(self) -> Manifest:
         rng, world = self.rng, self.world
         ids = [f"file-{n:02d}" for n in range(rng.choice((1, 4, 9, 16)))]
-        world.unknown_files = {file_id for file_id in ids if rng.random() < world.climate.poison / 2}
-        world.sinking_files = {file_id for file_id in ids if rng.random() < world.climate.poison}
+        world.unknown_files = {file_id for file_id in ids if rng.random() < world.climate.at_fault / 2}
+        world.sinking_files = {file_id for file_id in ids if rng.random() < world.climate.at_fault}
         return Manifest(
             path="night.yaml",
             name="night",

@@ -112,7 +112,7 @@ class Weather(Brief):
             missing_rows=self.missing_rows,
             odd_rows=self.odd_rows,
             odd_words=self.odd_rows,
-            poison=0.0,
+            at_fault=0.0,
             stops=0.0,
             ledger_faults=self.full_disk,
             strangers=0,

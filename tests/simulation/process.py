@@ -40,7 +40,7 @@ SETTINGS = Settings(
 
 
 class _Compiled(dict[tuple[object, ...], object]):
-    """Statements that SQLAlchemy has compiled: every run opens a ledger of its own and would compile them anew."""
+    """Statements that SQLAlchemy has compiled: every run opens a ledger of its own and would compile them again."""
 
     def get(self, key: tuple[object, ...], default: object = None) -> object:
         return super().get(key[1:], default)  # without the dialect, of which each ledger has its own

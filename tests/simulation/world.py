@@ -51,7 +51,7 @@ class Climate:
     missing_rows: float
     odd_rows: float
     odd_words: float
-    poison: float
+    at_fault: float
     stops: float
     ledger_faults: float
     strangers: int
@@ -79,7 +79,7 @@ class Climate:
             missing_rows=rate(0, 0, 0.1),
             odd_rows=rate(0, 0, 0.2),
             odd_words=rate(0, 0, 0.3),
-            poison=rate(0, 0, 0.1),
+            at_fault=rate(0, 0, 0.1),
             stops=rate(0, 0.3),
             ledger_faults=rate(0, 0, 0.01),
             strangers=rng.choice((0, 0, 2, 5)),

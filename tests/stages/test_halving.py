@@ -42,7 +42,7 @@ def quarantined(cli: Cli) -> list[str]:
     return [file["file_id"] for file in plan["first"]]
 
 
-def test_a_poison_file_is_sent_again_only_when_it_is_named(cli: Cli, api: Moody) -> None:
+def test_a_file_at_fault_is_sent_again_only_when_it_is_named(cli: Cli, api: Moody) -> None:
     """plan and status say which it is, why, and the command; once it is good, it is out."""
     cli.manifest(*(f"file-{n}" for n in range(8)), size=8)
     api.refused = "^file-5$"
@@ -84,7 +84,7 @@ def test_a_file_that_failed_for_as_many_nights_as_allowed_is_quarantined(cli: Cl
 
 
 def test_halves_do_not_count_as_nights(cli: Cli, api: Moody) -> None:
-    """A file that was halved with a poison one and then failed for its own reasons has failed once, not five times."""
+    """A file that was halved with one at fault and then failed for its own reasons has failed once, not five times."""
     cli.manifest(*"abcdefgh", size=8)
     limit(cli, "max_generations: 2")
     api.refused, api.bad = "^c$", "^d$"
@@ -100,10 +100,10 @@ def test_halves_do_not_count_as_nights(cli: Cli, api: Moody) -> None:
 def test_a_file_that_was_sent_alone_is_not_found_guilty(cli: Cli, api: Moody) -> None:
     """There is nothing to compare it with: the API may have been at fault, and retry sends it."""
     cli.manifest("a")
-    api.poison = "."
+    api.at_fault = "."
     assert cli("run", "m.yaml").returncode == 1
     assert quarantined(cli) == []
-    api.poison = "^$"
+    api.at_fault = "^$"
     assert cli("retry", "m.yaml").returncode == 0
 
 

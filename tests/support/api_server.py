@@ -33,7 +33,7 @@ class Knobs:
     answer_s: tuple[float, float] = (0.0, 0.05)  #: and how long its answer then takes
     stuck: str = ""  #: jobs with a file ID that has this text do not end
     fails: str = ""  #: from now on there is no result for a file ID that this pattern is found in
-    poison: str = ""  #: v1: from now on such a file ends its whole job in error, without any result
+    at_fault: str = ""  #: v1: from now on such a file ends its whole job in error, without any result
     hold_creates: bool = False  #: create calls wait, without effect, until this is taken back
     lose_call: float = 0.0  #: share of create calls whose connection is closed before they have their effect
     lose_answer: float = 0.0  #: and after
@@ -92,9 +92,9 @@ async def _make(request: web.Request, body: dict[str, Any], file_ids: list[str],
         _hang_up(request)
     job = state.by_key.get(key) if key else None
     if job is None:
-        bad, poison = _matching(state.knobs.fails, file_ids), _matching(state.knobs.poison, file_ids)
+        bad, at_fault = _matching(state.knobs.fails, file_ids), _matching(state.knobs.at_fault, file_ids)
         takes_s = state.rng.uniform(*state.knobs.job_s)
-        job = Job(str(uuid.uuid4()), body, file_ids, datetime.now(UTC), takes_s, bad, sunk=bool(poison))
+        job = Job(str(uuid.uuid4()), body, file_ids, datetime.now(UTC), takes_s, bad, sunk=bool(at_fault))
         state.jobs[job.id] = job
         state.created.update(file_ids)
         if key:

@@ -124,7 +124,7 @@ class Cli:
         stderr: int = subprocess.PIPE,
         environ: Mapping[str, str] = MappingProxyType({}),
     ) -> subprocess.CompletedProcess[bytes]:
-        """The same as a process that starts anew, with streams of one's own."""
+        """The same as a process that starts again, with streams of one's own."""
         return subprocess.run(
             [sys.executable, "-W", "error", "-m", "orchestrator", *arguments],
             cwd=self.folder,

@@ -11,13 +11,13 @@ from orchestrator.models import Json
 
 
 class Moody:
-    """A v1 API whose jobs end at once; ``bad`` files have no result, a ``poison`` file sinks its job."""
+    """A v1 API whose jobs end at once; ``bad`` files have no result, a file ``at_fault`` sinks its job."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, dict[str, Json]] = {}
         self.bad = "^$"
         self.left_out = "^$"
-        self.poison = "^$"
+        self.at_fault = "^$"
         self.unsure = "^$"
         self.refused = "^$"  #: a create call with such a file is answered 422: the quickest way to fail a chunk
         self.calls = 0  #: creates, refused ones included
@@ -46,7 +46,7 @@ class Moody:
         return web.json_response(self._job(parts[0]))
 
     def _sunk(self, job: dict[str, Json]) -> bool:
-        return any(re.search(self.poison, file_id) for file_id in job["file_ids"])
+        return any(re.search(self.at_fault, file_id) for file_id in job["file_ids"])
 
     def _job(self, job_id: str) -> dict[str, Json]:
         job = self.jobs[job_id]

@@ -9,7 +9,7 @@ from orchestrator.api.pacing.window import WINDOWS_S, Window
 #: Part of a known limit that is used: the rest absorbs the jitter of the network.
 MARGIN = 0.98
 
-#: How far a pace falls that was refused although nothing tells how far it was off.
+#: How far a pace falls that was refused although nothing shows how far it was off.
 DECREASE = 0.7
 
 #: Even a pace that is refused all the time tries again.

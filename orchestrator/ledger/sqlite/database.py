@@ -140,7 +140,7 @@ class Ledger:
         return Description(str(self.path.absolute()), ENGINE, len(MIGRATIONS), size, files)
 
     def check(self) -> str | None:
-        """What is wrong with the ledger and what to do about it; None when it is sound. Raises LedgerError.
+        """Return what is wrong with the ledger and what to do about it; None when it is sound. Raises LedgerError.
 
         Opening it has already refused a network file system, a foreign file and another version.
         """

@@ -45,7 +45,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a run would find in the folder where it wants to write."""
+    """The state of the folder where a run wants to write."""
 
     problem: str | None  #: why it could not write there
     free_bytes: int
@@ -149,7 +149,7 @@ def _unescaped(field: bytes) -> bytes:
 
 
 def read_only_mode(path: Path) -> str:
-    """How to open *path* for reading: SQLite reads a WAL ledger where it can write nothing only if told none can."""
+    """How to open *path* for reading: without write access SQLite reads a WAL ledger only if nobody can write."""
     writable = os.access(path.absolute().parent, os.W_OK, effective_ids=True)
     # What a killed run left in the WAL would be passed over: then SQLite must find its own way, or fail.
     return "mode=ro" if writable or path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"

@@ -16,7 +16,7 @@ from orchestrator.errors import LedgerError
 from orchestrator.ledger.sqlite import documents, witness
 from orchestrator.models import JobStatus, Outcome, canonical_id
 
-#: "orch" in ASCII: tells our file from any other SQLite database.
+#: "orch" in ASCII: marks our file among SQLite databases.
 APPLICATION_ID = 0x6F726368
 
 
@@ -192,7 +192,7 @@ GROUP BY ended.recorded_by, r.outcome, coalesce(r.type, ''),
 
 
 def _percents(connection: Connection) -> None:
-    """What a query worked out each time is stored: a result's percent. Chunk ids come from a sequence of our own."""
+    """Store what a query worked out each time: a result's percent. Chunk ids come from a sequence of our own."""
     for statement in _statements(_PERCENTS):
         connection.exec_driver_sql(statement)
 
@@ -265,7 +265,7 @@ def _settings(connection: Connection) -> None:
 
 
 def _job_records(connection: Connection) -> None:
-    """What the API says of a job beyond its end is kept for whoever asks later."""
+    """Keep what the API says of a job beyond its end, for whoever asks later."""
     for name in ("api_created_at", "api_updated_at", "effective_at", "job_record_id", "user_id", "project_id"):
         connection.exec_driver_sql(f"ALTER TABLE jobs ADD COLUMN {name} TEXT")
 

@@ -47,7 +47,7 @@ def of_ledger(connection: Connection) -> Seen:
 
 
 def read(path: Path) -> Seen | None:
-    """What the witness at *path* has seen; None where it is not there or was never written."""
+    """Return what the witness at *path* has seen; None where it is not there or was never written."""
     with suppress(OSError):
         if found := _LINE.match(path.read_bytes()[:100]):
             return Seen(*map(int, found.groups()))
