@@ -98,15 +98,8 @@ def route(
         how=how or chosen.how,
         min_confidence=chosen.min_confidence if min_confidence is None else min_confidence,
     )
-    found = command.route(
-        loaded,
-        find_ledger(manifest, ledger),
-        chosen,
-        clock=SystemClock(),
-        rehearsal=sandbox,
-        dry_run=dry_run,
-        undo=undo,
-    )
+    path = find_ledger(manifest, ledger)
+    found = command.route(loaded, path, chosen, clock=SystemClock(), rehearsal=sandbox, dry_run=dry_run, undo=undo)
     if as_json:
         print_json(found.as_json())
     else:

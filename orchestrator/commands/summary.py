@@ -126,9 +126,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
     known, dismissed = accept.known_failures(connection, scope), accept.dismissed(connection, scope, wanted=True)
     pardoned = known if ended.options.known_ok else 0
     code, reason = why(totals, unfinished or suspects, ended.error, left, known=pardoned, dismissed=dismissed)
-    reason = "; ".join(filter(None, (reason, ended.progress.held_back.words)))
-    outcomes = totals.outcomes
-    spent = billing.spent_by_run(connection, ended.run_id)
+    outcomes, spent = totals.outcomes, billing.spent_by_run(connection, ended.run_id)
     return Summary(
         manifest=manifest.name,
         run_id=ended.run_id,
@@ -146,7 +144,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         requests=ended.requests,
         seconds=round(ended.seconds, 3),
         exit_code=int(code),
-        reason=reason,
+        reason="; ".join(filter(None, (reason, ended.progress.held_back.words))),
         types=totals.types,
         review=totals.review,
         known_failures=known,

@@ -108,19 +108,18 @@ def plan(
     uploads.doubt(connection, scope.manifest_id)
     if found.over_limits:
         raise OutOfCredits(f"{found.over_limits}; nothing was sent")
-    if found.changes.files:
-        log.warning("manifest.changed", files=found.changes.files, fields=found.changes.fields)
-    if found.reclassified.files:
-        log.warning("files.reclassified", files=found.reclassified.files, fields=found.reclassified.fields)
-    if renamed_from is not None:
-        log.warning("manifest.renamed", was=renamed_from, new_files=found.counts.new)
-    return Plan(
-        scope,
-        found.counts,
-        found.chunks,
-        found.files,
-        found.credits_ceiling,
-        found.changes,
-        found.reclassified,
-        renamed_from,
+    ceiling, changes = found.credits_ceiling, found.changes
+    return _announced(
+        Plan(scope, found.counts, found.chunks, found.files, ceiling, changes, found.reclassified, renamed_from)
     )
+
+
+def _announced(plan: Plan) -> Plan:
+    """Log what a person may not expect of the *plan*; return it."""
+    if plan.changes.files:
+        log.warning("manifest.changed", files=plan.changes.files, fields=plan.changes.fields)
+    if plan.reclassified.files:
+        log.warning("files.reclassified", files=plan.reclassified.files, fields=plan.reclassified.fields)
+    if plan.renamed_from is not None:
+        log.warning("manifest.renamed", was=plan.renamed_from, new_files=plan.counts.new)
+    return plan
