@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 
 import structlog
 
@@ -14,6 +11,7 @@ from orchestrator.errors import ContractBroken, Rejected
 from orchestrator.ledger import jobs, queue
 from orchestrator.models import TERMINAL, Chunk, JobStatus, RemoteJob
 from orchestrator.stages.collector import Collected, collect_chunk, record, results_of
+from orchestrator.stages.pages import PAGE, Pages, Watched
 from orchestrator.stages.poll_schedule import PollSchedule
 from orchestrator.stages.work import Work
 
@@ -23,27 +21,9 @@ log = structlog.get_logger()
 #: before a call waits for its turn.
 READERS, BULK_READERS = 32, 6
 
-#: Where a call can't name several jobs, pages of the listing tell of all that are in flight, the newest first. They are
-#: read once so many jobs are watched, while each saves at least so many calls; a page that did not is left for a while.
-PAGES_FROM, PAGE, WORTH_CALLS, NO_PAGES_S = 40, 100, 3, 60.0
-
-#: A listing that calls a job unfinished which has ended, so often in a row, lags.
-LAGS = 2
-
 #: An ended job whose results lack rows, or a job that the API does not know: asked this often before it is believed.
 TRIES = 3
 TRY_AGAIN_S = 1.0
-
-
-@dataclass(slots=True)
-class _Watched:
-    job_id: str
-    size: int
-    started: float
-    old: bool  #: has been in flight for longer than is normal: asked once, then left to a later run
-    word: str = ""
-    unknown_tries: int = 0
-    heard: float = 0.0  #: when the API last reported it
 
 
 class Poller:
@@ -51,15 +31,13 @@ class Poller:
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        self._watched: dict[int, _Watched] = {}
+        self._watched: dict[int, Watched] = {}
         self._schedule = PollSchedule(batch=work.api.traits.jobs_per_ask)
         self._readers = asyncio.Semaphore(READERS if work.api.traits.jobs_per_ask == 1 else BULK_READERS)
-        self._one_listing = asyncio.Lock()
-        self._lags = 0
-        self._pages_from = 0.0  #: pages of the listing are not worth a call before
         self._more = asyncio.Event()
         self._ready = False
         self._asking: set[int] = set()  #: a call about them is out, or their results are being fetched
+        self._pages = Pages(work, self._watched, self._asking, self._schedule, told=self._told, ask_one=self._ask_one)
         self.set_aside: dict[int, str] = {}  #: chunk id -> why this run leaves its job to a later one
 
     @property
@@ -69,7 +47,7 @@ class Poller:
     def watch(self, chunk_id: int, job_id: str, size: int, *, age_s: float = 0.0) -> None:
         """Take up a job that was submitted *age_s* seconds ago."""
         started = self._work.clock.monotonic() - age_s
-        self._watched[chunk_id] = _Watched(job_id, size, started, old=age_s > self._work.stale_s)
+        self._watched[chunk_id] = Watched(job_id, size, started, old=age_s > self._work.stale_s)
         self._schedule.add(chunk_id, started, size)
         self._more.set()
 
@@ -108,7 +86,7 @@ class Poller:
     def _jobs_per_call(self) -> int:
         """How many jobs the next status call may tell of; the schedule is to know."""
         most = self._work.api.traits.jobs_per_ask
-        if most == 1 and len(self._watched) >= PAGES_FROM and self._work.clock.monotonic() >= self._pages_from:
+        if most == 1 and self._pages.pay:
             most = PAGE
         self._schedule.batch = most
         return most
@@ -134,7 +112,7 @@ class Poller:
             await self._ask_one(key, job_id)
             return
         if self._work.api.traits.jobs_per_ask == 1:
-            await self._look_through_pages(by_job_id)
+            await self._pages.look_through(by_job_id)
             return
         try:
             told = await self._work.api.status(list(by_job_id))
@@ -147,64 +125,6 @@ class Poller:
                 await self._told(told_of, job)
         for job_id, key in by_job_id.items():  # left out of the listing
             await self._ask_one(key, job_id)
-
-    async def _look_through_pages(self, due: dict[str, int]) -> None:
-        """Ask for the newest pages of the listing, then by name about the jobs that they leave out."""
-        asked_at = self._work.clock.monotonic()
-        async with self._one_listing:
-            # A call before this one may have reported them.
-            due = {
-                job_id: key
-                for job_id, key in due.items()
-                if (watched := self._watched.get(key)) is not None and watched.heard < asked_at
-            }
-            told = await self._read_pages(due) if due else []
-        by_name = dict(due)
-        for _, job in told:
-            by_name.pop(job.id, None)
-        # A listing may lag, so one job that it calls unfinished is asked about by name each time.
-        check = next((key for key, job in told if job.id in due and job.status not in TERMINAL), None)
-        try:
-            await _all_of(
-                [
-                    *(partial(self._told, key, job) for key, job in told),
-                    *(partial(self._ask_one, key, job_id) for job_id, key in by_name.items()),
-                ]
-            )
-            if check in self._watched:
-                await self._ask_one(check, self._watched[check].job_id)
-                self._lags = self._lags + 1 if check not in self._watched else 0
-                if self._lags >= LAGS:
-                    self._pages_from = self._work.clock.monotonic() + NO_PAGES_S
-        finally:
-            self._asking.difference_update(key for key, _ in told)
-
-    async def _read_pages(self, due: dict[str, int]) -> list[tuple[int, RemoteJob]]:
-        """Read the newest pages about watched jobs that nobody else asks about; nothing where they don't pay."""
-        work, told = self._work, list[tuple[int, RemoteJob]]()
-        by_job_id = {watched.job_id: key for key, watched in self._watched.items()}
-        most, missing, token, read = -(-len(by_job_id) // PAGE), set(due), None, 0
-        if len(due) < WORTH_CALLS * most:
-            return told
-        try:
-            while missing and read < most and (token is not None or not read):
-                page = await work.api.page(token, page_size=PAGE)
-                token, read, now = page.next_token, read + 1, work.clock.monotonic()
-                for job in page.jobs:
-                    key = by_job_id.get(job.id)
-                    if key is None or key not in self._watched or (key in self._asking and job.id not in missing):
-                        continue
-                    if job.id not in missing:
-                        self._asking.add(key)
-                        self._schedule.asked(key, now)
-                    missing.discard(job.id)
-                    self._watched[key].heard = now
-                    told.append((key, job))
-        except (Rejected, ContractBroken) as error:
-            work.warn("status.listing_refused", why=str(error))
-        if not read or len(due) - len(missing) < WORTH_CALLS * read:
-            self._pages_from = work.clock.monotonic() + NO_PAGES_S
-        return told
 
     async def _ask_one(self, key: int, job_id: str) -> None:
         try:
@@ -239,7 +159,7 @@ class Poller:
         if job.status is JobStatus.RUNNING:
             await work.writer.write(lambda connection: jobs.running(connection, key, at=work.at()))
 
-    async def _ended(self, key: int, watched: _Watched, job: RemoteJob) -> None:
+    async def _ended(self, key: int, watched: Watched, job: RemoteJob) -> None:
         work = self._work
         chunk = await work.writer.write(lambda connection: queue.chunk(connection, key))
         last_chance = self._is_old(watched)
@@ -294,7 +214,7 @@ class Poller:
             await self._work.clock.sleep(TRY_AGAIN_S * attempt)
         return collected, answer.refusal
 
-    def _is_old(self, watched: _Watched) -> bool:
+    def _is_old(self, watched: Watched) -> bool:
         """Whether the job has been in flight for longer than this run should wait."""
         return watched.old or self._work.clock.monotonic() - watched.started > self._work.stale_s
 
@@ -319,16 +239,3 @@ class Poller:
             self._schedule.forget(key, self._work.clock.monotonic())
             self.set_aside[key] = why
             self._work.stop.tell()
-
-
-async def _all_of(parts: list[Callable[[], Awaitable[None]]]) -> None:
-    """Carry all of them to their end, some at a time, whatever becomes of one. Raises the first failure."""
-    turns = asyncio.Semaphore(READERS)  # the results of a hundred jobs at once would be much to hold in memory
-
-    async def carry(part: Callable[[], Awaitable[None]]) -> None:
-        async with turns:
-            await part()
-
-    for failure in await asyncio.gather(*map(carry, parts), return_exceptions=True):
-        if failure is not None:
-            raise failure

@@ -17,7 +17,7 @@ from orchestrator.ledger.retry import Selection
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import Chunk, Config, Escalate, Limits, Outcome, Review, Rule
 from orchestrator.planning.options import Options
-from orchestrator.stages import poller
+from orchestrator.stages import pages
 from simulation.oracle import Judge
 from simulation.process import MortalLedger, Program, quiet, unencrypted
 from simulation.purchases import Purchases
@@ -60,8 +60,8 @@ def play(seed: int, api: str) -> Episode:
     folder = Path(tempfile.mkdtemp(prefix="episode-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108 - a private folder in memory
     try:
         # In every third episode pages of the listing stand in for calls by name, as with many jobs they would.
-        pages = patch.multiple(poller, PAGES_FROM=2, WORTH_CALLS=1) if seed % 3 == 0 else nullcontext()
-        with unencrypted(), quiet(), pages:
+        eager = patch.multiple(pages, PAGES_FROM=2, WORTH_CALLS=1) if seed % 3 == 0 else nullcontext()
+        with unencrypted(), quiet(), eager:
             return _Play(seed, api, folder / "ledger.db").play()
     finally:
         shutil.rmtree(folder)
