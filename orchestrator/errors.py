@@ -13,6 +13,7 @@ OrchestratorError
     │   └── Throttled         429, with the wait the API asked for, if any
     ├── Rejected              refused for what it asks; sending it again would be refused again
     ├── Ambiguous             no readable answer: the call may have had its effect
+    ├── Unanswered            a read without a good answer for its own patience; others may have theirs
     └── RunStopped            no call of this kind will do better; stop sending
         ├── Unauthorized      401, 403: the key                                                  (5)
         ├── OutOfCredits      402, or over the manifest's own limits                             (6)
@@ -146,6 +147,10 @@ class Ambiguous(ApiError):
         super().__init__(message)
         self.created = created
         self.retry_after_s = retry_after_s
+
+
+class Unanswered(ApiError):
+    """A read got no good answer for its own patience: one part of the API is in trouble, the others need not be."""
 
 
 class RunStopped(ApiError):

@@ -31,6 +31,7 @@ KEEP_DAYS = 30
 #: Every event of the log, in an operator's words. The words behind it in a log line are its details.
 EVENTS = {
     "api.in_clear": "the key travels unencrypted",
+    "audit.put_off": "the list of jobs could not be searched for jobs paid twice; a later run does",
     "call.failed": "a call failed",
     "chunks.released": "held chunks will be sent again, as asked",
     "create.absent": "an unanswered create call had no effect; its files can be sent again",
@@ -57,12 +58,14 @@ EVENTS = {
     "job.cancelled": "a job was cancelled",
     "job.ended": "a job ended",
     "job.gone": "the API has a job no more",
+    "job.late": "the results of a job are late, or it gets no answer; it is asked again",
     "job.not_cancelled": "a job could not be cancelled",
     "job.orphan": "a job was paid for twice: the API had made it after all",
     "job.status_unknown": "the API says a status that is not known; the job counts as not ended",
     "job.submitted": "a job was created",
     "ledger.created": "a new ledger was made",
     "library.said": "a library logged",
+    "listing.unreadable": "rows of the API's list of jobs can't be read; they are passed over",
     "log.cut_short": "a line that is no log line",
     "manifest.changed": "the manifest has changed since files were last sent",
     "night.ended": "the night ended",

@@ -73,6 +73,12 @@ class Settings(BaseSettings):
         120, description="how long the API may take to show a job that it made of an unanswered create call"
     )
     stale_s: Seconds = Field(7200, description="a job in flight for longer is left to the next run and reported")
+    late_results_s: Seconds = Field(
+        600, description="how long the results of a job that succeeded may take, before its files count as missing"
+    )
+    gone_s: Seconds = Field(
+        3600, description="a job that the API has denied to have for so long counts as gone, its files as missing"
+    )
     deadline: str | None = Field(None, description="when to stop, counted from the start: 90s, 30m, 2h; default: never")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe log line shown")
     log_dir: str | None = Field(None, description="folder of the logs of runs; default: logs/ beside the ledger")

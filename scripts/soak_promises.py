@@ -35,7 +35,7 @@ SIZES = {"v1": (4000, 40), "v2": (800, 1)}
 #: The same for runs that are to be killed while they send: more calls than twenty runs get through.
 SIZES_WHEN_KILLED = {"v1": (8000, 8), "v2": (1000, 1)}
 
-SETTLE = {"ORCHESTRATOR_SETTLE_S": "1"}
+SETTLE = {"ORCHESTRATOR_SETTLE_S": "1", "ORCHESTRATOR_LATE_RESULTS_S": "5"}
 
 
 @dataclass(frozen=True)

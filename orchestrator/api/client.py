@@ -11,7 +11,6 @@ import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial, reduce
 from typing import TypeVar
@@ -20,12 +19,22 @@ import httpx
 import structlog
 
 from orchestrator.api import decipher
-from orchestrator.api.dialect import Call, Dialect, Page, merged
-from orchestrator.api.limiter import Limiter, Ticket
+from orchestrator.api.dialect import Call, Dialect, Page, merged, refuse_circle
+from orchestrator.api.limiter import Limiter, Limiters, Ticket
 from orchestrator.api.network import Network
 from orchestrator.api.retry import asked_s, retrying
 from orchestrator.clock import Clock
-from orchestrator.errors import Ambiguous, ApiError, ContractBroken, NotSent, SettingsError, Throttled, Unreachable
+from orchestrator.errors import (
+    Ambiguous,
+    ApiError,
+    ContractBroken,
+    NotSent,
+    Rejected,
+    SettingsError,
+    Throttled,
+    Unanswered,
+    Unreachable,
+)
 from orchestrator.models import MAX_CHUNK_SIZE, Chunk, JobResults, Json, RemoteJob
 
 log = structlog.get_logger()
@@ -43,21 +52,14 @@ MAX_CONNECTIONS = 256
 #: A call's turn is given at most this long before it leaves, for its intent to be written meanwhile.
 LONGEST_LEAD_S = 0.1
 
-#: More pages than any listing has; past it the API is going in circles.
-MAX_PAGES = 100_000
+#: How long one read may go without a good answer when others need not wait for it; and as a share of the retry budget.
+PATIENCE_S, PATIENCE = 10.0, 0.25
+
+#: Page sizes for a list call, from the one asked for down: an API may refuse large ones.
+SMALLER_PAGES = (25, 10)
 
 #: The same for one job's results, in pages and rows together: a job has at most 500 files.
 MAX_RESULTS = 20 * MAX_CHUNK_SIZE
-
-
-@dataclass(frozen=True, slots=True)
-class Limiters:
-    """The pace of each kind of call, shared by all callers of the kind."""
-
-    creates: Limiter
-    reads: Limiter
-    lists: Limiter
-    uploads: Limiter
 
 
 OWN_HEADERS = {"user-agent": "orchestrator", "accept": "application/json", "accept-encoding": "identity"}
@@ -176,7 +178,8 @@ class Api:
         self.limiters = limiters
         self._clock = clock
         self._rng = rng
-        self._retry_budget_s = retry_budget_s
+        self.retry_budget_s = retry_budget_s
+        self._most_listed = 100
         self._answered_at = clock.monotonic()
         self._asked_at: float | None = None  # when the first call left that nothing has answered since
         self.last_trouble: str | None = None
@@ -187,14 +190,14 @@ class Api:
 
         Or will have been, once the *asked_s* have passed that the API asks to wait.
         """
-        return self._clock.monotonic() + asked_s - max(started, self._answered_at) >= self._retry_budget_s
+        return self._clock.monotonic() + asked_s - max(started, self._answered_at) >= self.retry_budget_s
 
     def silent(self) -> tuple[float, float] | None:
         """Seconds for which calls were out and nothing answered, and those until reads give up; None if all is well."""
         if self._asked_at is None:
             return None
         silent_s = self._clock.monotonic() - self._asked_at
-        return silent_s, max(self._retry_budget_s - silent_s, 0.0)
+        return silent_s, max(self.retry_budget_s - silent_s, 0.0)
 
     async def create(self, chunk: Chunk, *, intend: Callable[[], Awaitable[None]]) -> RemoteJob:
         """One attempt at creating *chunk*'s job. *intend* runs when a slot is free, before anything leaves.
@@ -212,10 +215,11 @@ class Api:
         call = self.dialect.ask(job_ids)
         if self.traits.jobs_per_ask == 1:
             return (await self._persist(call, "read", self.limiters.reads, self.dialect.read_job),)
-        return (await self._persist(call, "list", self.limiters.lists, self.dialect.read_page)).jobs
+        return (await self._persist(call, "list", self.limiters.lists, self.dialect.read_page, patient=False)).jobs
 
     async def get(self, job_id: str) -> RemoteJob:
-        return await self._persist(self.dialect.get(job_id), "read", self.limiters.reads, self.dialect.read_job)
+        call, read = self.dialect.get(job_id), self.dialect.read_job
+        return await self._persist(call, "read", self.limiters.reads, read, patient=None)
 
     async def try_job(self, job_id: str) -> RemoteJob:
         """Ask once what the API says of a job. Raises ApiError."""
@@ -233,28 +237,52 @@ class Api:
         read = 0
         while True:
             call = self.dialect.results(job_id, token)
-            page, token = await self._persist(call, "read", self.limiters.reads, self.dialect.read_results)
+            read_page = self.dialect.read_results
+            page, token = await self._persist(call, "read", self.limiters.reads, read_page, patient=False)
             pages.append(page)
             if token is None:
                 return merged(pages)
             read += 1 + len(page.rows) + len(page.oddities)
             refuse_circle(token, seen, f"results of job {job_id}", endless=read > MAX_RESULTS)
 
-    async def page(self, token: str | None, *, page_size: int = 100) -> Page:
-        """One page of all the jobs of the project. Raises ApiError."""
-        return await self._persist(
-            self.dialect.list(token, page_size), "list", self.limiters.lists, self.dialect.read_page
-        )
+    async def page(self, token: str | None, *, page_size: int = 100, patient: bool = True) -> Page:
+        """One page of all the jobs of the project; a smaller one where the API refuses the size. Raises ApiError."""
+        while True:
+            size = min(page_size, self._most_listed)
+            call, read = self.dialect.list(token, size), self.dialect.read_page
+            try:
+                return await self._persist(call, "list", self.limiters.lists, read, patient=patient)
+            except Rejected as error:
+                smaller = next((fewer for fewer in SMALLER_PAGES if fewer < size), None)
+                if error.status != 422 or smaller is None:
+                    raise
+                self._most_listed = smaller
 
     async def cancel(self, job_id: str) -> RemoteJob:
         """Ask the API to stop a job. Raises Rejected when it has ended already."""
         return await self._persist(self.dialect.cancel(job_id), "cancel", self.limiters.reads, self.dialect.read_job)
 
-    async def _persist(self, call: Call, kind: str, limiter: Limiter, read: Callable[[Json], T]) -> T:
-        """Send a call that changes nothing, again and again if need be. Raises ApiError, but none that may pass."""
+    async def _persist(
+        self, call: Call, kind: str, limiter: Limiter, read: Callable[[Json], T], *, patient: bool | None = True
+    ) -> T:
+        """Send a call that changes nothing, again and again if need be. Raises ApiError, but none that may pass.
+
+        Not *patient*, it raises Unanswered after a short while without a good answer; with None, if others had one.
+        """
+        patience_s = min(PATIENCE_S, PATIENCE * self.retry_budget_s)
+
+        def out_of_patience(started: float, asked_s: float) -> bool:
+            if patient or (patient is None and self._answered_at <= started):
+                return False
+            return self._clock.monotonic() + asked_s - started >= patience_s
+
+        def given_up(started: float, asked_s: float) -> bool:
+            return self.given_up(started, asked_s) or out_of_patience(started, asked_s)
+
+        began = self._clock.monotonic()
         policy = retrying(
             on=(NotSent, Throttled, Ambiguous),
-            given_up=self.given_up,
+            given_up=given_up,
             clock=self._clock,
             rng=self._rng,
             sleep=self._clock.sleep,
@@ -262,19 +290,22 @@ class Api:
         try:
             return await policy(self._attempt, call, kind, limiter, read)
         except Ambiguous as error:
+            if not self.given_up(began, asked_s(error)):
+                raise Unanswered(f"no good answer ({error})") from error
             if error.created:
                 raise ContractBroken(f"the API's answers can't be read: {error}") from error
             raise self.unreachable(error) from error
         except (NotSent, Throttled) as error:
+            if not self.given_up(began, asked_s(error)):
+                raise Unanswered(f"no good answer ({error})") from error
             raise self.unreachable(error) from error
 
     def unreachable(self, error: ApiError) -> Unreachable:
-        """*error* as the end of the retry budget."""
         if (wait_s := asked_s(error)) > 0:
             return Unreachable(
-                f"the API asks to wait for {wait_s:g} s, and an outage may last {self._retry_budget_s:g} s: {error}"
+                f"the API asks to wait for {wait_s:g} s, and an outage may last {self.retry_budget_s:g} s: {error}"
             )
-        return Unreachable(f"the API could not be used for {self._retry_budget_s:g} s: {error}")
+        return Unreachable(f"the API could not be used for {self.retry_budget_s:g} s: {error}")
 
     async def _attempt(
         self,
@@ -325,10 +356,3 @@ class Api:
 
     async def close(self) -> None:
         await self.wire.close()
-
-
-def refuse_circle(token: str, seen: set[str], what: str, *, endless: bool = False) -> None:
-    """Raises ContractBroken when *token* was given before, or the pages are *endless*."""
-    if token in seen or endless or len(seen) >= MAX_PAGES:
-        raise ContractBroken(f"the API's pages go in circles ({what}); nothing was concluded from them")
-    seen.add(token)

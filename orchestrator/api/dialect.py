@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 from urllib.parse import quote
 
 from orchestrator.clock import time_of, timestamp
-from orchestrator.errors import Ambiguous
+from orchestrator.errors import Ambiguous, ContractBroken
 from orchestrator.models import (
     Chunk,
     Echo,
@@ -27,6 +28,9 @@ from orchestrator.models import (
 
 #: Longest text of the API's about a job that is kept: it is recorded for each of the job's files.
 MAX_WORDS = 2000
+
+#: More pages than any listing has; past it the API is going in circles.
+MAX_PAGES = 100_000
 
 #: Ids of jobs as both versions give them; anything else never becomes part of a URL.
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
@@ -52,6 +56,7 @@ class Page:
 
     jobs: tuple[RemoteJob, ...]
     next_token: str | None
+    unreadable: int = 0  #: rows that are no job that can be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,16 @@ def items_and_token(answer: Json) -> tuple[list[Json], str | None]:
     if not isinstance(items, list) or not (token is None or isinstance(token, str)):
         raise Ambiguous("the API's answer is not a page", created=True)
     return items, token or None
+
+
+def read_jobs(answer: Json, read: Callable[[Json], RemoteJob]) -> Page:
+    """A page whose rows *read* reads; one that can't be read costs no other row its news."""
+    items, token = items_and_token(answer)
+    jobs: list[RemoteJob] = []
+    for item in items:
+        with suppress(Ambiguous):
+            jobs.append(read(item))
+    return Page(tuple(jobs), token, len(items) - len(jobs))
 
 
 def read_echo(told: Mapping[str, Json], numbers: Callable[[Json], Iterable[int]]) -> Echo:
@@ -240,3 +255,10 @@ def merged(pages: Iterable[JobResults]) -> JobResults:
         oddities += page.oddities
         nameless += page.nameless
     return JobResults(tuple(rows), tuple(oddities), tuple(nameless))
+
+
+def refuse_circle(token: str, seen: set[str], what: str, *, endless: bool = False) -> None:
+    """Raises ContractBroken when *token* was given before, or the pages are *endless*."""
+    if token in seen or endless or len(seen) >= MAX_PAGES:
+        raise ContractBroken(f"the API's pages go in circles ({what}); nothing was concluded from them")
+    seen.add(token)

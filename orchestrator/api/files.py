@@ -9,8 +9,8 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.api.client import Api, refuse_circle
-from orchestrator.api.dialect import Call, Target, checked_dict, items_and_token, plain, read_time
+from orchestrator.api.client import Api
+from orchestrator.api.dialect import Call, Target, checked_dict, items_and_token, plain, read_time, refuse_circle
 from orchestrator.errors import Ambiguous, ContractBroken, NotCreated, OutOfCredits, Rejected
 from orchestrator.models import Json, RemoteFile
 

@@ -77,3 +77,13 @@ class AdaptiveLimiter:
         """The call was answered with 429: all callers wait, and go on more slowly."""
         self.refused += 1
         self._pacer.throttled(self._clock.monotonic(), ticket.sent_at, retry_after_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Limiters:
+    """The pace of each kind of call, shared by all callers of the kind."""
+
+    creates: Limiter
+    reads: Limiter
+    lists: Limiter
+    uploads: Limiter

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from orchestrator.api.client import Api, refuse_circle
+from orchestrator.api.client import Api
+from orchestrator.api.dialect import refuse_circle
 from orchestrator.clock import Clock
-from orchestrator.errors import Rejected
+from orchestrator.errors import ContractBroken, Rejected
 from orchestrator.models import RemoteJob
 
 #: More pages in a row without a job, each with the token of a next one, than any listing has.
 MAX_EMPTY_PAGES = 10
 
 
-async def complete_listing(api: Api) -> list[RemoteJob]:
+async def complete_listing(
+    api: Api, *, patient: bool = True, unreadable: Callable[[int], None] | None = None
+) -> list[RemoteJob]:
     """Every job of the project once. Raises ApiError rather than return part of them.
+
+    *unreadable* is told how many rows can't be read, each of which may be any job; without it they raise
+    ContractBroken. Not *patient*, it raises Unanswered when the list alone is down.
 
     A job that comes on two pages, as those that follow a new one do, is what the later page says of it.
 
@@ -23,12 +30,19 @@ async def complete_listing(api: Api) -> list[RemoteJob]:
     listed: list[RemoteJob] = []
     token: str | None = None
     seen: set[str] = set()
-    empty = 0
+    empty = bad = 0
     while True:
-        page = await api.page(token)
-        empty = 0 if page.jobs else empty + 1
+        page = await api.page(token, patient=patient)
+        empty = 0 if page.jobs or page.unreadable else empty + 1
+        bad += page.unreadable
         listed += page.jobs
         if page.next_token is None:
+            if bad and unreadable is None:
+                raise ContractBroken(
+                    f"{bad} rows of the API's list of jobs can't be read; nothing was concluded from it"
+                )
+            if unreadable is not None:
+                unreadable(bad)
             return _once_each(listed)
         token = page.next_token
         refuse_circle(token, seen, "the list of jobs", endless=empty >= MAX_EMPTY_PAGES)

@@ -19,6 +19,7 @@ from orchestrator.api.dialect import (
     job_path,
     plain,
     read_echo,
+    read_jobs,
     read_record,
     read_time,
     words,
@@ -113,8 +114,7 @@ class V1:
         return True
 
     def read_page(self, answer: Json) -> Page:
-        items, token = items_and_token(answer)
-        return Page(tuple(self.read_job(item) for item in items), token)
+        return read_jobs(answer, self.read_job)
 
     def read_results(self, answer: Json) -> tuple[JobResults, str | None]:
         items, token = items_and_token(answer)

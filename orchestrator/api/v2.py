@@ -14,10 +14,10 @@ from orchestrator.api.dialect import (
     Traits,
     checked_dict,
     checked_id,
-    items_and_token,
     job_path,
     plain,
     read_echo,
+    read_jobs,
     read_record,
     read_time,
     words,
@@ -141,8 +141,7 @@ class V2:
         )
 
     def read_page(self, answer: Json) -> Page:
-        items, token = items_and_token(answer)
-        return Page(tuple(self.read_job(item) for item in items), token)
+        return read_jobs(answer, self.read_job)
 
     def read_results(self, answer: Json) -> tuple[JobResults, str | None]:
         job = self.read_job(answer)

@@ -12,9 +12,9 @@ import structlog
 
 from orchestrator import ledger
 from orchestrator import settings as settings_
-from orchestrator.api.client import Api, Limiters, Wire
+from orchestrator.api.client import Api, Wire
 from orchestrator.api.dialect import Dialect, Target
-from orchestrator.api.limiter import AdaptiveLimiter
+from orchestrator.api.limiter import AdaptiveLimiter, Limiters
 from orchestrator.api.network import Network, custom_headers
 from orchestrator.api.v1 import V1
 from orchestrator.api.v2 import V2

@@ -86,7 +86,10 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str |
 async def _adopt(
     api: Api, manifest: Manifest, opened: Ledger, scope: ledger_scope.Scope, run_id: str, at: str
 ) -> Adopted:
-    listed = await complete_listing(api)
+    unreadable: list[int] = []
+    listed = await complete_listing(api, unreadable=unreadable.append)
+    if any(unreadable):
+        log.warning("listing.unreadable", rows=unreadable[0])
     with opened.transaction() as connection:
         known, echoes = compared(connection, {job.id: job for job in listed})
     strangers = [job for job in listed if job.id not in known]

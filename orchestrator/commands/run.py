@@ -180,7 +180,7 @@ class _Execution:
 
     async def _carry_shard(self, plan: Plan, shard: Shard, base_url: str, writer: Writer) -> BaseException | None:
         rng = random.Random()
-        settle_s = self.settings.settle_s
+        settle_s, late_s = self.settings.settle_s, self.settings.late_results_s
         pipeline = Pipeline(
             self.manifest,
             connect(
@@ -193,6 +193,8 @@ class _Execution:
             rng=rng,
             settle_s=min(settle_s, REHEARSAL_SETTLE_S) if self.options.sandbox else settle_s,
             stale_s=self.settings.stale_s,
+            late_s=min(late_s, REHEARSAL_SETTLE_S) if self.options.sandbox else late_s,
+            gone_s=self.settings.gone_s,
             progress=self.progress,
         )
         work = pipeline.work

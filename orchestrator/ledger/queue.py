@@ -13,6 +13,9 @@ from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import IN_FLIGHT_SQL, OPEN_SQL, batches
 from orchestrator.models import Chunk, Config, JobStatus
 
+#: What ``jobs.api_status`` says of a job that the API has no longer.
+GONE = "GONE"
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -153,6 +156,25 @@ def chunks(connection: Connection, rows: Sequence[Row[int, int, str | None, str 
         )
         for row in rows
     ]
+
+
+def first_noted(connection: Connection, chunk_id: int, event: str) -> str | None:
+    """When *event* was first noted of a chunk; None if never."""
+    found = text("SELECT min(at) FROM events WHERE chunk_id = :chunk_id AND event = :event")
+    at = connection.execute(found, {"chunk_id": chunk_id, "event": event}).scalar_one()
+    return None if at is None else str(at)
+
+
+def other_job_ids(connection: Connection, shard: Shard, chunk_id: int, *, most: int) -> list[str]:
+    """The latest jobs of the shard that have ended and that the API knew then."""
+    rows = connection.execute(
+        text(
+            "SELECT job_id FROM jobs WHERE manifest_id = :manifest_id AND api = :api AND id <> :chunk_id "
+            "AND finished_at IS NOT NULL AND job_id IS NOT NULL AND api_status <> :gone ORDER BY id DESC LIMIT :most"
+        ),
+        {"manifest_id": shard.manifest_id, "api": shard.api, "chunk_id": chunk_id, "gone": GONE, "most": most},
+    )
+    return list(rows.scalars())
 
 
 def in_flight(connection: Connection, shard: Shard) -> list[OpenJob]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from orchestrator.clock import timestamp
-from orchestrator.errors import Rejected
+from orchestrator.errors import Rejected, Unanswered
 from orchestrator.ledger import billing
 from orchestrator.stages.work import Work
 
@@ -78,5 +78,5 @@ async def _bill(work: Work, job_id: str) -> tuple[str, float | None]:
     """Return the credits that the job was billed; None when the API does not say."""
     try:
         return job_id, (await work.api.get(job_id)).credits
-    except Rejected:
+    except (Rejected, Unanswered):
         return job_id, None

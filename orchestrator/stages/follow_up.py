@@ -24,21 +24,21 @@ class FollowUp:
         self._others_idle = others_idle
         self._plan_more = plan_more
         self._send_again = send_again
-        self._looked_at = -1  #: how many chunks had been taken up when it last looked
+        self._looked_at = (-1, -1)  #: how many chunks had been taken up and jobs had ended when it last looked
 
     @property
     def idle(self) -> bool:
-        return self._looked_at == self._work.taken_up and self._others_idle()
+        return self._looked_at == (self._work.taken_up, self._work.ended) and self._others_idle()
 
     async def run(self) -> None:
         work = self._work
         while True:
             seen = work.stop.version
             if self._others_idle() and not self.idle:
-                taken_up = work.taken_up
+                now = (work.taken_up, work.ended)
                 more = await work.writer.write(self._plan_more) if work.stop.sending else 0
                 if more:
                     self._send_again()
-                self._looked_at = taken_up  # not before: while it looks it is not idle, or the run would end
+                self._looked_at = now  # not before: while it looks it is not idle, or the run would end
                 work.stop.tell()
             await work.stop.news(seen)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from orchestrator.errors import ContractBroken, Rejected
+from orchestrator.errors import ContractBroken, Rejected, Unanswered
 from orchestrator.models import TERMINAL, RemoteJob
 from orchestrator.stages.poll_schedule import PollSchedule
 from orchestrator.stages.work import Work
@@ -49,7 +49,7 @@ class Pages:
         told: Callable[[int, RemoteJob], Awaitable[None]],
         ask_one: Callable[[int, str], Awaitable[None]],
     ) -> None:
-        """*watched*, *asking*, *schedule* are the poller's own; *told* takes in news of a job, *ask_one* asks for it."""
+        """*watched*, *asking*, *schedule* are the poller's own; *told* takes in news of a job, *ask_one* gets it."""
         self._work = work
         self._watched = watched
         self._asking = asking
@@ -105,7 +105,7 @@ class Pages:
             return told
         try:
             while missing and read < most and (token is not None or not read):
-                page = await work.api.page(token, page_size=PAGE)
+                page = await work.api.page(token, page_size=PAGE, patient=False)
                 token, read, now = page.next_token, read + 1, work.clock.monotonic()
                 for job in page.jobs:
                     key = by_job_id.get(job.id)
@@ -117,7 +117,7 @@ class Pages:
                     missing.discard(job.id)
                     self._watched[key].heard = now
                     told.append((key, job))
-        except (Rejected, ContractBroken) as error:
+        except (Rejected, Unanswered, ContractBroken) as error:
             work.warn("status.listing_refused", why=str(error))
         if not read or len(due) - len(missing) < WORTH_CALLS * read:
             self._do_without()

@@ -8,7 +8,7 @@ from orchestrator.api.client import Api
 from orchestrator.api.dialect import Target
 from orchestrator.api.files import Files
 from orchestrator.clock import Clock
-from orchestrator.errors import RunStopped
+from orchestrator.errors import Rejected, RunStopped, Unanswered
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest.loading import Manifest
@@ -16,6 +16,7 @@ from orchestrator.stages import audit, billing, reconciler
 from orchestrator.stages.escalating import plan_escalation
 from orchestrator.stages.follow_up import FollowUp
 from orchestrator.stages.halving import plan_halves
+from orchestrator.stages.late import Late
 from orchestrator.stages.poller import Poller
 from orchestrator.stages.submitter import Submitter
 from orchestrator.stages.uploader import Uploader
@@ -37,11 +38,14 @@ class Pipeline:
         rng: random.Random,
         settle_s: float,
         stale_s: float,
+        late_s: float = 600.0,
+        gone_s: float = 3600.0,
         progress: Progress | None = None,
     ) -> None:
         self.api = api
-        self.work = Work(shard, run_id, api, writer, clock, settle_s, stale_s, progress or Progress())
-        self.poller = Poller(self.work)
+        self.work = Work(shard, run_id, api, writer, clock, settle_s, stale_s, progress or Progress(), late_s, gone_s)
+        self.late = Late(self.work, watch=self._watch)
+        self.poller = Poller(self.work, late=self.late)
         self.submitter = Submitter(self.work, rng, submitted=self.poller.watch)
         self.reconciler = reconciler.Reconciler(
             self.work,
@@ -66,6 +70,9 @@ class Pipeline:
             send_again=self._look_again,
         )
 
+    def _watch(self, chunk_id: int, job_id: str, size: int, *, age_s: float = 0.0) -> None:
+        self.poller.watch(chunk_id, job_id, size, age_s=age_s)
+
     def _look_again(self) -> None:
         """More chunks are pending; their documents may have to be uploaded first."""
         self.uploader.look_again()
@@ -82,7 +89,7 @@ class Pipeline:
             self.reconciler.held, "an unanswered create call needs a person: see `orchestrator status`"
         )
         left: dict[int | str, str] = {}
-        for which in (self.uploader.left, self.poller.set_aside, self.reconciler.set_aside, held):
+        for which in (self.uploader.left, self.poller.set_aside, self.late.left, self.reconciler.set_aside, held):
             left.update(which.items())
         return left
 
@@ -100,7 +107,7 @@ class Pipeline:
             await run_stages(
                 work,
                 [self.uploader, self.submitter],
-                [self.poller, self.reconciler, self.halving, self.escalating],
+                [self.poller, self.late, self.reconciler, self.halving, self.escalating],
                 wait=wait,
             )
             if work.stop.everything is None and wait:
@@ -108,6 +115,8 @@ class Pipeline:
                 await billing.sweep(work)
         except RunStopped as error:
             work.stop.stop_everything(error)
+        except (Rejected, Unanswered) as error:  # the audit's list is refused: a later run makes it
+            work.warn("audit.put_off", why=str(error))
 
     async def close(self) -> None:
         await self.api.close()

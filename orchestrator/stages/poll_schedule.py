@@ -58,10 +58,9 @@ class Durations:
     """The distribution of the last durations, smoothed while they are few, with a tail for the longer ones to come.
 
     Jobs that were found alive at an age count too (Kaplan-Meier): else the first to end would make all look short.
-
-    A job alive at age *a* has, after a wait of *w*, been ended and unnoticed for ``w - (integral of S from a to a + w) /
-    S(a)`` seconds on average; ``S(t)`` is the share of jobs that live longer than *t*. ``wait`` solves that for *w*.
-    For example jobs took 4, 6 and 8 s: at age 5 and with a wait of 2 s it is 2 - (2/3 + 1/3) / (2/3) = 0.5 s.
+    A job alive at age *a* has *w* s later ended unnoticed for ``w - (integral of S, a to a + w) / S(a)`` on average,
+    ``S(t)`` being the share of jobs that live longer than *t*; ``wait`` solves it for *w*. When jobs took 4, 6 and 8 s,
+    one alive at 5 s has 2 s later: 2 - (2/3 + 1/3) / (2/3) = 0.5 s.
     """
 
     def __init__(self) -> None:

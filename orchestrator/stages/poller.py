@@ -7,11 +7,12 @@ from datetime import datetime
 
 import structlog
 
-from orchestrator.errors import ContractBroken, Rejected
+from orchestrator.errors import ContractBroken, Rejected, Unanswered
 from orchestrator.ledger import jobs, queue
-from orchestrator.models import TERMINAL, Chunk, JobStatus, RemoteJob
-from orchestrator.stages.collector import Collected, collect_chunk, record, results_of
-from orchestrator.stages.pages import PAGE, Pages, Watched
+from orchestrator.models import TERMINAL, JobResults, JobStatus, RemoteJob
+from orchestrator.stages.collector import collect_chunk
+from orchestrator.stages.late import Late, Look, look_at, take_in
+from orchestrator.stages.pages import NO_PAGES_S, PAGE, Pages, Watched
 from orchestrator.stages.poll_schedule import PollSchedule
 from orchestrator.stages.work import Work
 
@@ -21,19 +22,20 @@ log = structlog.get_logger()
 #: before a call waits for its turn.
 READERS, BULK_READERS = 32, 6
 
-#: An ended job whose results lack rows, or a job that the API does not know: asked this often before it is believed.
+#: A job that the API does not know is asked about so often before that is believed.
 TRIES = 3
-TRY_AGAIN_S = 1.0
 
 
 class Poller:
     """Asks about jobs when they are likely to have ended (``PollSchedule``), and records those that have."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, *, late: Late) -> None:
         self._work = work
+        self._late = late  #: the jobs whose results are late wait there
         self._watched: dict[int, Watched] = {}
         self._schedule = PollSchedule(batch=work.api.traits.jobs_per_ask)
         self._readers = asyncio.Semaphore(READERS if work.api.traits.jobs_per_ask == 1 else BULK_READERS)
+        self._bulk_from = 0.0  #: calls that name many jobs are not worth it before
         self._more = asyncio.Event()
         self._ready = False
         self._asking: set[int] = set()  #: a call about them is out, or their results are being fetched
@@ -86,7 +88,9 @@ class Poller:
     def _jobs_per_call(self) -> int:
         """How many jobs the next status call may tell of; the schedule is to know."""
         most = self._work.api.traits.jobs_per_ask
-        if most == 1 and self._pages.pay:
+        if most > 1 and self._work.clock.monotonic() < self._bulk_from:
+            most = 1  # the list is refused: by name, for a while
+        elif most == 1 and self._pages.pay:
             most = PAGE
         self._schedule.batch = most
         return most
@@ -116,8 +120,9 @@ class Poller:
             return
         try:
             told = await self._work.api.status(list(by_job_id))
-        except Rejected as error:
+        except (Rejected, Unanswered) as error:
             self._work.warn("status.bulk_refused", why=str(error))
+            self._bulk_from = self._work.clock.monotonic() + NO_PAGES_S
             told = ()
         for job in told:
             told_of = by_job_id.pop(job.id, None)
@@ -131,6 +136,9 @@ class Poller:
             job = await self._work.api.get(job_id)
         except Rejected as error:
             await self._unknown(key, error)
+            return
+        except Unanswered as error:
+            self._wait_apart(key, f"job {job_id}: {error}")
             return
         if job.id == job_id:
             await self._told(key, job)
@@ -161,10 +169,8 @@ class Poller:
 
     async def _ended(self, key: int, watched: Watched, job: RemoteJob) -> None:
         work = self._work
-        chunk = await work.writer.write(lambda connection: queue.chunk(connection, key))
-        last_chance = self._is_old(watched)
         try:
-            collected, refusal = await self._collect(chunk, job)
+            look = await look_at(work, key, job)
         except ContractBroken as error:
             work.warn("job.answers_against_contract", chunk_id=key, job_id=job.id, why=str(error))
             if work.api.traits.idempotent:
@@ -173,24 +179,19 @@ class Poller:
             else:
                 await self._disown(key, job)
             return
-        if refusal is not None and job.status is JobStatus.SUCCEEDED and not last_chance:
-            # Recorded as missing, its files could be bought again. At the last chance they are.
-            self._leave(key, f"job {job.id} succeeded, and the API has no results of it yet ({refusal})")
+        except Unanswered as error:
+            self._wait_apart(key, f"job {job.id}: {error}")
             return
-        await work.writer.write(lambda connection: record(connection, chunk, job, collected, at=work.at()))
+        if not await look.is_final(work, stale=self._is_old(watched)):
+            self._wait_apart(key, look.lacks, seen=look.answer)
+            return
+        await take_in(work, look)
         if self._watched.pop(key, None) is None:
             return
         duration = None
         if job.created_at and job.ended_at:
             duration = (job.ended_at - job.created_at).total_seconds()
         self._schedule.ended(key, work.clock.monotonic(), duration)
-        for result in collected.results:
-            work.progress.outcomes[result.outcome] += 1
-            if result.type is not None:
-                work.progress.types[result.type] += 1
-        for oddity in collected.oddities:
-            work.warn("results.odd", chunk_id=key, job_id=job.id, what=oddity)
-        log.info("job.ended", chunk_id=key, job_id=job.id, status=job.api_status, files=watched.size)
         work.stop.tell()
 
     async def _disown(self, key: int, job: RemoteJob) -> None:
@@ -203,16 +204,13 @@ class Poller:
         work.unanswered.set()
         work.stop.tell()
 
-    async def _collect(self, chunk: Chunk, job: RemoteJob) -> tuple[Collected, str | None]:
-        """The job's results, and why the API has none; fetched again a few times while files have no row."""
-        for attempt in range(1, TRIES + 1):
-            answer = await results_of(self._work.api, job)
-            collected = collect_chunk(chunk, job, answer)
-            complete = (answer.rows or answer.nameless) and not collected.without_row
-            if complete or job.results is not None or attempt == TRIES:
-                break
-            await self._work.clock.sleep(TRY_AGAIN_S * attempt)
-        return collected, answer.refusal
+    def _wait_apart(self, key: int, why: str, *, seen: JobResults | None = None) -> None:
+        """Hand the job over to those that wait without keeping the others waiting."""
+        watched = self._watched.pop(key, None)
+        if watched is not None:
+            self._schedule.forget(key, self._work.clock.monotonic())
+            self._late.take_up(key, watched.job_id, watched.size, watched.started, why, seen)
+            self._work.stop.tell()
 
     def _is_old(self, watched: Watched) -> bool:
         """Whether the job has been in flight for longer than this run should wait."""
@@ -224,10 +222,40 @@ class Poller:
         if watched is None:
             return
         watched.unknown_tries += 1
-        if watched.unknown_tries >= TRIES:
-            work.warn("job.gone", chunk_id=key, job_id=watched.job_id, why=str(error))
-            await self._note(key, "gone", str(error))
-            self._leave(key, f"the API no longer knows job {watched.job_id} ({error}); wrong project, or expired")
+        if watched.unknown_tries < TRIES:
+            return
+        words = f"the API no longer has job {watched.job_id}"
+        gone_since = await work.writer.write(lambda connection: queue.first_noted(connection, key, "gone"))
+        if gone_since is not None and work.seconds_since(gone_since) >= work.gone_s:
+            if await self._has_others(key):
+                await self._is_gone(key, RemoteJob(watched.job_id, JobStatus.SUCCEEDED, queue.GONE, error=words))
+                return
+            words += "; nothing shows that the key is of the same project"
+        work.warn("job.gone", chunk_id=key, job_id=watched.job_id, why=str(error))
+        await self._note(key, "gone", str(error))
+        self._leave(key, f"{words} ({error}); wrong project, or expired")
+
+    async def _has_others(self, key: int) -> bool:
+        """Whether the API answers for other jobs of the ledger: then the key is of their project."""
+        work = self._work
+        others = await work.writer.write(lambda connection: queue.other_job_ids(connection, work.shard, key, most=5))
+        for job_id in [*(watched.job_id for at, watched in self._watched.items() if at != key)][:5] + others:
+            try:
+                if (await work.api.get(job_id)).id == job_id:
+                    return True
+            except (Rejected, Unanswered):
+                continue
+        return False
+
+    async def _is_gone(self, key: int, job: RemoteJob) -> None:
+        """Its files are missing from now on: ``retry`` may send them."""
+        work = self._work
+        chunk = await work.writer.write(lambda connection: queue.chunk(connection, key))
+        answer = JobResults(())
+        await take_in(work, Look(chunk, job, answer, collect_chunk(chunk, job, answer), ""))
+        if self._watched.pop(key, None) is not None:
+            self._schedule.forget(key, work.clock.monotonic())
+            work.stop.tell()
 
     async def _note(self, key: int, event: str, words: str) -> None:
         work = self._work

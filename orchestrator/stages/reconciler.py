@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import structlog
 
 from orchestrator.api.listing import complete_listing
-from orchestrator.errors import RunStopped
+from orchestrator.errors import ApiError, Rejected, RunStopped, Unanswered
 from orchestrator.ledger import Transaction, jobs, projects, queue
 from orchestrator.models import TERMINAL, Chunk, RemoteJob
+from orchestrator.plaintext import counted
 from orchestrator.stages.audit import report_orphan
 from orchestrator.stages.evidence import Evidence
 from orchestrator.stages.judging import (
@@ -37,6 +38,7 @@ from orchestrator.stages.judging import (
     may_be_after,
     one_each,
 )
+from orchestrator.stages.late import LONGEST_PAUSE_S
 from orchestrator.stages.likeness import Echoes, Likeness, compared
 from orchestrator.stages.work import Work
 
@@ -95,6 +97,8 @@ class Reconciler:
         self._ready = False
         self._gave_up = False
         self._look_s = FIRST_LOOK_S
+        self._refused_since: float | None = None  #: monotonic; the list of jobs has been refused since
+        self._unreadable = 0  #: rows of the latest listing
         self.held: set[int] = set()
         self.set_aside: dict[int, str] = {}  #: chunk id -> why this run leaves it undecided
         self._released: set[int] = set()  #: chunks that a person had sent again: their first call is in doubt for ever
@@ -127,8 +131,24 @@ class Reconciler:
                 self._gave_up = True
                 work.stop.stop_creates(error)
                 return
+            except (Rejected, Unanswered) as error:  # the list alone may be down: all else goes on meanwhile
+                wait_s = self._without_a_list(error)
             work.stop.tell()
             await self._sleep(wait_s)
+
+    def _without_a_list(self, error: ApiError) -> float:
+        """Seconds until the list is asked for again; what is open is left to a later run once that went on for long."""
+        work, now = self._work, self._work.clock.monotonic()
+        self._refused_since = now if self._refused_since is None else self._refused_since
+        if now - self._refused_since >= (work.settle_s if isinstance(error, Rejected) else work.api.retry_budget_s):
+            if work.api.given_up(self._refused_since):
+                self._gave_up = True
+                work.stop.stop_creates(work.api.unreachable(error))
+            why = f"whether a create call had an effect is not known: the API's list of jobs is refused ({error})"
+            self.set_aside.update(dict.fromkeys(self._open, why))
+            self._open.clear()
+        self._look_s = min(2 * self._look_s, LONGEST_PAUSE_S)
+        return min(self._look_s, work.settle_s)
 
     async def _sleep(self, seconds: float) -> None:
         """Until the next look is due, or another call went unanswered."""
@@ -182,7 +202,9 @@ class Reconciler:
     async def _candidates(self) -> list[RemoteJob]:
         """The jobs that the ledger does not know and that the call of an open chunk may have made."""
         work = self._work
-        listed = {job.id: job for job in await complete_listing(work.api)}
+        found = await complete_listing(work.api, patient=False, unreadable=self._can_not_read)
+        self._refused_since = None
+        listed = {job.id: job for job in found}
 
         def read(connection: Transaction) -> tuple[Set[str], Echoes, bool]:
             known, echoes = compared(connection, listed)
@@ -194,6 +216,9 @@ class Reconciler:
         strangers = [job for job in listed.values() if job.id not in known]
         wanted = {job.id for open_ in self._open.values() for job in open_.may_have_made(strangers, self._echoes)}
         return [job for job in strangers if job.id in wanted]
+
+    def _can_not_read(self, rows: int) -> None:
+        self._unreadable = rows
 
     async def _settle(self, open_: _Open, candidates: list[RemoteJob], began: float) -> float | None:
         """Carry out what follows for a chunk that no job was proved to be of; seconds until the next look, or None."""
@@ -210,6 +235,9 @@ class Reconciler:
                     work.warn("job.adopted_in_part", chunk_id=chunk_id, job_id=job.id, why=why)
                 await self._adopt(open_, job, why)
                 candidates.remove(job)
+            case Absent() if self._unreadable:
+                rows = counted(self._unreadable, "row")
+                await self._hold(open_, f"{rows} of the API's list of jobs can't be read; one may be this call's job")
             case Absent(why):
                 await self._send_once_more(open_, why)
             case Hold(why):

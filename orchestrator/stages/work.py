@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 import structlog
@@ -120,10 +121,13 @@ class Work:
     settle_s: float
     stale_s: float
     progress: Progress
+    late_s: float = 600.0  #: how long the rows of a job that has succeeded may take
+    gone_s: float = 3600.0  #: how long the API must have denied to have a job
     stop: Stop = field(default_factory=Stop)
     #: Newest ``created_at`` that the API had listed when the run began; None where reconcile does without.
     mark: str | None = None
     taken_up: int = 0  #: chunks that the submitter has begun with
+    ended: int = 0  #: jobs whose end was recorded
     #: Create calls that the API answered with a job: reconcile decides by it how often a chunk may be sent again.
     created: int = 0
     unanswered: asyncio.Event = field(default_factory=asyncio.Event)  #: a create call went unanswered
@@ -131,6 +135,10 @@ class Work:
     def at(self) -> str:
         """Now, as the ledger writes it."""
         return timestamp(self.clock.now())
+
+    def seconds_since(self, at: str) -> float:
+        """How long ago *at*, as the ledger writes it, was."""
+        return (self.clock.now() - datetime.fromisoformat(at)).total_seconds()
 
     def warn(self, event: str, **fields: object) -> None:
         """Log a warning and keep it for the display."""

@@ -173,7 +173,7 @@ def _run_all(
     """Two runs in the server's temper, then what a person does once it is honest."""
     environ = {
         "LLAMA_CLOUD_API_KEY": KEY, "LLAMA_CLOUD_BASE_URL": url, "PATH": os.defpath,
-        "ORCHESTRATOR_SETTLE_S": str(SETTLE_S), "ORCHESTRATOR_TIMEOUT_S": "1.5",
+        "ORCHESTRATOR_SETTLE_S": str(SETTLE_S), "ORCHESTRATOR_TIMEOUT_S": "1.5", "ORCHESTRATOR_LATE_RESULTS_S": "8",
         "ORCHESTRATOR_RETRY_BUDGET_S": str(BUDGET_S), "ORCHESTRATOR_STALE_S": str(STALE_S),
         "ORCHESTRATOR_LISTS_PER_S": "50",
     }  # fmt: skip

@@ -35,7 +35,13 @@ from simulation.world import SETTLE_S, TIMEOUT_S, World
 ORIGIN = "https://api.example"
 
 SETTINGS = Settings(
-    timeout_s=TIMEOUT_S, settle_s=SETTLE_S, stale_s=60, retry_budget_s=20, _env_file=None, LLAMA_CLOUD_API_KEY="sim"
+    timeout_s=TIMEOUT_S,
+    settle_s=SETTLE_S,
+    stale_s=60,
+    late_results_s=30,
+    retry_budget_s=20,
+    _env_file=None,
+    LLAMA_CLOUD_API_KEY="sim",
 )
 
 
@@ -173,6 +179,7 @@ class Program:
                 rng=rng,
                 settle_s=SETTINGS.settle_s,
                 stale_s=SETTINGS.stale_s,
+                late_s=SETTINGS.late_results_s,
                 progress=execution.progress,
             )
             pipeline.work.stop = TimedStop(process, loop)

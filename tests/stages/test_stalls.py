@@ -48,6 +48,6 @@ def test_a_step_that_takes_too_long_is_found(tmp_path: Path, longest: list[tuple
             pass
         return collect(*arguments)
 
-    with patch("orchestrator.stages.poller.collect", slow):
+    with patch("orchestrator.stages.collector.collect", slow):
         run(tmp_path, 1, size=2)
     assert max(longest)[0] >= LONGEST_S

@@ -100,6 +100,7 @@ class Cli:
             "PATH": os.environ["PATH"],
             "LLAMA_CLOUD_API_KEY": CANARY,
             "ORCHESTRATOR_SETTLE_S": "0.1",
+            "ORCHESTRATOR_LATE_RESULTS_S": "0.2",
             "ORCHESTRATOR_RETRY_BUDGET_S": "0.5",
             "ORCHESTRATOR_CREATES_PER_S": "1000",
             "ORCHESTRATOR_READS_PER_S": "1000",

@@ -90,6 +90,7 @@ def environment(url: str, **more: str) -> dict[str, str]:
         "LLAMA_CLOUD_API_KEY": KEY,
         "LLAMA_CLOUD_BASE_URL": url,
         "ORCHESTRATOR_SETTLE_S": "0.5",
+        "ORCHESTRATOR_LATE_RESULTS_S": "2",
         "PATH": os.defpath,
         **more,
     }

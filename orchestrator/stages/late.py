@@ -1,0 +1,228 @@
+"""Ended jobs whose results come late, and jobs that the API gives no answer about: each waits apart from all others.
+
+A job that succeeded and lacks rows is asked again with growing pauses. Only when rows are still lacking after
+``late_s``, counted over all runs, do their files count as missing: sent again, they would be bought again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from orchestrator.api.dialect import NO_RESULT
+from orchestrator.errors import ContractBroken, Rejected, Unanswered
+from orchestrator.ledger import Transaction, jobs, queue
+from orchestrator.models import GOOD, TERMINAL, Chunk, JobResults, JobStatus, RemoteJob
+from orchestrator.stages.collector import Collected, collect_chunk, record, results_of
+from orchestrator.stages.work import Work
+
+log = structlog.get_logger()
+
+#: The first pause before a job is asked again, and the longest; calls under way at once, so few that all others go on.
+FIRST_PAUSE_S, LONGEST_PAUSE_S, READERS = 1.0, 60.0, 4
+
+#: The event of a job that was first seen to have succeeded with rows lacking.
+LATE = "results_late"
+
+
+@dataclass(slots=True)
+class _Waiting:
+    job_id: str
+    size: int
+    started: float
+    since: float  #: monotonic, when this run first was in trouble with it
+    why: str
+    seen: JobResults | None
+    due: float
+    pause_s: float = FIRST_PAUSE_S
+
+
+class Late:
+    """Asks again about the jobs that the poller hands over, and records those that are complete, or late too long."""
+
+    def __init__(self, work: Work, *, watch: Callable[..., None]) -> None:
+        """*watch* takes back a job that has not ended: ``Poller.watch``."""
+        self._work = work
+        self._watch = watch
+        self._waiting: dict[int, _Waiting] = {}
+        self._asking: set[int] = set()
+        self._more = asyncio.Event()
+        self._readers = asyncio.Semaphore(READERS)
+        self.set_aside: dict[int, str] = {}  #: chunk id -> why this run leaves its job to a later one
+
+    @property
+    def idle(self) -> bool:
+        return not self._waiting
+
+    def take_up(
+        self, chunk_id: int, job_id: str, size: int, started: float, why: str, seen: JobResults | None = None
+    ) -> None:
+        """Ask again later about a job, of whose results *seen* has been read."""
+        now = self._work.clock.monotonic()
+        self._waiting[chunk_id] = _Waiting(job_id, size, started, now, why, seen, now + FIRST_PAUSE_S)
+        self._work.warn("job.late", chunk_id=chunk_id, job_id=job_id, why=why)
+        self._more.set()
+
+    async def run(self) -> None:
+        clock = self._work.clock
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._more.clear()
+                now = clock.monotonic()
+                for key, waiting in self._waiting.items():
+                    if waiting.due <= now and key not in self._asking:
+                        self._asking.add(key)
+                        tasks.create_task(self._ask(key, waiting))
+                dues = [waiting.due for key, waiting in self._waiting.items() if key not in self._asking]
+                try:
+                    async with asyncio.timeout(max(min(dues) - clock.monotonic(), 0.001) if dues else None):
+                        await self._more.wait()
+                except TimeoutError:
+                    pass
+
+    async def _ask(self, key: int, waiting: _Waiting) -> None:
+        """One look. A failure that ends the run is told to ``stop``."""
+        try:
+            async with self._readers:
+                await self._look(key, waiting)
+        except asyncio.CancelledError:
+            raise
+        except ContractBroken:  # the poller knows what is to become of it
+            self._hand_back(key, waiting)
+        except BaseException as error:  # noqa: BLE001 - told to the run; raised here it would cancel the other calls
+            self._work.stop.stop_everything(error)
+        finally:
+            self._asking.discard(key)
+            self._more.set()
+
+    async def _look(self, key: int, waiting: _Waiting) -> None:
+        work = self._work
+        try:
+            job = await work.api.get(waiting.job_id)
+            if job.id != waiting.job_id:
+                self._later(key, waiting, f"asked about job {waiting.job_id}, told about {job.id}")
+                return
+            if job.status not in TERMINAL:
+                if waiting.seen is None:
+                    self._hand_back(key, waiting)
+                else:
+                    self._later(key, waiting, f"job {job.id} had ended and is {job.api_status} again")
+                return
+            look = await look_at(work, key, job, waiting.seen)
+        except (Rejected, Unanswered) as error:
+            self._later(key, waiting, f"job {waiting.job_id}: {error}")
+            return
+        waiting.seen = look.answer
+        stale = work.clock.monotonic() - waiting.started > work.stale_s
+        if await look.is_final(work, stale=stale):
+            await take_in(work, look)
+            del self._waiting[key]
+        else:
+            self._later(key, waiting, look.lacks)
+
+    def _hand_back(self, key: int, waiting: _Waiting) -> None:
+        if self._waiting.pop(key, None) is not None:
+            age_s = self._work.clock.monotonic() - waiting.started
+            self._watch(key, waiting.job_id, waiting.size, age_s=age_s)
+            self._work.stop.tell()
+
+    def _later(self, key: int, waiting: _Waiting, why: str) -> None:
+        """Ask again after a longer pause, or in a later run."""
+        work, now = self._work, self._work.clock.monotonic()
+        most_s = work.late_s if waiting.seen is not None else work.api.retry_budget_s
+        if now - waiting.since > most_s:
+            self._leave(key, why)
+            return
+        waiting.why = why
+        waiting.pause_s = min(2 * waiting.pause_s, LONGEST_PAUSE_S)
+        waiting.due = min(now + waiting.pause_s, waiting.since + most_s + 0.01)
+
+    def _leave(self, key: int, why: str) -> None:
+        if self._waiting.pop(key, None) is not None:
+            self.set_aside[key] = why
+            self._work.stop.tell()
+
+    @property
+    def left(self) -> dict[int, str]:
+        """Chunks whose jobs are not recorded, and why."""
+        return {**{key: waiting.why for key, waiting in self._waiting.items()}, **self.set_aside}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What has been read of an ended job, by this look and those before it."""
+
+    chunk: Chunk
+    job: RemoteJob
+    answer: JobResults
+    collected: Collected
+    lacks: str  #: why more is to be expected; empty when nothing is
+
+    async def is_final(self, work: Work, *, stale: bool) -> bool:
+        """Whether it is to be recorded: complete, or what lacks has been waited for. Notes when the wait began."""
+        if not self.lacks:
+            return True
+        began = await work.writer.write(self._wait_began(work))
+        # Without any answer about results the job is waited for until it is stale, too.
+        return work.seconds_since(began) >= work.late_s and (stale or self.answer.refusal is None)
+
+    def _wait_began(self, work: Work) -> Callable[[Transaction], str]:
+        def read(connection: Transaction) -> str:
+            if began := queue.first_noted(connection, self.chunk.id, LATE):
+                return began
+            jobs.note(connection, self.chunk.id, LATE, self.lacks, at=work.at())
+            return work.at()
+
+        return read
+
+
+async def look_at(work: Work, key: int, job: RemoteJob, seen: JobResults | None = None) -> Look:
+    """Read the results of an ended *job*; what earlier reads have *seen* counts too.
+
+    Raises ContractBroken, and Unanswered when the API gives no answer.
+    """
+    chunk = await work.writer.write(lambda connection: queue.chunk(connection, key))
+    answer = with_earlier(await results_of(work.api, job), seen)
+    collected = collect_chunk(chunk, job, answer)
+    return Look(chunk, job, answer, collected, _lacks(work, job, answer, collected))
+
+
+def with_earlier(answer: JobResults, seen: JobResults | None) -> JobResults:
+    """*answer* with the rows of an earlier read that it lacks, or has without a result."""
+    if seen is None:
+        return answer
+    good = {row.file_id for row in answer.rows if row.outcome in GOOD}
+    told = {row.file_id for row in answer.rows}
+    kept = [row for row in seen.rows if row.file_id not in (good if row.outcome in GOOD else told)]
+    return replace(answer, rows=(*answer.rows, *kept), nameless=answer.nameless or seen.nameless)
+
+
+def _lacks(work: Work, job: RemoteJob, answer: JobResults, collected: Collected) -> str:
+    if job.status is not JobStatus.SUCCEEDED:
+        return ""
+    if answer.refusal is not None and not answer.rows:
+        return f"job {job.id} succeeded, and the API has no results of it yet ({answer.refusal})"
+    lacking = len(collected.without_row)
+    if work.api.traits.results_in_status:
+        lacking += sum(result.error == NO_RESULT for result in collected.results)
+    if not lacking:
+        return ""
+    return f"job {job.id} succeeded, and the results of {lacking} of its {len(collected.results)} files have not come"
+
+
+async def take_in(work: Work, look: Look) -> None:
+    """Record the end of a job, and tell whoever watches the run."""
+    chunk, job, collected = look.chunk, look.job, look.collected
+    await work.writer.write(lambda connection: record(connection, chunk, job, collected, at=work.at()))
+    for result in collected.results:
+        work.progress.outcomes[result.outcome] += 1
+        if result.type is not None:
+            work.progress.types[result.type] += 1
+    for oddity in collected.oddities:
+        work.warn("results.odd", chunk_id=chunk.id, job_id=job.id, what=oddity)
+    log.info("job.ended", chunk_id=chunk.id, job_id=job.id, status=job.api_status, files=len(chunk.file_ids))
+    work.ended += 1
+    work.stop.tell()

@@ -1,0 +1,204 @@
+"""Results that come late, and parts of the API that are down alone: nothing waits for them, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from support import one_by_one
+from support.commands import Classify, Cli, Serve, command_line
+
+from orchestrator.models import Json
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    with command_line(tmp_path) as program:
+        yield program
+
+
+class Late(Classify):
+    """Its jobs' results have the rows that *rows* says, given how often they were asked for before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: dict[str, int] = {}
+        self.rows: Callable[[str, int, list[Json]], list[Json] | int] = lambda _, __, rows: rows
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        answer = await super().__call__(request)
+        if not request.path.endswith("/results"):
+            return answer
+        job_id = request.path.split("/")[-2]
+        before = self.asked[job_id] = self.asked.get(job_id, -1) + 1
+        assert isinstance(answer, web.Response)
+        rows = self.rows(job_id, before, json.loads(answer.text or "")["items"])
+        if isinstance(rows, int):
+            return web.json_response({"detail": "oops"}, status=rows)
+        return web.json_response({"items": rows, "next_page_token": None})
+
+
+def test_rows_that_come_late_are_taken_in(cli: Cli, serve: Serve) -> None:
+    """A job that succeeded and has no rows yet is asked again; rows that were read once count, even if they go."""
+    api = Late()
+    api.rows = lambda _, before, rows: [[], rows[:1], [], [], rows[1:]][min(before, 4)]
+    cli.use(serve(api))
+    cli.manifest("f1", "f2")
+    done = cli("run", "m.yaml", ORCHESTRATOR_LATE_RESULTS_S="60")
+    assert done.returncode == 0, done.stderr
+    assert [row["type"] for row in cli.exported()] == ["invoice", "invoice"]
+
+
+def test_a_later_run_takes_late_rows_in(cli: Cli, serve: Serve) -> None:
+    """A run that ends before the rows have come leaves the job open, and says so."""
+    api = Late()
+    api.rows = lambda _, __, ___: []
+    cli.use(serve(api))
+    cli.manifest("f1")
+    done = cli("run", "m.yaml", "--deadline", "1s", "--json", ORCHESTRATOR_LATE_RESULTS_S="60")
+    assert (done.returncode, json.loads(done.stdout)["missing"]) == (3, 0)
+    api.rows = lambda _, __, rows: rows
+    assert cli("run", "m.yaml").returncode == 0
+    assert len(api.jobs) == 1
+
+
+def test_rows_that_never_come_are_missing_in_the_end(cli: Cli, serve: Serve) -> None:
+    """They are waited for as long as the setting says, over all runs."""
+    api = Late()
+    api.rows = lambda _, __, rows: rows[:1]
+    cli.use(serve(api))
+    cli.manifest("f1", "f2")
+    began = time.monotonic()
+    done = cli("run", "m.yaml", "--json", ORCHESTRATOR_LATE_RESULTS_S="1.5")
+    assert time.monotonic() - began >= 1.5
+    assert (done.returncode, json.loads(done.stdout)["missing"]) == (1, 1)
+
+
+def test_results_that_always_fail_keep_no_other_job_waiting(cli: Cli, serve: Serve) -> None:
+    """More such jobs than there are readers: all others are collected, and the run's end says which are left."""
+    api = Late()
+    api.rows = lambda job_id, _, rows: 500 if int(job_id[4:]) < 40 else rows
+    cli.use(serve(api))
+    cli.manifest(*(f"f{number}" for number in range(43)), size=1)
+    done = cli("run", "m.yaml", "--json", ORCHESTRATOR_RETRY_BUDGET_S="4")
+    summary = json.loads(done.stdout)
+    assert (done.returncode, summary["classified"], summary["unfinished"]) == (3, 3, 40)
+    assert "job-" in summary["reason"] and "500" in summary["reason"]
+
+
+def test_a_result_of_v2_that_is_not_there_yet_is_waited_for(cli: Cli, serve: Serve) -> None:
+    """COMPLETED with ``result: null`` is a result to come; it was taken for a failure at the first look."""
+    looks: list[str] = []
+
+    class NotYet(one_by_one.OneByOne):
+        def _told(self, job_id: str) -> dict[str, Json]:
+            looks.append(job_id)
+            return {**super()._told(job_id), **({"result": None} if len(looks) < 4 else {})}
+
+    api = NotYet()
+    cli.use(serve(api))
+    one_by_one.manifest(cli, "f1")
+    done = cli("run", "m.yaml", ORCHESTRATOR_LATE_RESULTS_S="60")
+    assert done.returncode == 0, done.stderr
+
+
+class Partly(Classify):
+    """A part of it is down: *down* says with which status a request is refused; rows of the list can be odd."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down: Callable[[web.Request], int | None] = lambda _: None
+        self.first_row: Json = None
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        if (status := self.down(request)) is not None:
+            return web.json_response({"detail": "not today"}, status=status)
+        answer = await super().__call__(request)
+        if self.first_row is not None and request.method == "GET" and request.path.endswith("/jobs"):
+            assert isinstance(answer, web.Response)
+            items = json.loads(answer.text or "")["items"]
+            return web.json_response({"items": [{**self._job("job-0"), "id": self.first_row}, *items]})
+        return answer
+
+
+def is_list(request: web.Request) -> bool:
+    return request.method == "GET" and request.path.endswith("/jobs")
+
+
+@pytest.mark.parametrize("status", [404, 405, 422, 500])
+def test_jobs_are_collected_while_only_their_list_is_down(cli: Cli, serve: Serve, status: int) -> None:
+    """One create call goes unanswered: it alone is left to a later run, exit 3."""
+    api = Partly()
+    lost: list[bool] = []
+
+    def down(request: web.Request) -> int | None:
+        if request.method == "POST" and len(api.jobs) == 2 and not lost:
+            lost.append(True)
+            return 500
+        return status if is_list(request) and lost else None
+
+    api.down = down
+    cli.use(serve(api))
+    cli.manifest(*(f"f{number}" for number in range(50)), size=1)
+    done = cli("run", "m.yaml", "--json", ORCHESTRATOR_RETRY_BUDGET_S="3", ORCHESTRATOR_STALE_S="600")
+    summary = json.loads(done.stdout)
+    assert (done.returncode, summary["classified"], summary["unfinished"]) == (3, 49, 1), done.stderr
+    assert "list of jobs is refused" in summary["reason"]
+
+
+def test_a_row_of_the_list_with_an_odd_id_costs_no_other_its_news(cli: Cli, serve: Serve) -> None:
+    """It may be any job, so an unanswered create call is held, and not sent again."""
+    api = Partly()
+    api.first_row = 12345
+    lost: list[bool] = []
+
+    def down(request: web.Request) -> int | None:
+        if request.method == "POST" and len(api.jobs) == 1 and not lost:
+            lost.append(True)
+            return 500
+        return None
+
+    api.down = down
+    cli.use(serve(api))
+    cli.manifest("a", "b", "c", size=1)
+    done = cli("run", "m.yaml", "--json")
+    summary = json.loads(done.stdout)
+    assert (done.returncode, summary["classified"], summary["unfinished"]) == (3, 2, 1), done.stderr
+    assert "needs a person" in summary["reason"]
+
+
+def test_a_job_that_the_api_has_no_longer_is_missing(cli: Cli, serve: Serve) -> None:
+    """Once it was denied on two runs, far enough apart, while the API answers for another: ``retry`` sends it."""
+    api = Partly()
+    api.status = "PENDING"
+    cli.use(serve(api))
+    cli.manifest("a", "b", size=1)
+    assert cli("run", "m.yaml", "--no-wait").returncode == 3
+    api.status = "SUCCESS"
+    api.down = lambda request: 404 if "/jobs/job-1" in request.path else None
+    gone = {"ORCHESTRATOR_GONE_S": "0.5"}
+    assert cli("run", "m.yaml", **gone).returncode == 3
+    time.sleep(0.6)
+    done = cli("run", "m.yaml", "--json", **gone)
+    summary = json.loads(done.stdout)
+    assert (done.returncode, summary["missing"]) == (1, 1), done.stderr
+    assert summary["failed_files"][0]["error"] == "the API no longer has job job-1"
+    assert cli("retry", "m.yaml").returncode == 0
+
+
+def test_a_job_that_nothing_shows_to_be_of_this_project_stays_open(cli: Cli, serve: Serve) -> None:
+    """The key may be another project's: then no job is gone."""
+    api = Partly()
+    api.status = "PENDING"
+    cli.use(serve(api))
+    cli.manifest("a")
+    assert cli("run", "m.yaml", "--no-wait").returncode == 3
+    api.down = lambda request: 404 if "/jobs/job-0" in request.path else None
+    for _ in range(2):
+        done = cli("run", "m.yaml", "--json", ORCHESTRATOR_GONE_S="0")
+        assert done.returncode == 3
+    assert "nothing shows that the key is of the same project" in json.loads(done.stdout)["reason"]
