@@ -202,3 +202,14 @@ def test_a_job_that_nothing_shows_to_be_of_this_project_stays_open(cli: Cli, ser
         done = cli("run", "m.yaml", "--json", ORCHESTRATOR_GONE_S="0")
         assert done.returncode == 3
     assert "nothing shows that the key is of the same project" in json.loads(done.stdout)["reason"]
+
+
+def test_a_row_that_names_another_job_is_not_taken(cli: Cli, serve: Serve) -> None:
+    """Not even where our own row has no result: it was taken for a contradiction, or for the answer."""
+    api = Late()
+    other = {"type": "receipt", "confidence": 0.8, "reasoning": ""}
+    api.rows = lambda _, __, rows: [*rows, {"id": "x", "classify_job_id": "another", "file_id": "f1", "result": other}]
+    cli.use(serve(api))
+    cli.manifest("f1")
+    assert cli("run", "m.yaml").returncode == 0
+    assert [row["type"] for row in cli.exported()] == ["invoice"]

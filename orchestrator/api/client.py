@@ -237,7 +237,7 @@ class Api:
         read = 0
         while True:
             call = self.dialect.results(job_id, token)
-            read_page = self.dialect.read_results
+            read_page = partial(self.dialect.read_results, job_id=job_id)
             page, token = await self._persist(call, "read", self.limiters.reads, read_page, patient=False)
             pages.append(page)
             if token is None:

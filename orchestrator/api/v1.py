@@ -34,6 +34,7 @@ from orchestrator.models import (
     ParsingConfiguration,
     RemoteJob,
     Webhook,
+    canonical_id,
 )
 
 JOBS = "/api/v1/classifier/jobs"
@@ -116,11 +117,15 @@ class V1:
     def read_page(self, answer: Json) -> Page:
         return read_jobs(answer, self.read_job)
 
-    def read_results(self, answer: Json) -> tuple[JobResults, str | None]:
+    def read_results(self, answer: Json, job_id: str | None = None) -> tuple[JobResults, str | None]:
         items, token = items_and_token(answer)
         reader = RowReader()
         for item in items:
             row = item if isinstance(item, dict) else {}  # one row that can't be read costs no other its result
+            named = row.get("classify_job_id")
+            if job_id is not None and isinstance(named, str) and canonical_id(named) != canonical_id(job_id):
+                reader.oddities.append(f"a result row is of another job: {named[:80]!a}")
+                continue
             reader.read(row.get("file_id"), row.get("result"))
         return reader.done(), token
 

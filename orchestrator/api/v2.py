@@ -143,7 +143,7 @@ class V2:
     def read_page(self, answer: Json) -> Page:
         return read_jobs(answer, self.read_job)
 
-    def read_results(self, answer: Json) -> tuple[JobResults, str | None]:
+    def read_results(self, answer: Json, job_id: str | None = None) -> tuple[JobResults, str | None]:
         job = self.read_job(answer)
         return job.results or JobResults(()), None
 
