@@ -37,7 +37,12 @@ from orchestrator import cli
 from orchestrator.cli import screens  # noqa: F401 - for the children
 
 #: A run recovers for two settle times before it sends a lost call again. Short, so that kills fall on all of its work.
-HURRY = {"ORCHESTRATOR_SETTLE_S": "0.15", "ORCHESTRATOR_LATE_RESULTS_S": "5", "ORCHESTRATOR_CREATES_PER_S": "200", "ORCHESTRATOR_LISTS_PER_S": "50"}
+HURRY = {
+    "ORCHESTRATOR_SETTLE_S": "0.15",
+    "ORCHESTRATOR_LATE_RESULTS_S": "5",
+    "ORCHESTRATOR_CREATES_PER_S": "200",
+    "ORCHESTRATOR_LISTS_PER_S": "50",
+}
 
 FILES_A_NIGHT = {"v1": 240, "v2": 60}
 
