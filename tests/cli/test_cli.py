@@ -144,7 +144,10 @@ def test_what_the_ledger_does_not_know_is_said(cli: Cli) -> None:
 def test_a_run_tells_of_the_ledger_that_it_makes(cli: Cli, serve: Serve) -> None:
     """Once: with a mistyped path every file would count as new."""
     cli.use(serve(Classify()))
-    assert "no ledger at new/ledger.db yet" in cli("plan", "m.yaml", "--ledger", "new/ledger.db").stderr
+    assert (
+        f"no ledger at {cli.folder / 'new' / 'ledger.db'} yet"
+        in cli("plan", "m.yaml", "--ledger", "new/ledger.db").stderr
+    )
     assert '"event": "ledger.created"' in cli("run", "m.yaml", "--ledger", "new/ledger.db").stderr
     assert '"event": "ledger.created"' not in cli("run", "m.yaml", "--ledger", "new/ledger.db").stderr
     assert cli("plan", "m.yaml", "--ledger", "new/ledger.db").stderr == ""
