@@ -12,7 +12,7 @@ import re
 import stat
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -220,23 +220,6 @@ def seconds(text: str, name: str) -> float:
     if match is None:
         raise SettingsError(f"{name} {text!a} is not a duration; write 90s, 30m or 2h")
     return float(match[1]) * _UNITS[match[2]]
-
-
-def table() -> list[tuple[str, str, str]]:
-    """Variable, default, meaning: for ``doctor`` and the documentation."""
-    rows = []
-    for name, field in Settings.model_fields.items():
-        alias: Any = field.validation_alias
-        variable = alias.choices[0] if isinstance(alias, AliasChoices) else alias or PREFIX + name.upper()
-        default = (
-            ""
-            if field.default is None
-            else f"{field.default:g}"
-            if isinstance(field.default, float | int)
-            else field.default
-        )
-        rows.append((str(variable), str(default), field.description or ""))
-    return rows
 
 
 def _in_environment() -> bool:

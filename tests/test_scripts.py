@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from support import documented
 from support.server import CANARY, Answer, Server
 
-from orchestrator import settings
 from orchestrator.errors import ExitCode
 from orchestrator.manifest import loading
 
@@ -414,13 +414,13 @@ class TestExamples:
         text = (CONFIGS / ".env.example").read_text()
         found = {match[1]: match[2] for match in re.finditer(r"^(?:# )?([A-Z_]+)=(.*)$", text, re.MULTILINE)}
         assert found.pop("LLAMA_CLOUD_API_KEY").startswith("llx-")
-        expected = {variable: default for variable, default, _ in settings.table() if variable != "LLAMA_CLOUD_API_KEY"}
+        expected = documented.defaults()
+        del expected["LLAMA_CLOUD_API_KEY"]
         assert found == expected
 
     def test_the_readme_has_every_setting_and_every_exit_code(self) -> None:
         """With the default that the program has, and the meaning that it gives."""
         text = (ROOT / "README.md").read_text()
         defaults = dict(re.findall(r"^\| `([A-Z_]+)` \| `?([^ `|]*)`? ?\|", text, re.MULTILINE))
-        expected = {variable: default for variable, default, _ in settings.table()}
-        assert defaults == expected
+        assert defaults == documented.defaults()
         assert [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == list(ExitCode)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
+from support import documented
 from support.server import CANARY
 
 from orchestrator import settings
@@ -394,7 +395,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 
 def test_the_table_names_every_variable() -> None:
     """The documentation is made from it; no default is a secret and every line says what it is for."""
-    rows = settings.table()
+    rows = documented.table()
     assert len(rows) == len(Settings.model_fields)
     for variable, _, meaning in rows:
         assert variable.isupper()

@@ -34,21 +34,21 @@ def _call(arguments: list[str]) -> int:
     return ExitCode.OK
 
 
-def _fail(error: OrchestratorError) -> int:
+def _fail(error: OrchestratorError, arguments: list[str]) -> int:
     """Show a deliberate error: the problems of a manifest one a line, any other on one line."""
     if isinstance(error, ManifestError):
         for problem in error.problems:
             tell(safe(problem))
-        _tell_json(error.exit_code, str(error), problems=[asdict(problem) for problem in error.problems])
+        _tell_json(arguments, error.exit_code, str(error), problems=[asdict(problem) for problem in error.problems])
     else:
         say(str(error))
-        _tell_json(error.exit_code, str(error))
+        _tell_json(arguments, error.exit_code, str(error))
     return int(error.exit_code)
 
 
-def _tell_json(exit_code: int, reason: str, **more: Json) -> None:
-    """With ``--json``, the one object on standard output of a command that has no other to print."""
-    command, *options = sys.argv[1:] or [""]
+def _tell_json(arguments: list[str], exit_code: int, reason: str, **more: Json) -> None:
+    """With ``--json`` among *arguments*, the one object on standard output of a command that has no other to print."""
+    command, *options = arguments or [""]
     if "--json" not in options:
         return
     nothing: dict[str, Json] = {}
@@ -63,7 +63,7 @@ def _tell_json(exit_code: int, reason: str, **more: Json) -> None:
         print_json({**nothing, "exit_code": int(exit_code), "reason": reason, **more})
 
 
-def _crash() -> int:
+def _crash(arguments: list[str]) -> int:
     """A bug: the traceback goes to the log, without the values of variables, which may be secret."""
     from orchestrator.logs import append, path_of_run, redactor
 
@@ -76,7 +76,7 @@ def _crash() -> int:
     say(words)
     if log:
         say(f"the log of this run: {log}")
-    _tell_json(ExitCode.BUG, words)
+    _tell_json(arguments, ExitCode.BUG, words)
     return int(ExitCode.BUG)
 
 
@@ -85,7 +85,7 @@ def _interrupted(number: int, _: object) -> NoReturn:
     sys.exit(f"stopped by {signal.Signals(number).name}")
 
 
-def _written_out(code: int) -> int:
+def _written_out(code: int, arguments: list[str]) -> int:
     """*code*, unless standard output can't be written: its reader has gone, or its disk is full."""
     for stream in (sys.stderr, sys.stdout):
         try:
@@ -96,7 +96,7 @@ def _written_out(code: int) -> int:
             if stream is sys.stdout and isinstance(error, BrokenPipeError):
                 code = ExitCode.READER_LEFT
             elif stream is sys.stdout:
-                code = _fail(LedgerError(f"standard output: {error.strerror or error}"))
+                code = _fail(LedgerError(f"standard output: {error.strerror or error}"), arguments)
     return code
 
 
@@ -113,21 +113,22 @@ def main() -> NoReturn:
         if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
             signal.signal(number, _interrupted)
     code: int = ExitCode.OK
+    arguments = sys.argv[1:]
     try:
-        code = _call(sys.argv[1:])
+        code = _call(arguments)
     except WrongCall as error:
         error.show()
         code = ExitCode.USAGE
-        _tell_json(code, error.format_message())
+        _tell_json(arguments, code, error.format_message())
     except SystemExit as end:  # a signal
         code = ExitCode.UNFINISHED
         say(str(end))
-        _tell_json(code, str(end))
+        _tell_json(arguments, code, str(end))
     except OrchestratorError as error:
-        code = _fail(error)
+        code = _fail(error, arguments)
     except BrokenPipeError:
         code = ExitCode.READER_LEFT
     except Exception as error:  # noqa: BLE001 - the outermost frame: what gets here is a bug, and cron must see 70
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        code = _fail(LedgerError(f"an output can't be written: {error}")) if full else _crash()
-    sys.exit(_written_out(int(code)))
+        code = _fail(LedgerError(f"an output can't be written: {error}"), arguments) if full else _crash(arguments)
+    sys.exit(_written_out(int(code), arguments))

@@ -53,6 +53,7 @@ def accept(
     as_json: JsonOption = False,
 ) -> None:
     """Record a person's verdict on files; later runs respect it."""
+    from orchestrator.clock import SystemClock
     from orchestrator.commands import accept as command
     from orchestrator.planning import documents, retry
 
@@ -62,7 +63,7 @@ def accept(
         raise InputError("--error is for --dismiss")
     loaded = load_manifest(manifest, None, resolve_secrets=False)
     path = find_ledger(manifest, ledger)
-    signature = command.Signature(by or command.login_name(), note)
+    signature, clock = command.Signature(by or command.login_name(), note), SystemClock()
     file_ids = None
     if file or file_from is not None:
         file_ids = [*(file or ()), *(retry.listed(file_from) if file_from is not None else ())]
@@ -70,13 +71,20 @@ def accept(
     if dismiss:
         if file_ids is None and error is None:
             raise InputError("--dismiss: which files? name them with --file, --file-from or --error")
-        left = command.dismiss(loaded, path, file_ids, error, rehearsal=sandbox, signature=signature)
+        left = command.dismiss(loaded, path, file_ids, error, rehearsal=sandbox, clock=clock, signature=signature)
         accepted: dict[str, str | None] = dict.fromkeys(left, "dismissed")
     elif file_ids is None:
         raise InputError("which files? name them with --file or --file-from")
     else:
         accepted = command.accept(
-            loaded, path, file_ids, label=label, unmatched=unmatched, rehearsal=sandbox, signature=signature
+            loaded,
+            path,
+            file_ids,
+            label=label,
+            unmatched=unmatched,
+            rehearsal=sandbox,
+            clock=clock,
+            signature=signature,
         )
     verdicts = {file_id: given or "unmatched" for file_id, given in accepted.items()}
     if as_json:
@@ -93,11 +101,14 @@ def cancel(
 ) -> None:
     """Cancel what is in flight, where the API can (v2). Nothing is marked failed."""
     from orchestrator import logs
+    from orchestrator.clock import SystemClock
     from orchestrator.commands import cancel as command
 
-    settings = load_settings(manifest)
+    settings, clock = load_settings(manifest), SystemClock()
     logs.configure(settings.log_level if not sys.stderr.isatty() else "WARNING")
-    found = command.cancel(load_manifest(manifest, None), settings, find_ledger(manifest, ledger), base_url=base_url)
+    found = command.cancel(
+        load_manifest(manifest, None), settings, find_ledger(manifest, ledger), clock, base_url=base_url
+    )
     if as_json:
         print_json(found.as_json())
         return
@@ -120,6 +131,7 @@ def adopt(
 ) -> None:
     """Record jobs that only the API knows of. After a lost ledger, or an earlier script."""
     from orchestrator import logs
+    from orchestrator.clock import SystemClock
     from orchestrator.commands import adopt as command
 
     settings = load_settings(manifest)
@@ -127,7 +139,7 @@ def adopt(
     path = find_ledger(manifest, ledger)
     tell_of_new_ledger(path)
     collect_as_usual()
-    found = command.adopt(load_manifest(manifest, api), settings, path, base_url=base_url)
+    found = command.adopt(load_manifest(manifest, api), settings, path, SystemClock(), base_url=base_url)
     if as_json:
         print_json(found.as_json())
         return

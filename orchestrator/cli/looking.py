@@ -169,10 +169,11 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """See whether all is ready for a run. Settings, ledger, key, clock, reachability: each good, or what to do."""
+    from orchestrator.clock import SystemClock
     from orchestrator.commands import doctor as command
 
     findings = []
-    for finding in command.examine(manifest, ledger, base_url):
+    for finding in command.examine(manifest, ledger, base_url, SystemClock()):
         findings.append(finding)
         if not as_json:
             print(f"{'good' if finding.good else 'BAD '}  {finding.what:9} {safe(finding.words)}")

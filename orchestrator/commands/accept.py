@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import ledger
-from orchestrator.clock import SystemClock, timestamp
+from orchestrator.clock import Clock, timestamp
 from orchestrator.commands.access import lock_name
 from orchestrator.errors import ExitCode, InputError
 from orchestrator.ledger import Transaction, runs
@@ -49,6 +49,7 @@ def accept(
     label: str | None,
     unmatched: bool,
     rehearsal: bool,
+    clock: Clock,
     signature: Signature | None = None,
 ) -> dict[str, str | None]:
     """File ID -> accepted type, for each of *file_ids*: *label*, none (*unmatched*), or what the API had said.
@@ -60,7 +61,7 @@ def accept(
         raise InputError(f"--type {label}: no rule of {manifest.path} names it; rules: {', '.join(types)}")
     signature = signature or Signature(login_name())
     accepted: dict[str, str | None] = {}
-    with _verdicts(manifest, path, accepted, signature, rehearsal=rehearsal) as (connection, scope, run_id, at):
+    with _verdicts(manifest, path, accepted, signature, clock, rehearsal=rehearsal) as (connection, scope, run_id, at):
         for file_id in file_ids:
             outcome, given = _standing(connection, scope, file_id)
             if outcome not in GOOD and label is None and not unmatched:
@@ -80,6 +81,7 @@ def dismiss(
     error: str | None,
     *,
     rehearsal: bool,
+    clock: Clock,
     signature: Signature | None = None,
 ) -> list[str]:
     """Record "known, leave it" of failed files: *file_ids*, those whose error has the text *error*, or both conditions.
@@ -88,7 +90,7 @@ def dismiss(
     """
     signature = signature or Signature(login_name())
     dismissed: dict[str, str | None] = {}
-    with _verdicts(manifest, path, dismissed, signature, rehearsal=rehearsal) as (connection, scope, run_id, at):
+    with _verdicts(manifest, path, dismissed, signature, clock, rehearsal=rehearsal) as (connection, scope, run_id, at):
         failed = dict.fromkeys(ledger_accept.undecided(connection, scope, error))
         chosen = list(failed if file_ids is None else dict.fromkeys(map(canonical_id, file_ids)))
         for file_id in chosen:
@@ -106,11 +108,10 @@ def dismiss(
 
 @contextmanager
 def _verdicts(
-    manifest: Manifest, path: Path, given: dict[str, str | None], signature: Signature, *, rehearsal: bool
+    manifest: Manifest, path: Path, given: dict[str, str | None], signature: Signature, clock: Clock, *, rehearsal: bool
 ) -> Iterator[tuple[Transaction, ledger_scope.Scope, str, str]]:
     """A transaction under the manifest's lock, in which the verdicts *given* are recorded: all of them, or none."""
     ledger.require(path)
-    clock = SystemClock()
     at = timestamp(clock.now())
     run_id = runs.new_id(clock.now())
     holder = {"command": "orchestrator accept", "since": at}

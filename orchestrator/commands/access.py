@@ -31,16 +31,17 @@ REHEARSAL_KEY = "a-rehearsal-needs-no-key"
 
 
 def access(manifest: Manifest, settings: Settings, base_url: str | None, *, rehearsal: bool = False) -> tuple[str, str]:
-    """The base URL to call, *base_url* if given, and the key; no log line shows a secret from now on.
-
-    Raises SettingsError.
-    """
+    """The base URL to call, *base_url* if given, and the key. Raises SettingsError."""
     base = settings_.checked_base_url(base_url or settings.base_url, allow_http=settings.allow_http)
     key = REHEARSAL_KEY if rehearsal else settings_.key_of(settings)
-    redactor.add([key, *manifest.secrets, *network_of(settings).headers.values()])
     if not rehearsal and (warning := settings_.in_clear(base)):
         log.warning("api.in_clear", words=warning)
     return base, key
+
+
+def hide_secrets(manifest: Manifest, settings: Settings, key: str) -> None:
+    """From now on no output of this process shows the key, the manifest's secrets or those of custom headers."""
+    redactor.add([key, *manifest.secrets, *network_of(settings).headers.values()])
 
 
 def network_of(settings: Settings) -> Network:

@@ -18,8 +18,8 @@ from orchestrator import settings as settings_
 from orchestrator.api import loop
 from orchestrator.api.client import Api
 from orchestrator.api.listing import complete_listing
-from orchestrator.clock import SystemClock, timestamp
-from orchestrator.commands.access import access, connect
+from orchestrator.clock import Clock, timestamp
+from orchestrator.commands.access import access, connect, hide_secrets
 from orchestrator.errors import ExitCode
 from orchestrator.ledger import Ledger, Transaction, jobs, plan, queue, runs
 from orchestrator.ledger import adopt as ledger_adopt
@@ -50,10 +50,10 @@ class Adopted:
         return asdict(self)
 
 
-def adopt(manifest: Manifest, settings: Settings, path: Path, *, base_url: str | None) -> Adopted:
+def adopt(manifest: Manifest, settings: Settings, path: Path, clock: Clock, *, base_url: str | None) -> Adopted:
     """Raises OrchestratorError; what was recorded until then stays recorded."""
-    clock = SystemClock()
     base, key = access(manifest, settings, base_url)
+    hide_secrets(manifest, settings, key)
     run_id = runs.new_id(clock.now())
     at = timestamp(clock.now())
     holder = {"command": f"orchestrator adopt (run {run_id})", "since": at}

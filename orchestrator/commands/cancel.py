@@ -15,8 +15,8 @@ import structlog
 from orchestrator import ledger
 from orchestrator.api import loop
 from orchestrator.api.client import Api
-from orchestrator.clock import Clock, SystemClock, timestamp
-from orchestrator.commands.access import access, connect
+from orchestrator.clock import Clock, timestamp
+from orchestrator.commands.access import access, connect, hide_secrets
 from orchestrator.errors import ContractBroken, InputError, Rejected
 from orchestrator.ledger import Ledger, queue, reading
 from orchestrator.ledger import scope as ledger_scope
@@ -170,11 +170,11 @@ class Cancelled:
         return asdict(self)
 
 
-def cancel(manifest: Manifest, settings: Settings, path: Path, *, base_url: str | None) -> Cancelled:
+def cancel(manifest: Manifest, settings: Settings, path: Path, clock: Clock, *, base_url: str | None) -> Cancelled:
     """Cancel the manifest's jobs that are in flight and record it. Raises OrchestratorError."""
     ledger.require(path)
-    clock = SystemClock()
     base, key = access(manifest, settings, base_url)
+    hide_secrets(manifest, settings, key)
     holder = {"command": "orchestrator cancel", "since": timestamp(clock.now(), "seconds")}
     with ledger.lease(path, manifest.name, holder) as lease, ledger.open(path, lease=lease) as opened:
         with opened.transaction() as connection:

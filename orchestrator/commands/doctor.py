@@ -17,7 +17,7 @@ from orchestrator.api.dialect import Target
 from orchestrator.api.network import Network
 from orchestrator.api.v1 import V1
 from orchestrator.api.v2 import V2
-from orchestrator.clock import SystemClock
+from orchestrator.clock import Clock
 from orchestrator.commands.access import ledger_path, network_of
 from orchestrator.errors import ExitCode, LedgerError, OrchestratorError, Rejected
 from orchestrator.ledger import reading
@@ -48,7 +48,7 @@ class Finding:
         return self.exit_code is ExitCode.OK
 
 
-def examine(manifest: str | None, location: str | None, base_url: str | None) -> Iterator[Finding]:
+def examine(manifest: str | None, location: str | None, base_url: str | None, clock: Clock) -> Iterator[Finding]:
     """Every finding, as it is made. Sends one list call, which costs nothing; changes nothing."""
     yield Finding("program", f"orchestrator {__version__}, Python {sys.version.split()[0]}, {ledger.ENGINE}")
     try:
@@ -83,17 +83,17 @@ def examine(manifest: str | None, location: str | None, base_url: str | None) ->
             )
         else:
             api = found.api
-            yield _manifest(found, settings, location)
+            yield _manifest(found, settings, location, clock)
     yield from _ledger(manifest, found, settings, location)
-    yield from _reach(settings, base_url, api)
+    yield from _reach(settings, base_url, api, clock)
 
 
-def _manifest(found: Manifest, settings: Settings, option: str | None) -> Finding:
+def _manifest(found: Manifest, settings: Settings, option: str | None, clock: Clock) -> Finding:
     """Ask ``plan``, by the same function: its lists, its limits, and whether its name is another's."""
     good = f"{found.path}: good; {found.name}, {found.api}, {len(found.config.rules)} rules"
     try:
         path = ledger_path(found.path, settings, option)
-        preview = planning.preview(found, path, rehearsal=False, now=SystemClock().now())
+        preview = planning.preview(found, path, rehearsal=False, now=clock.now())
     except LedgerError:
         return Finding("manifest", good)  # the ledger has a line of its own
     except OrchestratorError as error:
@@ -134,7 +134,7 @@ def _room(path: Path, words: str) -> Finding:
     return Finding("ledger", f"{path}: {words}; {free / 1e9:,.1f} GB free")
 
 
-def _reach(settings: Settings, base_url: str | None, api: str) -> Iterator[Finding]:
+def _reach(settings: Settings, base_url: str | None, api: str, clock: Clock) -> Iterator[Finding]:
     try:
         base = settings_.checked_base_url(base_url or settings.base_url, allow_http=settings.allow_http)
         key = settings_.key_of(settings)
@@ -144,7 +144,6 @@ def _reach(settings: Settings, base_url: str | None, api: str) -> Iterator[Findi
         return
     yield Finding("key", f"set, {len(key)} characters")
     yield Finding("network", settings_.in_clear(base) or network.words(base))
-    clock = SystemClock()
     try:
         told = loop.run(_server_time(base, key, settings, network, api))
     except Rejected as error:

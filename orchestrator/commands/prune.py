@@ -16,7 +16,7 @@ from orchestrator.api import loop
 from orchestrator.api.dialect import Target
 from orchestrator.api.files import Files
 from orchestrator.clock import Clock, timestamp
-from orchestrator.commands.access import access, connect, lock_name
+from orchestrator.commands.access import access, connect, hide_secrets, lock_name
 from orchestrator.errors import InputError
 from orchestrator.ledger import Ledger, reading, uploads
 from orchestrator.ledger.uploads import Kept
@@ -58,6 +58,7 @@ def prune(
         with closing(ledger.open(path, read_only=True)) as opened:
             return Pruned(manifest.name, len(_kept(manifest, opened, before)[1]), 0, 0)
     base, key = access(manifest, settings, base_url)
+    hide_secrets(manifest, settings, key)
     holder = {"command": "orchestrator prune", "since": clock.now().isoformat("T", "seconds")}
     with (
         ledger.lease(path, lock_name(manifest, rehearsal=False), holder) as lease,

@@ -16,7 +16,7 @@ from orchestrator import settings as settings_
 from orchestrator.api import loop
 from orchestrator.clock import Clock, SystemClock, timestamp
 from orchestrator.commands import route
-from orchestrator.commands.access import access, connect, ledger_path, lock_name
+from orchestrator.commands.access import access, connect, hide_secrets, ledger_path, lock_name
 from orchestrator.commands.cancel import Canceller, free_stuck
 from orchestrator.commands.stopping import deadline, signals
 from orchestrator.commands.summary import Ended, Summary, conclude
@@ -59,6 +59,7 @@ def run(
     """
     clock = clock or SystemClock()
     base_url, key = access(manifest, settings, options.base_url, rehearsal=options.sandbox)
+    hide_secrets(manifest, settings, key)
     deadline = options.deadline or settings.deadline
     deadline_s = settings_.seconds(deadline, "--deadline") if deadline else None
     if options.chunk_size is not None:

@@ -361,8 +361,16 @@ class Machine(RuleBasedStateMachine):
         known = self.standing().get((file_id, scope)) if scope else None
         generations = [row.generation for row in self.rows if (row.file_id, row.config_id) == (file_id, scope)]
         try:
-            with self.stopped_clock():
-                verdicts.accept(self.manifest, self.path, [file_id], label=label, unmatched=not label, rehearsal=False)
+            with closing(VirtualLoop(self.world.now)) as loop:
+                verdicts.accept(
+                    self.manifest,
+                    self.path,
+                    [file_id],
+                    label=label,
+                    unmatched=not label,
+                    rehearsal=False,
+                    clock=VirtualClock(loop, 0.0),
+                )
         except OrchestratorError as error:
             assert known is None, error
             return
@@ -371,15 +379,6 @@ class Machine(RuleBasedStateMachine):
         self.verdicts[file_id, scope, max(generations) + 1] = Told(outcome, label, 1.0)
         Machine.counts["verdicts"] += 1
         self.judge()
-
-    @contextmanager
-    def stopped_clock(self) -> Iterator[None]:
-        """The world's time in place of the machine's."""
-        with (
-            closing(VirtualLoop(self.world.now)) as loop,
-            patch.object(verdicts, "SystemClock", partial(VirtualClock, loop, 0.0)),
-        ):
-            yield
 
     @rule()
     def settles(self) -> None:
