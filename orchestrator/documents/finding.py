@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from orchestrator.documents.kinds import is_supported, is_temporary
 from orchestrator.errors import ManifestError, Problem
@@ -34,8 +35,7 @@ class Skip(StrEnum):
     UNREADABLE = "unreadable"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A document as its folder describes it; ``path`` is absolute. Times in nanoseconds."""
 
     path: str
@@ -150,7 +150,7 @@ def _walk(
             with os.scandir(here) as entries:
                 for entry in entries:
                     name = entry.name
-                    if entry.is_symlink() and not picker.follow_links:
+                    if not picker.follow_links and entry.is_symlink():
                         picker.skipped[Skip.LINK] += 1
                     elif entry.is_dir():
                         if name.startswith("."):

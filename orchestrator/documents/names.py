@@ -16,6 +16,8 @@ _NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f/]")
 
 def stored(path: str) -> str:
     r"""*path* as text for the ledger: a byte that is not UTF-8 becomes ``\xff``, a backslash is doubled."""
+    if path.isascii() and "\\" not in path:
+        return path
     text = path.replace("\\", "\\\\")
     return _HALF.sub(lambda half: f"\\x{ord(half[0]) & 0xFF:02x}", text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -14,8 +15,7 @@ from orchestrator.models import Json
 _LARGEST = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
+class Remembered(NamedTuple):
     """A document as it was when its content was read."""
 
     id: int
@@ -76,8 +76,8 @@ def remembered(connection: Connection, manifest: str) -> dict[str, Remembered]:
     rows = connection.execute(
         text("SELECT path, id, size, mtime_ns, inode, content, gone FROM documents WHERE manifest = :manifest"),
         {"manifest": manifest},
-    )
-    return {path: Remembered(*rest) for path, *rest in rows}
+    ).all()
+    return {row[0]: Remembered._make(row[1:]) for row in rows}
 
 
 def remember(connection: Connection, manifest: str, documents: Sequence[Read]) -> None:
