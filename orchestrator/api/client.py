@@ -12,7 +12,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
-from functools import partial, reduce
+from functools import partial
 from typing import TypeVar
 
 import httpx
@@ -20,6 +20,7 @@ import structlog
 
 from orchestrator.api import decipher
 from orchestrator.api.dialect import Call, Dialect, Page, merged, refuse_circle
+from orchestrator.api.hiding import Hiding
 from orchestrator.api.limiter import Limiter, Limiters, Ticket
 from orchestrator.api.network import Network
 from orchestrator.api.retry import asked_s, retrying
@@ -80,14 +81,14 @@ class Wire:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """*fresh_creates*: creates never reuse a connection, as one that the API has just closed looks like a call
-        that may have been sent. *secrets*: what no refusal may repeat. *transport* is for tests.
+        that may have been sent. *secrets*: what no words of the API's may repeat. *transport* is for tests.
 
         Raises SettingsError for a proxy or certificates in the environment that can't be used.
         """
         self._origin = httpx.URL(base_url)
         self._timeout_s = timeout_s
         self._key = key
-        self._secrets = [secret.encode() for secret in secrets if len(secret) >= 8]  # shorter ones are ordinary words
+        self._hiding = Hiding(key, secrets)
         self.requests: Counter[str] = Counter()
         self.server_time: datetime | None = None
         reads = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS)
@@ -134,9 +135,14 @@ class Wire:
         self.server_time = decipher.http_date(response.headers.get("date", "")) or self.server_time
         if call.empty_answer and response.is_success:
             return None
-        return decipher.of_response(
-            response.status_code, response.headers, body, creating=creating, cancelling=kind == "cancel"
-        )
+        try:
+            answer = decipher.of_response(
+                response.status_code, response.headers, body, creating=creating, cancelling=kind == "cancel"
+            )
+        except ApiError as error:
+            self._hiding.of_error(error)
+            raise
+        return self._hiding.of(answer)
 
     async def _read(self, response: httpx.Response) -> bytes:
         """The body as it came, bounded. A compressed one is refused: nobody asked for it, and it can be a bomb."""
@@ -147,12 +153,7 @@ class Wire:
             body += piece
             if len(body) > MAX_BODY_BYTES:
                 raise Ambiguous(f"the API's answer is over {MAX_BODY_BYTES} bytes", created=response.is_success)
-        # An answer that repeats the key must not carry it into the ledger, a log or a mail. A short key is none of the
-        # vendor's, and may be a word of any answer.
-        hidden = [self._key.encode()] if len(self._key) >= 16 else []
-        if not response.is_success:  # in a good answer a manifest's secret may be a word of the config that it echoes
-            hidden += self._secrets
-        return reduce(lambda text, secret: text.replace(secret, b"[hidden]"), hidden, bytes(body))
+        return bytes(body)
 
     async def close(self) -> None:
         await self._reading.aclose()

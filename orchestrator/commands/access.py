@@ -74,12 +74,13 @@ def connect(
 ) -> Api:
     """The API at *base_url*, paced by the settings' ceilings."""
     dialect, network = dialect_of(manifest, api), network_of(settings)
+    urls = [webhook.webhook_url for webhook in manifest.webhook_configurations if webhook.webhook_url]
     wire = Wire(
         base_url,
         key,
         timeout_s=settings.timeout_s,
         fresh_creates=not dialect.traits.idempotent,
-        secrets=(*manifest.secrets, *network.headers.values()),
+        secrets=(*manifest.secrets, *network.headers.values(), *urls),
         network=network,
         transport=transport,
     )

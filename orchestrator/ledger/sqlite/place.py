@@ -68,6 +68,8 @@ def locate(option: str) -> Path:
         raise SettingsError("--ledger is empty; give a path")
     if Path(location).name in ("", ".."):
         raise SettingsError(f"--ledger {location} is a folder; give a file")
+    if Path(location).is_symlink():  # the locks and SQLite's companions are beside the file itself
+        return Path(os.path.realpath(location))
     return Path(location)
 
 
@@ -117,6 +119,8 @@ def create_private(path: Path) -> None:
     except FileExistsError:
         if not path.is_file():
             raise LedgerError(f"{path}: not a plain file") from None
+        if path.stat().st_nlink > 1:  # each name would have locks of its own, and two runs would buy everything twice
+            raise LedgerError(f"{path}: the ledger has another name (a hard link); remove one of them") from None
         for name in (path, *(path.with_name(path.name + companion) for companion in COMPANIONS)):
             if name.exists() and name.stat().st_mode & 0o077:
                 name.chmod(0o600)

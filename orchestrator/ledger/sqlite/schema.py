@@ -316,6 +316,8 @@ def _version(connection: Connection) -> int:
     tables = int(connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one())
     if application != APPLICATION_ID and (tables or version):
         raise LedgerError("this file is a database, but not a ledger; choose another --ledger")
+    if version < 0:
+        raise LedgerError(f"the ledger has schema version {version}, which no program writes; put a backup back")
     if version > len(MIGRATIONS):
         raise LedgerError(
             f"the ledger has schema version {version}, this program knows {len(MIGRATIONS)} at most; "
