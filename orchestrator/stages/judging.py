@@ -59,6 +59,7 @@ class Case:
     one_each: bool = False  #: *empty* are as many as these chunks, and no job can be of any other: see ``one_each``
     elsewhere: bool = False  #: the listing seems to be of another project than the ledger's jobs
     shown: bool = True  #: the listing shows the jobs that the ledger knows from just before and just after the call
+    calls_out: bool = False  #: other create calls are under way: their jobs may be what the listing is checked by
     held: bool = False  #: waits for a person already
     accepted: bool = False  #: the API said yes, in words that cannot be read
     words: str | None = None  #: what is known of that answer
@@ -202,8 +203,8 @@ def _judge_blind(case: Case) -> Finding:
     """The listing shows nothing that may be the chunk's, nor what it would have to show: it proves nothing."""
     since = case.began if case.signs.blind_since is None else case.signs.blind_since
     left_s = max(since + case.settle_s, case.not_before) - case.began
-    if left_s > 0:
-        return Wait(left_s, Signs(blind_since=since))
+    if left_s > 0 or case.calls_out:
+        return Wait(left_s if left_s > 0 else max(case.settle_s / 2, FIRST_LOOK_S), Signs(blind_since=since))
     return _hold(case, _accepted(case) if case.accepted else UNSHOWN)
 
 

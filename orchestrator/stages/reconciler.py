@@ -281,6 +281,7 @@ class Reconciler:
             ),
             elsewhere=self._elsewhere,
             shown=open_.shown,
+            calls_out=bool(self._out()),
             held=parked.held,
             accepted=parked.accepted,
             words=parked.words,

@@ -22,10 +22,10 @@ from orchestrator.ledger import jobs, queue, retry
 from orchestrator.ledger import plan as planning
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import IN_FLIGHT, Chunk, FileResult, JobResults, JobStatus, Json, Outcome, RemoteJob
+from orchestrator.models import IN_FLIGHT, Chunk, Config, FileResult, JobResults, JobStatus, Json, Outcome, RemoteJob
 from orchestrator.planning import options as planning_options
 from orchestrator.planning import run
-from orchestrator.stages import collector, evidence, halving, judging, reconciler, work
+from orchestrator.stages import collector, evidence, halving, judging, likeness, reconciler, work
 from orchestrator.stages.sending import Sending
 from simulation import process
 
@@ -211,6 +211,20 @@ def _pairs_at_random() -> AbstractContextManager[object]:
     return patch.object(reconciler, "one_each", lambda empty, marks, **_: True)
 
 
+def _another_echo_is_anothers() -> AbstractContextManager[object]:
+    """A job whose echo is not what was sent is another's, however this API echoes."""
+
+    def literal(self: likeness.Echoes, job: RemoteJob, config: Config) -> likeness.Likeness:
+        return likeness.Likeness.ALIKE if job.echo == config.echo else likeness.Likeness.OTHER
+
+    return patch.object(likeness.Echoes, "likeness", literal)
+
+
+def _every_mark_counts() -> AbstractContextManager[object]:
+    """A job that is dated before the newest one that was listed before the call is not the call's."""
+    return patch.object(reconciler, "is_borne_out", lambda mark, since: True)
+
+
 def _choosing(instead_of: str, condition: str) -> AbstractContextManager[object]:
     """The files to send again are chosen by another *condition*."""
     honest = planning.choose
@@ -335,6 +349,8 @@ BUGS = (
     Bug("calls that are out are cut short", "v2", _no_drain),
     Bug("a job of other rules is adopted", "v1", _any_config, 172),
     Bug("a failed job is anybody's", "v1", _pairs_at_random, 5),
+    Bug("a job that is echoed otherwise is another's", "v1", _another_echo_is_anothers),
+    Bug("a date alone tells older jobs", "v1", _every_mark_counts),
     Bug("a retry of what is being retried", "v1", _retry_open, 64),
     Bug("a v2 retry of what is being retried", "v2", _retry_open, 8),
     Bug("a retry of what is good", "v2", _retry_everything),

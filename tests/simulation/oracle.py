@@ -57,7 +57,10 @@ class Judge:
         riddles = [job for job in unknown if not self._provable(job)]  # a written off one may be of this chunk too
         for chunk_id, resends, accepted in self._held:
             if not riddles and (
-                any(job.chunk_id == chunk_id and not job.written_off for job in self._world.jobs)
+                (
+                    any(job.chunk_id == chunk_id and not job.written_off for job in self._world.jobs)
+                    and (self._known or self._world.echoes_truly)
+                )
                 or (resends < MAX_RESENDS and not accepted and self._known)
             ):
                 self._world.violated(f"chunk {chunk_id} is held although it could be settled")

@@ -7,6 +7,7 @@ import json
 import random
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 
 from orchestrator.models import Json
 from simulation.loop import EPOCH
@@ -143,7 +144,7 @@ class SimJob:
         return ("cancelled" if self.word == "CANCELLED" else "failed"), None
 
 
-@dataclass(slots=True)
+@dataclass
 class World:
     """Everything outside the program. ``violations`` is what must never have happened."""
 
@@ -249,6 +250,47 @@ class World:
         self.cancelled.append(job)
         return True
 
+    @cached_property
+    def _manners(self) -> tuple[str, float, float]:
+        """How this API echoes what was sent, how far its clock is off, and until when; by the seed alone."""
+        rng = random.Random(f"manners {self.seed}")
+        echo = rng.choice(
+            ("true", "true", "true", "case", "no mode", "own mode", "no parsing", "order", "space", "cut")
+        )
+        return echo, rng.choice((0.0, 0.0, 3600.0, -3600.0)), rng.uniform(0, 90_000)
+
+    @property
+    def echoes_truly(self) -> bool:
+        """Whether a job's echo is what was sent, so that it can be compared without knowing the API."""
+        return self._manners[0] in ("true", "case", "no mode", "no parsing", "order", "space")
+
+    def _dated(self, moment: float, job: SimJob) -> str:
+        """*moment* by the API's clock, which is put right some day; strangers' jobs may be dated a day ahead."""
+        _, off_s, until = self._manners
+        ahead_s = 86400.0 if job.chunk_id is None and self.seed % 4 == 1 else 0.0
+        return (EPOCH + timedelta(seconds=moment + ahead_s + (off_s if job.commit_at < until else 0.0))).isoformat()
+
+    def _echo(self, job: SimJob) -> dict[str, Json]:
+        """What was sent, in the words of this API."""
+        told = {name: job.request[name] for name in ("rules", "mode", "parsing_configuration")}
+        rules = told["rules"]
+        match self._manners[0]:
+            case "case":
+                return told | {"mode": told["mode"].lower()}
+            case "no mode":
+                return told | {"mode": None}
+            case "own mode":
+                return told | {"mode": f"{told['mode']}-2"}
+            case "no parsing":
+                return told | {"parsing_configuration": None}
+            case "order":
+                return told | {"rules": rules[::-1]}
+            case "space":
+                return told | {"rules": [{**rule, "description": f" {rule['description']}\n"} for rule in rules]}
+            case "cut":
+                return told | {"rules": [{**rule, "description": rule["description"][:-1]} for rule in rules]}
+        return told
+
     def find(self, job_id: str) -> SimJob | None:
         return next((job for job in self.jobs if job.id == job_id and job.commit_at <= self.now), None)
 
@@ -267,11 +309,11 @@ class World:
             "user_id": "user",
             "status": word,
             "error_message": "it failed" if ended and job.word in BAD_WORDS[self.api] else None,
-            "created_at": (EPOCH + timedelta(seconds=job.commit_at)).isoformat(),
-            "updated_at": (EPOCH + timedelta(seconds=min(self.now, job.ends_at))).isoformat(),
+            "created_at": self._dated(job.commit_at, job),
+            "updated_at": self._dated(min(self.now, job.ends_at), job),
         }
         if self.api == "v1":
-            return told | {name: job.request[name] for name in ("rules", "mode", "parsing_configuration")}
+            return told | self._echo(job)
         told |= {name: job.request.get(name) for name in ("file_input", "transaction_id", "configuration")}
         if ended and job.rows:
             told["result"] = job.rows[0][1]

@@ -119,6 +119,10 @@ CASES: dict[str, tuple[Case, Finding]] = {
         Wait(60.0, Signs(blind_since=200.0)),
     ),
     "nor do two of them": (replace(CLEAN, shown=False, signs=Signs(blind_since=140.0)), Hold(UNSHOWN)),
+    "unless calls are out whose jobs may show it to be whole": (
+        replace(CLEAN, shown=False, signs=Signs(blind_since=140.0), calls_out=True),
+        Wait(30.0, Signs(blind_since=140.0)),
+    ),
     "nor one too soon after the call": (
         replace(CLEAN, shown=False, signs=Signs(blind_since=140.0), not_before=230.0),
         Wait(30.0, Signs(blind_since=140.0)),
