@@ -121,6 +121,8 @@ class _Play:
             self._hostile_nights()
             world.calm = True
             self._converge(RUN)
+            if self._count("held = 1 AND finished_at IS NULL"):
+                self._converge(RUN)  # jobs that the run before made may be what a listing is checked by
             self._judge(after="the next quiet run")
             self._decide_what_is_held()
             self._retry_until_all_is_well()
