@@ -153,7 +153,7 @@ def check(connection: Connection, scope: Scope, selection: Selection, config: Co
         strange = connection.execute(
             text(
                 "SELECT n.spelling FROM named n "
-                "WHERE NOT EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = n.file_id) ORDER BY n.position"
+                "WHERE NOT EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = n.file_id) ORDER BY n.file_id"
             )
         ).all()
         if strange:

@@ -92,8 +92,10 @@ def test_every_change_leaves_an_event_with_its_words(ledger: Ledger, config: Con
         "UPDATE jobs SET size = 0",
         "UPDATE jobs SET job_id = 'job-1'",
         "UPDATE jobs SET resends = 4",
-        "INSERT INTO files SELECT 9, 2, manifest_id, config_id, file_id, generation, standing FROM files WHERE id = 1",
-        "INSERT INTO files SELECT 9, 9, manifest_id, config_id, 'z', generation, standing FROM files WHERE id = 1",
+        "INSERT INTO files (id, chunk_id, manifest_id, config_id, file_id, generation, standing) "
+        "SELECT 9, 2, manifest_id, config_id, file_id, generation, standing FROM files WHERE id = 1",
+        "INSERT INTO files (id, chunk_id, manifest_id, config_id, file_id, generation, standing) "
+        "SELECT 9, 9, manifest_id, config_id, 'z', generation, standing FROM files WHERE id = 1",
         "INSERT INTO results (file_row, outcome) VALUES (1, 'fine')",
         "INSERT INTO results (file_row, outcome) VALUES (1, 'classified')",
         "INSERT INTO results (file_row, outcome, type) VALUES (1, 'failed', 'invoice')",
