@@ -16,8 +16,10 @@ async def refuse_other_project(work: Work) -> None:
     """
 
     def known(connection: Transaction) -> tuple[str, str] | None:
-        something = queue.pending(connection, work.shard, after=0, most=1) or queue.unanswered(connection, work.shard)
-        return projects.latest_job(connection, work.shard) if something else None
+        to_send = bool(queue.pending(connection, work.shard, after=0, most=1))
+        if work.api.traits.idempotent:  # what went unanswered is sent again
+            to_send = to_send or bool(queue.unanswered(connection, work.shard))
+        return projects.latest_job(connection, work.shard) if to_send else None
 
     found = await work.writer.write(known)
     if found is None:
