@@ -21,7 +21,7 @@ from orchestrator.stages import pages
 from simulation.oracle import Judge
 from simulation.process import MortalLedger, Program, quiet, unencrypted
 from simulation.purchases import Purchases
-from simulation.world import TYPES, Climate, World, rules_of
+from simulation.world import PROJECT, TYPES, Climate, World, rules_of
 
 #: After at most so many runs the weather clears; then the work must be at its end after so many.
 HOSTILE_RUNS, MOST_CALM_RUNS = 7, 25
@@ -92,7 +92,7 @@ class _Play:
             name="night",
             api=world.api,
             config=_config(0),
-            project_id="project",
+            project_id=PROJECT,
             organization_id=None,
             webhook_configurations=(),
             webhook_configuration_ids=(),

@@ -8,7 +8,6 @@ person has decided; from these alone follows what the ledger, its export and eac
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import random
 import shutil
@@ -33,6 +32,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from sqlalchemy import Connection
 
 from orchestrator import ledger as ledger_room
+from orchestrator.api import loop as api_loop
 from orchestrator.api.client import Api
 from orchestrator.commands import accept as verdicts
 from orchestrator.commands import cancel
@@ -57,7 +57,7 @@ from simulation.line import Line
 from simulation.loop import VirtualClock, VirtualLoop
 from simulation.process import COMPILED, ORIGIN, Crash, MortalLedger, Process, TimedStop, bury, quiet, unencrypted
 from simulation.purchases import Purchases
-from simulation.world import BAD_WORDS, LOST, REFUSED, TYPES, Climate, SimJob, World
+from simulation.world import BAD_WORDS, LOST, PROJECT, REFUSED, TYPES, Climate, SimJob, World
 
 FILES = tuple(f"file-{n}" for n in range(6))
 #: Two sets of rules; each makes outcomes of its own.
@@ -282,7 +282,7 @@ class Machine(RuleBasedStateMachine):
             "version": 1,
             "name": "night",
             "api": self.api,
-            "project_id": "project",
+            "project_id": PROJECT,
             "rules": rules,
             "chunk_size": self.wanted.chunk_size,
             "file_ids": self.wanted.files,
@@ -478,7 +478,7 @@ class Machine(RuleBasedStateMachine):
             patch.object(runner, "connect", connected),
             patch.object(cancel, "connect", connected),
             patch.object(planning, "plan", partial(self.planning, planning.plan)),
-            patch.object(asyncio, "run", run),
+            patch.object(api_loop, "run", run),
         ):
             yield
 
