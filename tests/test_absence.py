@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from support import one_by_one
 from support.commands import Cli, Serve, command_line
+from support.one_by_one import Fate, OneByOne
 
 from orchestrator.models import Json
 
@@ -343,3 +345,45 @@ def test_a_job_of_other_rules_is_nobodys(cli: Cli, api: Project) -> None:
     api.unmade = {2}
     assert cli("run", "m.yaml").returncode == 0
     assert {row["file_id"]: row["job_id"] for row in cli.exported()}["c"] == "job-3"
+
+
+class Mistaken(OneByOne):
+    """A v2 API whose first answer to a create call of b is the job of somebody else, of which it tells no more."""
+
+    mistakes = 1
+
+    def _create(self, request: web.Request, body: dict[str, Json]) -> web.StreamResponse:
+        answer = super()._create(request, body)
+        if body["file_input"] == "b" and self.mistakes:
+            self.mistakes -= 1
+            self.jobs["theirs"] = {**body, "file_input": "their-file", "transaction_id": None}
+            return web.json_response({"id": "theirs", "status": "PENDING", "project_id": "p"})
+        return answer
+
+
+def test_with_keys_a_call_that_is_answered_with_anothers_job_is_asked_for_by_its_key(cli: Cli, serve: Serve) -> None:
+    """Every run once ended with results only for files that were never sent."""
+    api = Mistaken()
+    cli.use(serve(api))
+    one_by_one.manifest(cli, "a", "b", "c")
+    done = cli("run", "m.yaml")
+    assert done.returncode == 3
+    assert "the API answered with job theirs, which is not of these files" in " ".join(done.stdout.split())
+    assert cli("run", "m.yaml").returncode == 0
+    assert {name: api.bought[name] for name in "abc"} == {"a": 1, "b": 1, "c": 1}
+
+
+def test_with_keys_a_call_that_is_never_answered_is_found_in_the_list(cli: Cli, serve: Serve) -> None:
+    """A lost answer, and 409 for every other send of the key: each night once ended with exit 7."""
+    api = OneByOne()
+    sent: Counter[str] = Counter()
+
+    def fate(body: dict[str, Json]) -> Fate:
+        sent[body["file_input"]] += 1
+        return None if body["file_input"] != "b" else "lose answer" if sent["b"] == 1 else 409
+
+    api.fate = fate
+    cli.use(serve(api))
+    one_by_one.manifest(cli, "a", "b", "c")
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}

@@ -173,11 +173,7 @@ class Poller:
             look = await look_at(work, key, job)
         except ContractBroken as error:
             work.warn("job.answers_against_contract", chunk_id=key, job_id=job.id, why=str(error))
-            if work.api.traits.idempotent:
-                await self._note(key, "against_contract", str(error))
-                self._leave(key, str(error))
-            else:
-                await self._disown(key, job)
+            await self._disown(key, job)
             return
         except Unanswered as error:
             self._wait_apart(key, f"job {job.id}: {error}")
@@ -195,11 +191,16 @@ class Poller:
         work.stop.tell()
 
     async def _disown(self, key: int, job: RemoteJob) -> None:
-        """The create call was answered with somebody else's job: reconcile looks for the chunk's own."""
+        """The create call was answered with somebody else's job.
+
+        Reconcile looks for the chunk's own; with idempotency keys, the next run asks for it by its key.
+        """
         work = self._work
         why = f"the API answered with job {job.id}, which is not of these files"
         await work.writer.write(lambda connection: jobs.disown(connection, key, why, at=work.at()))
-        if self._watched.pop(key, None) is not None:
+        if work.api.traits.idempotent:
+            self._leave(key, f"{why}; the next run asks for its own by its key")
+        elif self._watched.pop(key, None) is not None:
             self._schedule.forget(key, work.clock.monotonic())
         work.unanswered.set()
         work.stop.tell()
