@@ -132,8 +132,8 @@ def test_no_width_breaks_the_screens(cli: Cli, columns: str) -> None:
     assert cli("plan", "m.yaml", COLUMNS=columns).returncode == 0
 
 
-def test_one_job_for_two_calls_breaks_the_contract(cli: Cli, serve: Serve) -> None:
-    """Exit 9 and no traceback: the first chunk has the job, the second is held, and nothing is sent again."""
+def test_one_job_for_two_calls_is_the_first_ones(cli: Cli, serve: Serve) -> None:
+    """Exit 3 and no traceback: the first chunk has the job, the second is held, and nothing is sent again."""
 
     class Forgetful(Classify):
         async def __call__(self, request: web.Request) -> web.StreamResponse:
@@ -145,7 +145,7 @@ def test_one_job_for_two_calls_breaks_the_contract(cli: Cli, serve: Serve) -> No
     cli.use(server)
     cli.manifest("a", "b", size=1)
     done = cli("run", "m.yaml")
-    assert (done.returncode, "Traceback" in done.stderr) == (9, False)
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False)
     assert "another chunk" in done.stdout
     cli("run", "m.yaml")
     assert creates(server) == 2

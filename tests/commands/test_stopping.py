@@ -34,6 +34,15 @@ def either(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return write_manifest(tmp_path, FILES, api=request.param, chunk_size=2)
 
 
+def know_a_job(server: ApiServer, manifest: Path) -> None:
+    """A run of the list's first two files: a ledger that knows no job yet sends its first call alone."""
+    listed = manifest.with_suffix(".txt")
+    whole = listed.read_text()
+    listed.write_text("".join(whole.splitlines(keepends=True)[:2]))
+    assert run(manifest, environment(server.url)).code == ExitCode.OK
+    listed.write_text(whole)
+
+
 def told_to_end(started: Run, *signals: int) -> tuple[Ended, float]:
     """How the run ended, and how long after the first of *signals*."""
     began = monotonic()
@@ -66,9 +75,11 @@ def test_a_signal_amid_create_calls_leaves_no_call_unanswered(
 
 def test_a_signal_does_not_wait_for_an_api_that_never_answers(server: ApiServer, either: Path) -> None:
     """Calls without an answer stay open intents; the run still ends with 3 within 5 s, and the next buys none twice."""
+    know_a_job(server, either)
+    before = server.stats().posts
     server.set(hold_creates=True)
     started = Run(either, environment(server.url))
-    wait_until(lambda: server.stats().posts >= 5, what="some create calls")
+    wait_until(lambda: server.stats().posts >= before + 5, what="some create calls")
     ended, took = told_to_end(started, signal.SIGTERM)
     server.set(hold_creates=False)
     assert (ended.code, took < 5) == (ExitCode.UNFINISHED, True)
@@ -81,9 +92,10 @@ def test_a_signal_does_not_wait_for_an_api_that_never_answers(server: ApiServer,
 
 def test_a_second_signal_ends_the_run_at_once(server: ApiServer, manifest: Path) -> None:
     """Whoever asks twice does not wait for calls that are out."""
+    know_a_job(server, manifest)
     server.set(hold_creates=True)
     started = Run(manifest, environment(server.url))
-    wait_until(lambda: server.stats().posts >= 5, what="some create calls")
+    wait_until(lambda: server.stats().posts >= 6, what="some create calls")
     ended, took = told_to_end(started, signal.SIGTERM, signal.SIGINT)
     assert (ended.code, took < 1) == (ExitCode.UNFINISHED, True)
 
