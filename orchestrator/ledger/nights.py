@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, text
 
+from orchestrator.ledger import documents
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, OPEN_SQL, scalar_int
@@ -183,6 +184,7 @@ class Doubtful:
     type: str | None
     confidence: float | None
     reasoning: str | None
+    name: str | None  #: of its document, where the ledger knows one
 
 
 #: Up to here an index finds the least sure results; above it all of them are read.
@@ -217,13 +219,14 @@ def doubtful(
 def _doubtful(connection: Connection, scope: Scope, which: str, most: int, **parameters: float) -> list[Doubtful]:
     rows = connection.execute(
         text(
-            f"SELECT {spelt('f')}, r.outcome, r.type, r.confidence, r.reasoning FROM results r CROSS JOIN files f "
+            f"SELECT {spelt('f')} AS file_id, r.outcome, r.type, r.confidence, r.reasoning, "
+            f"{documents.path('f')} AS path FROM results r CROSS JOIN files f "
             "WHERE f.id = r.file_row AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1 "
             f"AND {which} LIMIT :most"
         ),
         {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "most": most, **parameters},
     )
-    return [Doubtful(*row) for row in rows]
+    return [Doubtful(r.file_id, r.outcome, r.type, r.confidence, r.reasoning, documents.name_of(r.path)) for r in rows]
 
 
 def held_files(connection: Connection, manifest_id: int) -> int:

@@ -180,7 +180,12 @@ def _review(section: Section) -> str:
     cut = f", the {len(section.review)} least sure" if len(section.review) < section.to_review else ""
     title = f"{counted(section.to_review, 'result')} to look at{cut}"
     rows: list[Sequence[Cell]] = [
-        (each.file_id, each.type or each.outcome, _confidence(each.confidence), (each.reasoning or "")[:MOST_LETTERS])
+        (
+            each.name or each.file_id,
+            each.type or each.outcome,
+            _confidence(each.confidence),
+            (each.reasoning or "")[:MOST_LETTERS],
+        )
         for each in section.review
     ]
     return heading(title) + table(("file", "type", "confidence", "reasoning"), rows, name=title)

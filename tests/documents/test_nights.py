@@ -128,3 +128,14 @@ def test_a_rehearsal_takes_the_documents_too(tmp_path: Path) -> None:
         at.manifest("parsing_configuration: {max_pages: 3}")
         assert at.cli("run", "m.yaml", "--sandbox").returncode == 0
         assert not at.embedded.state.requests
+
+
+def test_the_page_names_the_documents_to_review(tmp_path: Path) -> None:
+    """A person opens a document, not an ID."""
+    with desk(tmp_path) as at:
+        at.put(a=INVOICE, b=RECEIPT)
+        at.manifest("review: {below_confidence: 1.0, unmatched: true}")
+        assert at.cli("run", "m.yaml").returncode == 0
+        (section,) = json.loads(at.cli("report", "m.yaml", "--json").stdout)["manifests"]
+        assert {each["name"] for each in section["review"]} == {"a.txt", "b.txt"}
+        assert "a.txt" in at.cli("report", "m.yaml").stdout
