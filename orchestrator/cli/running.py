@@ -96,7 +96,7 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also what `retry` would send.")] = False,
     known_ok: Annotated[
         bool,
-        typer.Option("--known-ok", help="Exit 0 when every failure is from before the last finished run."),
+        typer.Option("--known-ok", help="Exit 0 when an earlier finished run already had every failure."),
     ] = False,
     reclassify: Annotated[
         bool, typer.Option("--reclassify", help="Once: classify again whatever changed rules ask for.")
