@@ -90,17 +90,20 @@ def test_a_call_that_takes_effect_after_its_sender_died_is_found(tmp_path: Path)
 @pytest.mark.parametrize(("api", "files", "proved"), [("v1", 10, 1), ("v2", 1, 0)])
 def test_a_call_that_never_arrived_is_sent_again_once(tmp_path: Path, api: str, files: int, proved: int) -> None:
     """A run whose call the API lost is killed; the next sends it again: on v1 once there is proof, on v2 by its key."""
-    manifest = write_manifest(tmp_path, [f"f{i}" for i in range(files)], api=api)
+    manifest = write_manifest(tmp_path, ["known"], api=api)
     with ApiServer() as server:
+        # A listing without a job that the ledger knows proves nothing.
+        assert run_to_the_end(manifest, environment(server.url)).summary["exit_code"] == 0
+        write_manifest(tmp_path, ["known", *(f"f{i}" for i in range(files))], api=api)
         server.set(create_s=[0.1, 0.1], lose_call=1.0)
         first = Started(manifest, environment(server.url))
-        wait_until(lambda: server.stats().posts == 1, what="the create call")
+        wait_until(lambda: server.stats().posts == 2, what="the create call")
         first.kill()
         wait_until(lambda: server.stats().lost == 1, what="the API to lose it")
         server.set(lose_call=0.0)
         summary = run_to_the_end(manifest, environment(server.url)).summary
         stats = server.stats()
-    assert (summary["exit_code"], summary["sent_again"], stats.posts, stats.twice) == (0, proved, 2, [])
+    assert (summary["exit_code"], summary["sent_again"], stats.posts, stats.twice) == (0, proved, 3, [])
     assert read_ledger(tmp_path / "ledger.db").open == frozenset()
 
 
