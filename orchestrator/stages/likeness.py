@@ -1,8 +1,8 @@
 """The likeness of a job and a config: by the job's echo, as far as the API is known to echo what was sent.
 
 What an API leaves out of an echo, or rewrites in it, is learnt from the jobs that the ledger knows. A field is believed
-where it comes back as it was sent. It counts for nothing where it comes back otherwise. Where no known job has
-shown either, a difference proves nothing, and sameness proves nothing either.
+where it comes back as it was sent. Where it comes back otherwise, what came back of the same config is believed. Where
+no known job has shown either, a difference proves nothing.
 """
 
 from __future__ import annotations
@@ -21,34 +21,39 @@ class Likeness(Enum):
     """The answer of a job's echo about one config."""
 
     ALIKE = "alike"  #: nothing in it speaks against the config
-    UNCLEAR = "unclear"  #: it differs in a field of which no known job has shown whether the API echoes it truly
-    OTHER = "other"  #: it differs in a field that the API echoes truly
+    UNCLEAR = "unclear"  #: it differs in a field of which no known job has shown what comes back of such a config
+    OTHER = "other"  #: it differs in a field that the API echoes truly, or tells what comes back of another config
 
 
 @dataclass(frozen=True, slots=True)
 class Echoes:
-    """Facts about the API's echoes."""
+    """What is known of the API's echoes."""
 
     true: frozenset[str] = frozenset()  #: fields that came back as they were sent, in every job that told them
     rewritten: frozenset[str] = frozenset()  #: fields that came back otherwise
+    pairs: frozenset[tuple[str, object, object]] = frozenset()  #: (field, what was sent, what came back)
 
     @classmethod
     def learnt(cls, known: Iterable[tuple[Config, RemoteJob]]) -> Echoes:
         """From jobs whose configs are known."""
-        seen: set[str] = set()
-        rewritten: set[str] = set()
+        pairs: set[tuple[str, object, object]] = set()
         for asked, told in {(config.echo, job.echo) for config, job in known}:
-            differing = set(_differences(asked, told))
-            rewritten |= differing
-            seen |= {name for name in _FIELDS if None not in (getattr(asked, name), getattr(told, name))}
-        return cls(frozenset(seen - rewritten), frozenset(rewritten))
+            both = [(name, getattr(asked, name), getattr(told, name)) for name in _FIELDS]
+            pairs |= {pair for pair in both if None not in pair[1:]}
+        rewritten = frozenset(name for name, sent, back in pairs if sent != back)
+        return cls(frozenset(name for name, *_ in pairs) - rewritten, rewritten, frozenset(pairs))
 
     def likeness(self, job: RemoteJob, config: Config) -> Likeness:
-        """Say whether *job* may have been made with *config*."""
-        differing = set(_differences(config.echo, job.echo)) - self.rewritten
-        if not differing:
-            return Likeness.ALIKE
-        return Likeness.OTHER if differing & self.true else Likeness.UNCLEAR
+        """Whether *job* may have been made with *config*."""
+        unclear = False
+        for name in _differences(config.echo, job.echo):
+            sent, back = getattr(config.echo, name), getattr(job.echo, name)
+            if (name, sent, back) in self.pairs:
+                continue
+            if name in self.true or any(pair[0] == name and pair[2] == back for pair in self.pairs):
+                return Likeness.OTHER  # echoed truly, or known to be what comes back of something else
+            unclear = True
+        return Likeness.UNCLEAR if unclear else Likeness.ALIKE
 
     def is_alike(self, job: RemoteJob, config: Config) -> bool:
         """Whether nothing in *job*'s echo speaks against *config*."""

@@ -93,6 +93,7 @@ class Reconciler:
         self._open: dict[int, _Open] = {}
         self._evidence = Evidence()
         self._echoes = Echoes()
+        self._undecided: dict[int, Chunk] = {}  #: all chunks of which it is not known what their calls made
         self._elsewhere = False  #: the latest listing seems to be of another project than the ledger's jobs
         self._ready = False
         self._gave_up = False
@@ -176,6 +177,7 @@ class Reconciler:
 
         for parked, chunk in await work.writer.write(read):
             self._open[parked.chunk_id] = _Open(chunk, parked, now, now + work.settle_s, first)
+            self._undecided[chunk.id] = chunk
             self._look_s = FIRST_LOOK_S
             log.info("create.parked", chunk_id=chunk.id, since=parked.sent_at, from_an_earlier_run=first)
 
@@ -188,7 +190,11 @@ class Reconciler:
         for open_ in list(self._open.values()):
             mine = open_.may_have_made(candidates, self._echoes)
             alike = [job for job in mine if self._echoes.is_alike(job, open_.chunk.config)]
-            proven = [job for job in alike if self._evidence.proves(job, open_.chunk)]
+            proven = [
+                job
+                for job in alike
+                if self._evidence.proves(job, open_.chunk) and not self._is_contested(job, open_.chunk)
+            ]
             if proven:
                 oldest, *extra = sorted(proven, key=_oldest_first)
                 await self._adopt(open_, oldest, "its results are of this chunk's files")
@@ -198,6 +204,15 @@ class Reconciler:
                     candidates.remove(job)
         waits = [await self._settle(open_, candidates, began) for open_ in list(self._open.values())]
         return min((wait for wait in waits if wait is not None), default=0.0)
+
+    def _is_contested(self, job: RemoteJob, chunk: Chunk) -> bool:
+        """Whether *job*, which has just *chunk*'s files, may be of another unanswered chunk of the same files."""
+        return any(
+            other.id != chunk.id
+            and frozenset(other.file_ids) == frozenset(chunk.file_ids)
+            and self._echoes.likeness(job, other.config) is not Likeness.OTHER
+            for other in self._undecided.values()
+        )
 
     async def _candidates(self) -> list[RemoteJob]:
         """The jobs that the ledger does not know and that the call of an open chunk may have made."""
@@ -254,7 +269,13 @@ class Reconciler:
         mine = open_.may_have_made(candidates, self._echoes)
         unclear = {job.id for job in mine if self._echoes.likeness(job, open_.chunk.config) is Likeness.UNCLEAR}
         empty = tuple(job for job in mine if job.status in TERMINAL and evidence.files.get(job.id) == frozenset())
-        partial = [job for job in mine if job.id not in unclear and evidence.suggests(job, open_.chunk)]
+        partial = [
+            job
+            for job in mine
+            if job.id not in unclear
+            and evidence.suggests(job, open_.chunk)
+            and not self._is_contested(job, open_.chunk)
+        ]
         ours = frozenset(open_.chunk.file_ids)
         partial.sort(key=lambda job: (-len(evidence.files[job.id] & ours), *_oldest_first(job)))
         rivals = [other for other in self._open.values() if other.chunk.config == open_.chunk.config]
@@ -292,7 +313,7 @@ class Reconciler:
 
     async def _adopt(self, open_: _Open, job: RemoteJob, why: str) -> None:
         work, chunk = self._work, open_.chunk
-        del self._open[chunk.id]
+        del self._open[chunk.id], self._undecided[chunk.id]
         self.held.discard(chunk.id)
 
         def write(connection: Transaction) -> None:
@@ -306,7 +327,7 @@ class Reconciler:
 
     async def _send_once_more(self, open_: _Open, why: str) -> None:
         work, chunk = self._work, open_.chunk
-        del self._open[chunk.id]
+        del self._open[chunk.id], self._undecided[chunk.id]
         self.held.discard(chunk.id)
 
         def write(connection: Transaction) -> None:

@@ -59,7 +59,7 @@ class Judge:
             if not riddles and (
                 (
                     any(job.chunk_id == chunk_id and not job.written_off for job in self._world.jobs)
-                    and (self._known or self._world.echoes_truly)
+                    and self._world.echoes_truly
                 )
                 or (resends < MAX_RESENDS and not accepted and self._known)
             ):

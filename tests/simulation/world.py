@@ -264,7 +264,7 @@ class World:
     @property
     def echoes_truly(self) -> bool:
         """Whether a job's echo is what was sent, so that it can be compared without knowing the API."""
-        return self._manners[0] in ("true", "case", "no mode", "no parsing", "order", "space")
+        return self._manners[0] in ("true", "case", "order", "space")
 
     def _dated(self, moment: float, job: SimJob) -> str:
         """*moment* by the API's clock, which is put right some day; strangers' jobs may be dated a day ahead."""
