@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Row, bindparam, text
 
 from orchestrator.ledger import uploads
+from orchestrator.clock import time_of
 from orchestrator.ledger.jobs import move, note
 from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import IN_FLIGHT_SQL, OPEN_SQL, batches
@@ -15,6 +16,10 @@ from orchestrator.models import Chunk, Config, JobStatus
 
 #: What ``jobs.api_status`` says of a job that the API has no longer.
 GONE = "GONE"
+
+
+#: A job made so few minutes before or after a call shows how the API dated jobs then.
+NEAR_MIN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class Neighbour:
     """The job that the ledger came to know last before a create call left, or first after it."""
 
     job_id: str
-    since_the_mark: bool  #: it was made after the call's mark was taken
+    same_run: bool  #: it was made after the same mark and within minutes: what is dated like it is of then
 
 
 def release_held(connection: Connection, shard: Shard, *, at: str) -> int:
@@ -250,6 +255,12 @@ def knows_a_job(connection: Connection, shard: Shard) -> bool:
     return found.first() is not None
 
 
+def _minutes_apart(one: str | None, other: str | None) -> float:
+    """How far apart two times are that the ledger wrote; infinitely far when one is not there."""
+    first, second = (time_of(moment) if moment else None for moment in (one, other))
+    return abs((first - second).total_seconds()) / 60 if first and second else float("inf")
+
+
 def neighbours(connection: Connection, shard: Shard, chunk_id: int) -> list[Neighbour]:
     """The known jobs next to the first create call of a chunk, in the order in which the ledger came to know them.
 
@@ -258,19 +269,20 @@ def neighbours(connection: Connection, shard: Shard, chunk_id: int) -> list[Neig
     first = connection.execute(
         text("SELECT min(id) FROM events WHERE chunk_id = :chunk_id AND event = 'submitting'"), {"chunk_id": chunk_id}
     ).scalar()
-    mark = connection.execute(text("SELECT mark FROM jobs WHERE id = :chunk_id"), {"chunk_id": chunk_id}).scalar()
+    call = connection.execute(text("SELECT mark, sent_at FROM jobs WHERE id = :id"), {"id": chunk_id}).one()
     found: list[Neighbour] = []
     for which, order in (("<", "DESC"), (">", "ASC")):
         row = connection.execute(
             text(
-                "SELECT j.job_id, j.mark FROM events e JOIN jobs j ON j.id = e.chunk_id "
+                "SELECT j.job_id, j.mark, j.submitted_at FROM events e JOIN jobs j ON j.id = e.chunk_id "
                 f"WHERE e.event = 'submitted' AND e.id {which} :first AND j.job_id IS NOT NULL "
                 f"AND j.manifest_id = :manifest_id AND j.api = :api ORDER BY e.id {order} LIMIT 1"
             ),
             {"first": first or 0, "manifest_id": shard.manifest_id, "api": shard.api},
         ).first()
         if row is not None:
-            found.append(Neighbour(row.job_id, which == ">" or (mark is not None and row.mark == mark)))
+            near = _minutes_apart(call.sent_at, row.submitted_at) <= NEAR_MIN
+            found.append(Neighbour(row.job_id, call.mark is not None and row.mark == call.mark and near))
     return found
 
 

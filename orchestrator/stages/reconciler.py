@@ -70,7 +70,7 @@ class _Open:
         """Learn from the known jobs that the latest listing shows next to the call."""
         known = list(neighbours)
         self.shown = bool(known) and all(each.job_id in listed for each in known)
-        since = [listed[each.job_id] for each in known if each.since_the_mark and each.job_id in listed]
+        since = [listed[each.job_id] for each in known if each.same_run and each.job_id in listed]
         self.floor = self.parked.mark if is_borne_out(self.parked.mark, since) else None
 
 
