@@ -22,6 +22,7 @@ from aiohttp import web
 from support import documented
 from support.server import CANARY, Answer, Server
 
+from orchestrator import __version__, logs
 from orchestrator.errors import ExitCode
 from orchestrator.manifest import loading
 
@@ -424,3 +425,16 @@ class TestExamples:
         defaults = dict(re.findall(r"^\| `([A-Z_]+)` \| `?([^ `|]*)`? ?\|", text, re.MULTILINE))
         assert defaults == documented.defaults()
         assert [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == list(ExitCode)
+
+    def test_the_readme_has_every_event_of_the_log(self) -> None:
+        """In the words that `orchestrator logs` shows."""
+        text = (ROOT / "README.md").read_text()
+        section = text[text.index("## Events of the log") :]
+        assert dict(re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| (.*) \|$", section, re.MULTILINE)) == logs.EVENTS
+
+    def test_the_changelog_begins_with_the_programs_version(self) -> None:
+        """Which stands in one place, the package itself."""
+        heading = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+        assert heading is not None
+        assert re.fullmatch(rf"{re.escape(__version__)} - 20\d\d-\d\d-\d\d", heading[1])
+        assert not re.search(r"^version\s*=", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
