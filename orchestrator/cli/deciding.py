@@ -26,7 +26,7 @@ from orchestrator.errors import InputError
 from orchestrator.plaintext import counted, safe
 
 FileOption = Annotated[
-    list[str] | None, typer.Option(metavar="ID", help="The file's ID, or its document's name or path; repeatable.")
+    list[str] | None, typer.Option(metavar="ID", help="The file's ID, name, or document's path; repeatable.")
 ]
 FileFromOption = Annotated[
     str | None, typer.Option(metavar="LIST", help="The file IDs in this list (.txt, .csv, .jsonl).")
@@ -53,6 +53,7 @@ def accept(
     as_json: JsonOption = False,
 ) -> None:
     """Record a person's verdict on files; later runs respect it."""
+    from orchestrator.cli import screens
     from orchestrator.clock import SystemClock
     from orchestrator.commands import accept as command
     from orchestrator.planning import documents, retry
@@ -64,10 +65,11 @@ def accept(
     loaded = load_manifest(manifest, None, resolve_secrets=False)
     path = find_ledger(manifest, ledger)
     signature, clock = command.Signature(by or command.login_name(), note), SystemClock()
-    file_ids = None
+    file_ids, said = None, {}
     if file or file_from is not None:
-        file_ids = [*(file or ()), *(retry.listed(file_from) if file_from is not None else ())]
-        file_ids = documents.called(loaded, path, file_ids, rehearsal=sandbox)
+        given = [*(file or ()), *(retry.listed(file_from) if file_from is not None else ())]
+        file_ids = documents.called(loaded, path, given, rehearsal=sandbox)
+        said = {file_id: name for file_id, name in zip(file_ids, given, strict=True) if file_id != name}
     if dismiss:
         if file_ids is None and error is None:
             raise InputError("--dismiss: which files? name them with --file, --file-from or --error")
@@ -88,11 +90,14 @@ def accept(
         )
     verdicts = {file_id: given or "unmatched" for file_id, given in accepted.items()}
     if as_json:
-        files = [{"file_id": file_id, "verdict": verdict} for file_id, verdict in verdicts.items()]
+        files = [
+            {"file_id": file_id, "verdict": verdict, **({"name": said[file_id]} if file_id in said else {})}
+            for file_id, verdict in verdicts.items()
+        ]
         print_json({"manifest": loaded.name, "exit_code": 0, "by": signature.by, "note": note, "files": files})
         return
     for file_id, verdict in verdicts.items():
-        print(f"{safe(file_id)}: {safe(verdict)}")
+        print(f"{screens.called(file_id, said.get(file_id))}: {safe(verdict)}")
 
 
 @app.command()

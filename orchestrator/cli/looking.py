@@ -79,6 +79,7 @@ def export(
 ) -> None:
     """Write one row per file with an outcome."""
     from orchestrator.ledger import export as ledger_export
+    from orchestrator.ledger import names
     from orchestrator.reports import export as exports
 
     form = exports.format_of(form, output)
@@ -88,8 +89,11 @@ def export(
         if output is not None:
             exports.refuse_sources(output, *opened.describe().files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=sandbox)
-        results = ledger_export.export_rows(connection, [row.id for row in rows], history=history or run is not None)
-        columns: tuple[str, ...] = ledger_export.COLUMNS
+        further = names.further_columns(connection, [row.id for row in rows])
+        results = ledger_export.export_rows(
+            connection, [row.id for row in rows], history=history or run is not None, further=further
+        )
+        columns = (*ledger_export.COLUMNS, *map(ledger_export.column_of, further))
         if run is not None:
             wanted = _runs_called(connection, [row.id for row in rows], run)
             results = (row for row in results if row[columns.index("run_id")] in wanted)

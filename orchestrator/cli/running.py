@@ -118,7 +118,7 @@ def run(
 
 OnlyTypesOption = Annotated[list[str] | None, typer.Option("--type", help="Only files classified as this; repeatable.")]
 OnlyFilesOption = Annotated[
-    list[str] | None, typer.Option(help="Only this file (ID, document's name or path); repeatable.")
+    list[str] | None, typer.Option(help="Only this file (ID, name, or document's path); repeatable.")
 ]
 OnlyFilesFromOption = Annotated[
     str | None, typer.Option(metavar="LIST", help="Only the file IDs in this list (.txt, .csv, .jsonl).")

@@ -129,7 +129,7 @@ def retry_view(found: RetryPreview, again: str) -> RenderableType:
         )
     if words := found.changes.words:
         parts.append(Text(words, style="yellow"))
-    parts += [Text(f"  {safe(file_id)}") for file_id in found.file_ids]
+    parts += [Text(f"  {called(file_id, found.names.get(file_id))}") for file_id in found.file_ids]
     if more := found.files - len(found.file_ids):
         parts.append(Text(f"  and {more:,} more"))
     parts += quarantine(found.quarantined, again, found.rehearsal)
@@ -202,12 +202,12 @@ def failed_files(failed: Sequence[FailedFile], quarantined: Quarantine) -> list[
     apart = {file.file_id for file in quarantined.first}
     shown = [file for file in failed if file.file_id not in apart]
     title = f"the first {len(shown)} failed files" if len(failed) >= MOST_FAILED else "failed files"
-    lines = [f"  {_called(file.file_id, file.name)}  {file.outcome}: {safe(file.error, 200)}" for file in shown]
+    lines = [f"  {called(file.file_id, file.name)}  {file.outcome}: {safe(file.error, 200)}" for file in shown]
     return [Text(title, style="bold"), *map(Text, lines)] if shown else []
 
 
-def _called(file_id: str, name: str | None) -> str:
-    """A file's ID and, of a document, its name."""
+def called(file_id: str, name: str | None) -> str:
+    """A file's ID and, where it has one, its name."""
     return f"{safe(file_id)}  {safe(name, 80)}" if name else safe(file_id)
 
 
@@ -230,7 +230,7 @@ def quarantine(found: Quarantine, again: str, rehearsal: bool) -> list[Text]:
     if not first:
         return []
     more = f", the first {len(first)}" if found.files > len(first) else ""
-    lines = [f"  {safe(file.file_id)}  {file.why}: {safe(file.error, 200)}" for file in first]
+    lines = [f"  {called(file.file_id, file.name)}  {file.why}: {safe(file.error, 200)}" for file in first]
     names = "".join(f" --file {shlex.quote(safe(file.file_id))}" for file in first)
     return [
         Text(f"{found.files:,} quarantined: sent again only by name{more}", style="bold"),

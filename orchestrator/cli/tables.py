@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.screens import REHEARSAL, STYLES, failed_files, pairs, quarantine
+from orchestrator.cli.screens import REHEARSAL, STYLES, called, failed_files, pairs, quarantine
 from orchestrator.ledger.reading import RunRecord
 from orchestrator.plaintext import counted, safe, span
 from orchestrator.reports.diff import Diff
@@ -111,7 +111,8 @@ def diff_view(found: Diff) -> RenderableType:
         totals.add_row(safe(row.label, 60), f"{row.before:,}", f"{row.after:,}", f"{change:+,}" if change else "")
     lines = [f"{counted(found.new_files, 'new file')}, {counted(found.new_failures, 'new failure')}"]
     lines += [
-        f"{flow.files:,} flipped: {safe(flow.before, 60)} -> {safe(flow.after, 60)}, such as {safe(flow.example)}"
+        f"{flow.files:,} flipped: {safe(flow.before, 60)} -> {safe(flow.after, 60)}, "
+        f"such as {called(flow.example, flow.example_name)}"
         for flow in found.flipped[:20]
     ]
     lines += [

@@ -21,7 +21,7 @@ from orchestrator.api.listing import complete_listing
 from orchestrator.clock import Clock, timestamp
 from orchestrator.commands.access import access, connect, hide_secrets
 from orchestrator.errors import ExitCode
-from orchestrator.ledger import Ledger, Transaction, jobs, plan, queue, runs
+from orchestrator.ledger import Ledger, Transaction, jobs, names, plan, queue, runs
 from orchestrator.ledger import adopt as ledger_adopt
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.manifest.loading import Manifest
@@ -62,8 +62,10 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, clock: Clock, *, b
         ledger.open(path, lease=lease, rebuilding=True) as opened,
     ):
         with opened.transaction() as connection:
-            plan.stage(connection, manifest.file_ids())
+            listed_names = names.Names(connection)
+            plan.stage(connection, manifest.file_ids(listed_names))
             scope = register(connection, manifest, rehearsal=False, origin=settings_.origin(base))
+            listed_names.keep(manifest.name)
             plan.forget_unsent(connection, scope, api=manifest.api)  # the next run plans what is then missing
             runs.begin(connection, run_id, scope.manifest_id, command="adopt", api=manifest.api, at=at)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger import spelling
+from orchestrator.ledger import names, spelling
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Flow:
     confidence_before: float | None  #: mean
     confidence_after: float | None
     example: str  #: one file ID
+    example_name: str | None = None  #: of its document, or as a list calls it
 
 
 def last_two(connection: Connection, manifest_id: int) -> list[str]:
@@ -64,5 +65,9 @@ def flows(connection: Connection, manifest_id: int, before: str, after: str) -> 
         {"manifest_id": manifest_id, "before": before, "after": after},
     )
     found = [Flow(*row) for row in rows]
-    spelt = spelling.of_files(connection, manifest_id, {flow.example for flow in found})
-    return [replace(flow, example=spelt.get(flow.example, flow.example)) for flow in found]
+    examples = {flow.example for flow in found}
+    spelt, called = (of.of_files(connection, manifest_id, examples) for of in (spelling, names))
+    return [
+        replace(flow, example=spelt.get(flow.example, flow.example), example_name=called.get(flow.example))
+        for flow in found
+    ]

@@ -1,15 +1,12 @@
-"""The documents that a manifest's folders held when they were last looked at, and the names that its lists give."""
+"""The documents that a manifest's folders held when they were last looked at."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
-
-from orchestrator.models import Json
 
 #: An inode is an unsigned number of 64 bits, a database's integer a signed one.
 _LARGEST = 2**63 - 1
@@ -43,27 +40,6 @@ def path(alias: str) -> str:
         "(SELECT d.path FROM documents d WHERE d.id = (SELECT min(o.id) FROM documents o JOIN manifests m "
         f"ON m.name = o.manifest WHERE m.id = {alias}.manifest_id AND o.content = {alias}.file_id))"
     )
-
-
-def name_of(path: str | None) -> str | None:
-    """The document's name at the end of its *path*."""
-    return None if path is None else path.rpartition("/")[2]
-
-
-def named(connection: Connection, manifest: str, manifest_id: int, called: str) -> list[tuple[str, str]]:
-    """(content, path) of the documents that a person calls *called*: by path, by name, or by the file's ID."""
-    rows = connection.execute(
-        text("""
-        SELECT d.content, d.path FROM documents d WHERE d.manifest = :manifest AND d.gone = 0
-          AND (d.path = :called OR substr(d.path, length(d.path) - length(CAST(:called AS TEXT))) = '/' || :called
-               OR d.content = :called
-               OR d.content IN (SELECT u.content FROM uploads u
-                                WHERE u.manifest_id = :manifest_id AND u.file_id = :called))
-        ORDER BY d.path
-        """),
-        {"manifest": manifest, "manifest_id": manifest_id, "called": called},
-    )
-    return [(row.content, row.path) for row in rows]
 
 
 def inode(value: int) -> int:
@@ -109,21 +85,3 @@ def mark_gone(connection: Connection, ids: Iterable[int], *, gone: bool) -> None
     rows = [{"id": each, "gone": int(gone)} for each in ids]
     if rows:
         connection.execute(text("UPDATE documents SET gone = :gone WHERE id = :id"), rows)
-
-
-def name_files(
-    connection: Connection, manifest: str, names: Iterable[tuple[str, str | None, Mapping[str, Json]]]
-) -> None:
-    """Record what lists say of files: file ID, name, further columns."""
-    rows = [
-        {"manifest": manifest, "file_id": file_id, "name": name, "more": json.dumps(more, ensure_ascii=False)}
-        for file_id, name, more in names
-    ]
-    if rows:
-        connection.execute(
-            text("""
-            INSERT INTO names (manifest, file_id, name, more) VALUES (:manifest, :file_id, :name, :more)
-            ON CONFLICT (manifest, file_id) DO UPDATE SET name = excluded.name, more = excluded.more
-            """),
-            rows,
-        )

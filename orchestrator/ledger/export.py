@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from sqlalchemy import Connection, bindparam, text
 
-from orchestrator.ledger.documents import name_of
+from orchestrator.ledger.names import name_of
 from orchestrator.ledger.spelling import spelt
 from orchestrator.models import Json, Outcome
 
@@ -21,12 +21,18 @@ COLUMNS = (
 )  # fmt: skip
 
 
+def column_of(title: str) -> str:
+    """The column of an export for the further column *title* of a list."""
+    return f"list_{title}" if title in (*COLUMNS, "rehearsal") else title
+
+
 def export_rows(
-    connection: Connection, manifest_ids: list[int], *, history: bool = False
+    connection: Connection, manifest_ids: list[int], *, history: bool = False, further: Sequence[str] = ()
 ) -> Iterator[tuple[Json, ...]]:
     """One row of COLUMNS for each file with an outcome, or for each document of its content, streamed, in plan order.
 
     Under several configs the manifest's current one comes first, then the latest. *history*: every generation instead.
+    *further*: the lists' columns that follow.
     """
     several = connection.execute(
         text("SELECT count(DISTINCT config_id) > 1 FROM files WHERE manifest_id IN :ids").bindparams(
@@ -44,11 +50,12 @@ def export_rows(
         text(f"""
         SELECT m.name, {spelt("f")} AS file_id, r.outcome, r.type, r.confidence, r.reasoning, r.error, m.review,
                j.job_id, f.chunk_id, j.api, c.canonical, f.generation, c.fingerprint, j.run_id, j.submitted_at,
-               j.finished_at, d.path AS name, d.path AS document, d.content, j.api_status, j.error AS job_error,
+               j.finished_at, n.name, d.path AS document, d.content, j.api_status, j.error AS job_error,
                j.credits, j.parse_job_id, j.job_record_id, j.user_id, j.project_id, j.api_created_at,
-               j.api_updated_at, j.effective_at
+               j.api_updated_at, j.effective_at, n.more
         FROM files f JOIN results r ON r.file_row = f.id JOIN jobs j ON j.id = f.chunk_id
         JOIN configs c ON c.id = j.config_id JOIN manifests m ON m.id = f.manifest_id
+        LEFT JOIN names n ON n.manifest = m.name AND n.file_id = f.file_id
         LEFT JOIN documents d ON d.manifest = m.name AND d.content = f.file_id AND (d.gone = 0 OR NOT EXISTS
           (SELECT 1 FROM documents o WHERE o.manifest = m.name AND o.content = f.file_id AND o.gone = 0))
         WHERE f.manifest_id IN :ids AND {only}
@@ -59,11 +66,12 @@ def export_rows(
     mode = cache(lambda canonical: json.loads(canonical)["mode"])
     review = cache(json.loads)
     for row in rows:
-        values = list(row)
+        values = list(row[:-1])
         values[COLUMNS.index("review")] = why_review(row.outcome, row.confidence, review(row.review))
         values[COLUMNS.index("mode")] = mode(row.canonical)
-        values[COLUMNS.index("name")] = name_of(row.document)
-        yield tuple(values)
+        values[COLUMNS.index("name")] = name_of(row.document, row.name)
+        told = json.loads(row.more) if further and row.more else {}
+        yield (*values, *map(told.get, further))
 
 
 def why_review(outcome: str, confidence: float | None, review: dict[str, Json]) -> str | None:

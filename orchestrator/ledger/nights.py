@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, text
 
-from orchestrator.ledger import documents
+from orchestrator.ledger import documents, names
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, OPEN_SQL, scalar_int
@@ -149,30 +149,50 @@ def confidences(connection: Connection, scope: Scope) -> dict[str, dict[int, int
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """So many files ended badly with exactly these words; two of them by name."""
+    """So many files ended badly with exactly these words; two of them by ID, and by what they are called."""
 
     outcome: str
     error: str
     files: int
     first: str
     last: str
+    first_name: str
+    last_name: str
 
 
 def failures(connection: Connection, scope: Scope, most: int) -> list[Failure]:
     """The latest *most* files that ended badly, by outcome and the API's words."""
     rows = connection.execute(
         text(f"""
-        SELECT b.outcome, b.error, count(*) AS files, min(b.file_id) AS first_id, max(b.file_id) AS last_id FROM (
-          SELECT r.outcome, coalesce(r.error, '') AS error, {spelt("f")} AS file_id
-          FROM results r CROSS JOIN files f  -- from the bad results, which have an index of their own
-          WHERE f.id = r.file_row AND r.outcome NOT IN {GOOD_SQL}
-            AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1
-          ORDER BY r.file_row DESC LIMIT :most
-        ) AS b GROUP BY b.outcome, b.error ORDER BY files DESC, b.outcome, b.error
+        SELECT g.outcome, g.error, g.files, {spelt("a")} AS first_id, {spelt("z")} AS last_id,
+               {documents.path("a")} AS first_document, {names.listed("a")} AS first_listed,
+               {documents.path("z")} AS last_document, {names.listed("z")} AS last_listed
+        FROM (
+          SELECT b.outcome, b.error, count(*) AS files, min(b.file_row) AS first_row, max(b.file_row) AS last_row
+          FROM (
+            SELECT r.outcome, coalesce(r.error, '') AS error, r.file_row
+            FROM results r CROSS JOIN files f  -- from the bad results, which have an index of their own
+            WHERE f.id = r.file_row AND r.outcome NOT IN {GOOD_SQL}
+              AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1
+            ORDER BY r.file_row DESC LIMIT :most
+          ) AS b GROUP BY b.outcome, b.error
+        ) AS g JOIN files a ON a.id = g.first_row JOIN files z ON z.id = g.last_row
+        ORDER BY g.files DESC, g.outcome, g.error
         """),
         {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "most": most},
     )
-    return [Failure(*row) for row in rows]
+    return [
+        Failure(
+            r.outcome,
+            r.error,
+            r.files,
+            r.first_id,
+            r.last_id,
+            names.name_of(r.first_document, r.first_listed) or r.first_id,
+            names.name_of(r.last_document, r.last_listed) or r.last_id,
+        )
+        for r in rows
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +204,7 @@ class Doubtful:
     type: str | None
     confidence: float | None
     reasoning: str | None
-    name: str | None  #: of its document, where the ledger knows one
+    name: str | None  #: of its document, or as a list calls it
 
 
 #: Up to here an index finds the least sure results; above it all of them are read.
@@ -220,13 +240,16 @@ def _doubtful(connection: Connection, scope: Scope, which: str, most: int, **par
     rows = connection.execute(
         text(
             f"SELECT {spelt('f')} AS file_id, r.outcome, r.type, r.confidence, r.reasoning, "
-            f"{documents.path('f')} AS path FROM results r CROSS JOIN files f "
+            f"{names.columns('f')} FROM results r CROSS JOIN files f "
             "WHERE f.id = r.file_row AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1 "
             f"AND {which} LIMIT :most"
         ),
         {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "most": most, **parameters},
     )
-    return [Doubtful(r.file_id, r.outcome, r.type, r.confidence, r.reasoning, documents.name_of(r.path)) for r in rows]
+    return [
+        Doubtful(r.file_id, r.outcome, r.type, r.confidence, r.reasoning, names.name_of(r.document, r.listed))
+        for r in rows
+    ]
 
 
 def held_files(connection: Connection, manifest_id: int) -> int:

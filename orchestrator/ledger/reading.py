@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, text
 
-from orchestrator.ledger import documents
+from orchestrator.ledger import names
 from orchestrator.ledger.export import why_review
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.spelling import spelt
@@ -205,7 +205,7 @@ class FailedFile:
     file_id: str
     outcome: str
     error: str
-    name: str | None = None  #: of a document that has the file's content
+    name: str | None = None  #: of its document, or as a list calls it
 
 
 def failed_files(connection: Connection, scope: Scope, most: int, *, wanted: bool = False) -> list[FailedFile]:
@@ -215,7 +215,7 @@ def failed_files(connection: Connection, scope: Scope, most: int, *, wanted: boo
     """
     rows = connection.execute(
         text(
-            f"SELECT {spelt('f')} AS file_id, r.outcome, coalesce(r.error, '') AS error, {documents.path('f')} AS path "
+            f"SELECT {spelt('f')} AS file_id, r.outcome, coalesce(r.error, '') AS error, {names.columns('f')} "
             "FROM results r CROSS JOIN files f "  # from the bad results, which have an index of their own
             f"WHERE f.id = r.file_row AND r.outcome NOT IN {GOOD_SQL} "
             "AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1 "
@@ -225,7 +225,7 @@ def failed_files(connection: Connection, scope: Scope, most: int, *, wanted: boo
         ),
         {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "most": most},
     )
-    return [FailedFile(row.file_id, row.outcome, row.error, documents.name_of(row.path)) for row in rows]
+    return [FailedFile(r.file_id, r.outcome, r.error, names.name_of(r.document, r.listed)) for r in rows]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from orchestrator.errors import InputError
+from orchestrator.ledger import names
 from orchestrator.ledger.accept import PERSON
 from orchestrator.ledger.plan import choose, name_files
 from orchestrator.ledger.scope import Scope
@@ -221,6 +222,7 @@ class QuarantinedFile:
     outcome: str
     error: str
     why: str
+    name: str | None = None  #: of its document, or as a list calls it
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +241,7 @@ def quarantined(
         # CROSS: from the bad results, which have an index of their own, to their files.
         text(f"""
         SELECT {spelt("f")} AS file_id, r.outcome, coalesce(r.error, '') AS error, {_ISOLATED} AS isolated,
-               {SUBMISSIONS} AS submissions
+               {SUBMISSIONS} AS submissions, {names.columns("f")}
         FROM results r CROSS JOIN files f
         WHERE f.id = r.file_row AND r.outcome NOT IN {GOOD_SQL}
           AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1
@@ -257,6 +259,7 @@ def quarantined(
             row.outcome,
             row.error,
             "sank its job alone" if row.isolated else f"submitted {counted(row.submissions, 'time')} in vain",
+            names.name_of(row.document, row.listed),
         )
         for row in rows[:most]
     ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import math
 import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -18,6 +19,7 @@ from typing import BinaryIO
 
 from orchestrator.errors import Problem
 from orchestrator.manifest.nodes import MAX_PROBLEMS, Scalar, open_regular, shown
+from orchestrator.models import Json
 from orchestrator.plaintext import safe
 
 STANDARD_INPUT = "-"
@@ -40,6 +42,10 @@ _is_header = re.compile(r"(?i:file[_ -]?ids?)").fullmatch
 _is_document = re.compile(r".*[/\\].*|.*\.[A-Za-z][A-Za-z0-9]{1,4}").fullmatch
 _is_separator = re.compile(r'"?sep=([,;|\t])"?[,;|\t ]*').fullmatch
 _strange = re.compile(rf"[{_NOT_IN_IDS}]").search
+_not_text = re.compile("[\x00\ud800-\udfff]")  # what a database does not take
+
+#: Called with a file ID, the name that a list gives it, and the list's further columns.
+Note = Callable[[str, str | None, Mapping[str, Json]], None]
 
 
 @dataclass(slots=True)
@@ -68,15 +74,15 @@ class FileList:
         except OSError as error:
             return self._unopened(error.strerror)
 
-    def file_ids(self, problems: list[Problem]) -> Iterator[str]:
+    def file_ids(self, problems: list[Problem], note: Note | None = None) -> Iterator[str]:
         """Every ID in order, duplicates included; each bad line is added to *problems* and left out.
 
-        Ends early once there are MAX_PROBLEMS of them.
+        *note* is told what the list says of a file beside its ID. Ends early once there are MAX_PROBLEMS problems.
         """
         try:
             with self._open() as handle:
                 before = _version(handle)
-                reader = _Reader(self.name, _lines(handle), problems)
+                reader = _Reader(self.name, _lines(handle), problems, note)
                 try:
                     yield from _FORMATS[self.entry.text.lower().rpartition(".")[2]](reader)
                 except _BadList as error:
@@ -117,6 +123,7 @@ class _Reader:
     name: str
     blocks: Iterator[tuple[int, list[str]]]
     problems: list[Problem]
+    note: Note | None = None
 
     def wrong(self, line: int, column: int, message: str) -> None:
         self.problems.append(Problem(self.name, line, column, message))
@@ -175,14 +182,22 @@ def _read_csv(reader: _Reader) -> Iterator[str]:
     texts = lines if separator else chain([first], lines)
     rows = csv.reader((f"{text}\n" for text in texts), delimiter=separator[1] if separator else ",", strict=True)
     column: int | None = None
+    told: list[tuple[int, str]] = []  # the other columns
     try:
         for row in rows:
             if not any(map(str.strip, row)):
                 continue
             if column is None:
                 column = _id_column(row, before + rows.line_num)
-            else:
-                yield from reader.checked(row[column].strip() if column < len(row) else "", before + rows.line_num)
+                told = _other_columns(row, column) if reader.note is not None else []
+                continue
+            for file_id in reader.checked(row[column].strip() if column < len(row) else "", before + rows.line_num):
+                if told and reader.note is not None:
+                    values: dict[str, Json] = {
+                        title: row[at].strip() or None if at < len(row) else None for at, title in told
+                    }
+                    reader.note(file_id, *_named(values))
+                yield file_id
     except csv.Error as error:
         advice = "look for a quote that is not closed"
         raise _BadList(before + rows.line_num, f"not valid CSV: {error}; {advice}") from None
@@ -200,6 +215,39 @@ def _id_column(header: list[str], line: int) -> int:
     raise _BadList(line, f"the header must have one column `file_id`; {hint}")
 
 
+def _other_columns(header: list[str], of_ids: int) -> list[tuple[int, str]]:
+    """Where the columns beside the IDs are, and their titles: one without is left out, a second one is numbered."""
+    found: dict[str, int] = {}
+    for at, title in enumerate(map(str.strip, header)):
+        if at != of_ids and title:
+            title = "name" if title.lower() == "name" else title
+            alike = 1
+            while (key := title if alike == 1 else f"{title}_{alike}") in found:
+                alike += 1
+            found[key] = at
+    return [(at, title) for title, at in found.items()]
+
+
+def _named(values: dict[str, Json]) -> tuple[str | None, dict[str, Json]]:
+    """The name among *values*, and the others, as a database takes them."""
+    name = _kept(values.pop("name", None))
+    return None if name in (None, "") else str(name), {
+        str(_kept(title)): _kept(value) for title, value in values.items()
+    }
+
+
+def _kept(value: Json) -> Json:
+    """*value* if it is a plain one; lists and objects as JSON text."""
+    if isinstance(value, (dict, list)):
+        try:
+            value = json.dumps(value, ensure_ascii=False)
+        except RecursionError:
+            return None
+    elif isinstance(value, float) and not math.isfinite(value):
+        value = str(value)
+    return _not_text.sub("\N{REPLACEMENT CHARACTER}", value) if isinstance(value, str) else value
+
+
 def _read_jsonl(reader: _Reader) -> Iterator[str]:
     """One JSON value a line: an object with ``file_id``, or a string."""
     for number, lines in reader.blocks:
@@ -211,9 +259,13 @@ def _read_jsonl(reader: _Reader) -> Iterator[str]:
             except (ValueError, RecursionError):
                 reader.wrong(line, 1, 'not valid JSON; each line must be {"file_id": "..."} or "..."')
                 continue
-            file_id = value.get("file_id") if isinstance(value, dict) else value
+            told = value if isinstance(value, dict) else {}
+            file_id = told.pop("file_id", None) if isinstance(value, dict) else value
             if isinstance(file_id, str):
-                yield from reader.checked(file_id, line)
+                for good in reader.checked(file_id, line):
+                    if told and reader.note is not None:
+                        reader.note(good, *_named(told))
+                    yield good
             else:
                 reader.wrong(line, 1, 'no text `file_id` here; each line must be {"file_id": "..."} or "..."')
 

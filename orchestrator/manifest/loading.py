@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from orchestrator.errors import ManifestError, Problem
 from orchestrator.manifest.fields import ROOT, Reading
 from orchestrator.manifest.format import MANIFEST, check_together
-from orchestrator.manifest.lists import FileList
+from orchestrator.manifest.lists import FileList, Note
 from orchestrator.manifest.nodes import (
     MAX_BYTES,
     MAX_PROBLEMS,
@@ -70,8 +70,10 @@ class Manifest:
         """The config of second opinions; None without ``escalate``."""
         return None if self.escalate is None else replace(self.config, mode=self.escalate.mode)
 
-    def file_ids(self) -> Iterator[str]:
+    def file_ids(self, note: Note | None = None) -> Iterator[str]:
         """Every file ID, first those in the manifest, then each list's, duplicates included.
+
+        *note* is told the names and further columns that lists give to files.
 
         Raises ManifestError at the end if a list could not be read or has bad lines: act on the IDs only after the
         iterator is exhausted. Standard input can be read only once.
@@ -79,7 +81,7 @@ class Manifest:
         problems: list[Problem] = []
         yield from self.ids
         for file_list in self.lists:
-            yield from file_list.file_ids(problems)
+            yield from file_list.file_ids(problems, note)
         if problems:
             raise ManifestError(_first(problems))
 

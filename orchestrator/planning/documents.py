@@ -15,7 +15,7 @@ from orchestrator.documents import hashing
 from orchestrator.documents.finding import Found, Skip, in_words, survey
 from orchestrator.documents.names import stored
 from orchestrator.errors import InputError
-from orchestrator.ledger import Ledger, reading
+from orchestrator.ledger import Ledger, names, reading
 from orchestrator.ledger import documents as ledger_documents
 from orchestrator.ledger.documents import Read, Remembered
 from orchestrator.manifest.loading import Manifest
@@ -114,28 +114,32 @@ def _batches(read: Iterator[tuple[Found, str | Skip]]) -> Iterator[list[tuple[Fo
         yield batch
 
 
-def called(manifest: Manifest, location: ledger.Location, names: Iterable[str], *, rehearsal: bool) -> list[str]:
-    """*names* as the ledger has them: a document's path or name, or the ID of its file, becomes its content.
+def called(manifest: Manifest, location: ledger.Location, given: Iterable[str], *, rehearsal: bool) -> list[str]:
+    """The names *given* as the ledger has them: a document's path or name, or the ID of its file, becomes its content;
+    the name that a list gives to a file becomes its ID.
 
-    Any other name stays. Raises InputError for a name that several documents of different content have, LedgerError.
+    Any other name stays. Raises InputError for a name that several files have, LedgerError.
     """
-    if manifest.sources is None or not ledger.exists(location):
-        return list(names)
+    if not ledger.exists(location):
+        return list(given)
     found: list[str] = []
     with closing(ledger.open(location, read_only=True)) as opened, opened.transaction() as connection:
         rows = reading.manifests(connection, manifest.name, rehearsal=rehearsal)
-        for name in names:
-            ways = dict.fromkeys([stored(name), stored(str(Path(name).absolute()))])
-            which = [
-                each
-                for way in ways
-                for each in ledger_documents.named(connection, manifest.name, rows[0].id if rows else 0, way)
-            ]
-            contents = dict.fromkeys(content for content, _ in which)
-            if len(contents) > 1:
-                paths = ", ".join(safe(path, 200) for path in dict.fromkeys(path for _, path in which))
-                raise InputError(
-                    f"--file {safe(name)}: {len(contents)} documents are called so: {paths}; give the path"
-                )
-            found.append(next(iter(contents), name))
+        for name in given:
+            ways = list(dict.fromkeys([stored(name), stored(str(Path(name).absolute()))]))
+            which = names.called(connection, manifest.name, rows[0].id if rows else 0, ways)
+            files = dict.fromkeys(each.file_id for each in which)
+            if len(files) > 1:
+                kind, advice = "files", "give the ID"
+                if any(file_id.startswith(hashing.PREFIX) for file_id in files):
+                    kind, advice = "documents", "give the path"
+                told = ", ".join(map(_told, which))
+                raise InputError(f"--file {safe(name)}: {len(files)} {kind} are called so: {told}; {advice}")
+            found.append(next(iter(files), name))
     return found
+
+
+def _told(file: names.Called) -> str:
+    """A document's path, or what a list calls a file behind its ID."""
+    name = safe(file.name, 200)
+    return name if file.file_id.startswith(hashing.PREFIX) else f"{safe(file.file_id)} ({name})"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator import ledger
 from orchestrator.errors import InputError, ManifestError, Problem
-from orchestrator.ledger import plan, retry
+from orchestrator.ledger import names, plan, retry
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.cancel import select_stuck
 from orchestrator.ledger.retry import Selection
@@ -20,7 +20,7 @@ from orchestrator.manifest.format import LANGUAGE, LANGUAGE_SAYS, wrong_language
 from orchestrator.manifest.lists import FileList
 from orchestrator.manifest.loading import Manifest
 from orchestrator.manifest.nodes import Scalar, shown
-from orchestrator.models import BAD, Config, Json, Mode, Outcome
+from orchestrator.models import BAD, Config, Json, Mode, Outcome, canonical_id
 from orchestrator.planning import documents
 from orchestrator.planning.ceiling import Ceiling
 from orchestrator.planning.limits import files_per_chunk, over_limits
@@ -107,6 +107,7 @@ class RetryPreview:
     credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
     over_limits: str | None
     file_ids: list[str]  #: the first of them
+    names: dict[str, str]  #: what those of them are called that have a name
     changes: retry.Changes
     quarantined: retry.Quarantine
     cancelled_first: int  #: of ``files``: in jobs that never end, which are cancelled before
@@ -146,7 +147,9 @@ def _preview(
         stuck = (
             [] if rehearsal else select_stuck(connection, scope, again, allowed, manifest.file_ids(), since=stale_since)
         )
-    can = [job.file_id for job in stuck if job.api == "v2"]
+        can = [job.file_id for job in stuck if job.api == "v2"]
+        first = [*shown, *can][:MOST_SHOWN]
+        named = names.of_files(connection, scope.manifest_id, first)
     files = found.files + len(can)
     return RetryPreview(
         manifest=manifest.name,
@@ -156,7 +159,8 @@ def _preview(
         free=found.free,
         credits_ceiling=config.credits_ceiling(files - found.free),
         over_limits=over_limits(manifest, files, config.credits_ceiling(files), found.planned),
-        file_ids=[*shown, *can][:MOST_SHOWN],
+        file_ids=first,
+        names={file_id: named[key] for file_id in first if (key := canonical_id(file_id)) in named},
         changes=found.changes,
         quarantined=quarantined,
         ceiling=highest,

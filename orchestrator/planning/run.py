@@ -9,7 +9,7 @@ import structlog
 
 from orchestrator.clock import timestamp
 from orchestrator.errors import OutOfCredits
-from orchestrator.ledger import Transaction, nights, parses, retry, runs, spelling, uploads
+from orchestrator.ledger import Transaction, names, nights, parses, retry, runs, spelling, uploads
 from orchestrator.ledger import plan as planning
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.queue import Shard, release_held
@@ -77,11 +77,13 @@ def plan(
     another API, and OutOfCredits when the manifest's limits would be passed; the caller's transaction then undoes all.
     """
     at = timestamp(now)
-    listed = planning.stage(connection, manifest.file_ids())
+    listed_names = names.Names(connection)
+    listed = planning.stage(connection, manifest.file_ids(listed_names))
     if options.new:
         refuse_empty(manifest, listed)
     renamed_from = naming.renamed_from(connection, manifest, rehearsal=options.sandbox)
     scope = register(connection, manifest, rehearsal=options.sandbox, origin=origin)
+    listed_names.keep(manifest.name)
     if options.sandbox:
         runs.forget_open(connection, scope.manifest_id)
     planning.forget_unsent(connection, scope, api=manifest.api)

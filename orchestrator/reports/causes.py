@@ -25,6 +25,7 @@ class Cause:
     words: str
     files: int
     examples: tuple[str, ...]  #: file IDs
+    called: tuple[str, ...] = ()  #: what those are called: a name, or the ID again
 
 
 def cause(words: str) -> str:
@@ -38,6 +39,14 @@ def causes(failures: Iterable[Failure]) -> list[Cause]:
     for failure in failures:
         key = (failure.outcome, cause(failure.error))
         known = found.get(key, Cause(failure.outcome, failure.error, 0, ()))
-        examples = dict.fromkeys((*known.examples, failure.first, failure.last))
-        found[key] = Cause(failure.outcome, known.words, known.files + failure.files, tuple(examples)[:MOST_EXAMPLES])
+        examples = dict(zip(known.examples, known.called, strict=True))
+        examples |= {failure.first: failure.first_name, failure.last: failure.last_name}
+        shown = list(examples.items())[:MOST_EXAMPLES]
+        found[key] = Cause(
+            failure.outcome,
+            known.words,
+            known.files + failure.files,
+            tuple(file_id for file_id, _ in shown),
+            tuple(name for _, name in shown),
+        )
     return sorted(found.values(), key=lambda each: (-each.files, each.outcome, each.words))

@@ -98,10 +98,16 @@ def write_parquet(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Js
         for batch in _batches(rows, 50_000):
             count += len(batch)
             arrays = [
-                pa.array(column, kind.type) for column, kind in zip(zip(*batch, strict=True), schema, strict=True)
+                pa.array(column if kind.name in numbers else [_text(value) for value in column], kind.type)
+                for column, kind in zip(zip(*batch, strict=True), schema, strict=True)
             ]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
     return count
+
+
+def _text(value: Json) -> str | None:
+    """A list's own column may hold numbers: a column of a table is of one kind."""
+    return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
 def write_xlsx(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Json]]) -> int:

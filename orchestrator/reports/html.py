@@ -165,7 +165,7 @@ def _causes(section: Section) -> str:
     if not section.causes:
         return ""
     rows: list[Sequence[Cell]] = [
-        (each.files, each.outcome, each.words[:MOST_LETTERS], ", ".join(each.examples)) for each in section.causes
+        (each.files, each.outcome, each.words[:MOST_LETTERS], ", ".join(each.called)) for each in section.causes
     ]
     of = f", of the latest {number(section.causes_of)}" if section.causes_of < section.bad else ""
     named = sum(each.files for each in section.causes)
@@ -202,8 +202,10 @@ def _quarantine(section: Section) -> str:
     cut = f", the first {len(found.first)}" if len(found.first) < found.files else ""
     title = f"{counted(found.files, 'file')} in quarantine{cut}"
     note = '<p class="soft">They are sent again only when they are named: retry --file.</p>'
-    rows: list[Sequence[Cell]] = [(each.file_id, each.why, each.error[:MOST_LETTERS]) for each in found.first]
-    return heading(title) + note + table(("file", "why", "the API's words"), rows, name=title)
+    rows: list[Sequence[Cell]] = [
+        (each.file_id, each.name or "", each.why, each.error[:MOST_LETTERS]) for each in found.first
+    ]
+    return heading(title) + note + table(("file", "name", "why", "the API's words"), rows, name=title)
 
 
 def _held(section: Section) -> str:

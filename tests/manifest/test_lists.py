@@ -263,3 +263,26 @@ def test_every_line_comes_back_wherever_blocks_are_cut(
     ids = [file_id for file_id in ids if not file_id.startswith("#") and file_id.lower() not in headers] * times
     text = end.join(ids) + (end if last else "")
     assert read(tmp_path, "l.txt", text.encode()) == ids
+
+
+def told(folder: Path, name: str, data: bytes) -> list[tuple[str, str | None, dict[str, object]]]:
+    """What a list says of files beside their IDs."""
+    (folder / name).write_bytes(data)
+    noted: list[tuple[str, str | None, dict[str, object]]] = []
+    list(load(folder, name).file_ids(lambda *note: noted.append((note[0], note[1], dict(note[2])))))
+    return noted
+
+
+def test_a_csv_may_name_its_files_and_have_further_columns(tmp_path: Path) -> None:
+    """A column without a title says nothing; of two with one title the second is numbered; short rows lack values."""
+    data = b"Customer,file_id,Name,,Customer\nacme,a,a.pdf,x,1\n,b\n"
+    assert told(tmp_path, "l.csv", data) == [
+        ("a", "a.pdf", {"Customer": "acme", "Customer_2": "1"}),
+        ("b", None, {"Customer": None, "Customer_2": None}),
+    ]
+
+
+def test_a_json_line_may_say_more_of_its_file(tmp_path: Path) -> None:
+    """Plain values stay what they are, others become text; what no database takes is replaced."""
+    data = rb'{"file_id": "a", "name": "\ud800\u0000x", "pages": 3, "tags": ["b"], "odd": NaN}' + b'\n"b"\n'
+    assert told(tmp_path, "l.jsonl", data) == [("a", "\ufffd\ufffdx", {"pages": 3, "tags": '["b"]', "odd": "nan"})]
