@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
+from support.postgres import database, postgres_server
 from support.server import Answer, Server
 
 from orchestrator.models import Chunk, Config, ParsingConfiguration, Rule
+
+__all__ = ["database", "postgres_server"]  # fixtures of a real PostgreSQL, for every test
 
 # A machine under load is slow, not wrong.
 settings.register_profile("orchestrator", deadline=None)
