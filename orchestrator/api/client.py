@@ -1,7 +1,7 @@
 """Calls to the API: paced, bounded in time and size, never redirected, and never to another host.
 
 ``Api`` speaks in jobs and results; ``Wire`` below it sends one request and turns whatever happens into JSON or one
-of our errors (see ``decipher``).
+of our errors (see ``http_errors``).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import TypeVar
 import httpx
 import structlog
 
-from orchestrator.api import decipher
+from orchestrator.api import http_errors
+from orchestrator.api.backoff import asked_s, retrying
 from orchestrator.api.dialect import Call, Dialect, Page, merged, refuse_circle
 from orchestrator.api.hiding import Hiding
 from orchestrator.api.limiter import Limiter, Limiters, Ticket
 from orchestrator.api.network import Network
-from orchestrator.api.retry import asked_s, retrying
 from orchestrator.clock import Clock
 from orchestrator.errors import (
     Ambiguous,
@@ -131,12 +131,12 @@ class Wire:
         except ApiError:
             raise
         except Exception as error:
-            raise decipher.of_transport(error) from error
-        self.server_time = decipher.http_date(response.headers.get("date", "")) or self.server_time
+            raise http_errors.of_transport(error) from error
+        self.server_time = http_errors.http_date(response.headers.get("date", "")) or self.server_time
         if call.empty_answer and response.is_success:
             return None
         try:
-            answer = decipher.of_response(
+            answer = http_errors.of_response(
                 response.status_code, response.headers, body, creating=creating, cancelling=kind == "cancel"
             )
         except ApiError as error:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from orchestrator.ledger import Ledger, Transaction
-    from orchestrator.ledger.reading import ManifestRow
+    from orchestrator.ledger.views.reading import ManifestRow
     from orchestrator.manifest.loading import Manifest
     from orchestrator.models import Json
     from orchestrator.planning.options import Options
@@ -165,7 +165,7 @@ def known_manifests(connection: Transaction, path: str | None, *, rehearsal: boo
 
     *rehearsal* None: of both kinds. False: the real ones, or, where there are none to mix with, rehearsals.
     """
-    from orchestrator.ledger import reading
+    from orchestrator.ledger.views import reading
 
     name = None if path is None else load_manifest(path, None, resolve_secrets=False).name
     rows = reading.manifests(connection, name, rehearsal=rehearsal)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.ledger import Transaction
-    from orchestrator.ledger.reading import ManifestRow
+    from orchestrator.ledger.views.reading import ManifestRow
 
 #: How far back a run is looked for by its ID.
 MOST_RUNS = 100_000
@@ -78,8 +78,8 @@ def export(
     bom: Annotated[bool, typer.Option("--bom", help="Mark a CSV as UTF-8, for spreadsheets.")] = False,
 ) -> None:
     """Write one row per file with an outcome."""
-    from orchestrator.ledger import export as ledger_export
-    from orchestrator.ledger import names
+    from orchestrator.ledger.documents import names
+    from orchestrator.ledger.views import export as ledger_export
     from orchestrator.reports import export as exports
 
     form = exports.format_of(form, output)
@@ -216,7 +216,7 @@ def diff(
 
 def _runs_called(connection: Transaction, manifest_ids: list[int], run: str) -> set[str]:
     """The run with the ID *run*, or the ``latest`` of each manifest. Raises InputError where there is none."""
-    from orchestrator.ledger import reading
+    from orchestrator.ledger.views import reading
 
     found = [[record.id for record in reading.runs(connection, row, MOST_RUNS)] for row in manifest_ids]
     chosen = {ids[0] for ids in found if ids} if run == "latest" else {run} & {name for ids in found for name in ids}

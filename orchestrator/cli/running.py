@@ -109,7 +109,7 @@ def run(
     options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
     options = replace(options, reclassify=reclassify)
     if retry_failed:
-        from orchestrator.ledger.retry import Selection
+        from orchestrator.ledger.chunks.retry import Selection
 
         options = replace(options, again=Selection())
     options = replace(options, known_ok=known_ok)

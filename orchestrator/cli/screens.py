@@ -14,8 +14,8 @@ from rich.text import Text
 
 from orchestrator.commands.summary import Summary
 from orchestrator.errors import ExitCode
-from orchestrator.ledger.reading import FailedFile
-from orchestrator.ledger.retry import Changes, Quarantine
+from orchestrator.ledger.chunks.retry import Changes, Quarantine
+from orchestrator.ledger.views.reading import FailedFile
 from orchestrator.plaintext import counted, safe
 from orchestrator.planning.preview import Preview
 from orchestrator.planning.retry import RetryPreview

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.screens import REHEARSAL, STYLES, called, failed_files, pairs, quarantine
-from orchestrator.ledger.reading import RunRecord
+from orchestrator.ledger.views.reading import RunRecord
 from orchestrator.plaintext import counted, safe, span
 from orchestrator.reports.diff import Diff
 from orchestrator.reports.glance import Address, glance, not_ended

@@ -14,8 +14,8 @@ from orchestrator.clock import Clock, timestamp
 from orchestrator.commands.access import lock_name
 from orchestrator.errors import ExitCode, InputError
 from orchestrator.ledger import Transaction, runs
-from orchestrator.ledger import accept as ledger_accept
 from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.chunks import accept as ledger_accept
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import GOOD, Outcome, canonical_id
 from orchestrator.plaintext import counted

@@ -21,16 +21,18 @@ from orchestrator.api.listing import complete_listing
 from orchestrator.clock import Clock, timestamp
 from orchestrator.commands.access import access, connect, hide_secrets
 from orchestrator.errors import ExitCode
-from orchestrator.ledger import Ledger, Transaction, jobs, names, plan, queue, runs
-from orchestrator.ledger import adopt as ledger_adopt
+from orchestrator.ledger import Ledger, Transaction, jobs, queue, runs
 from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.chunks import adopt as ledger_adopt
+from orchestrator.ledger.chunks import plan
+from orchestrator.ledger.documents import names
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import TERMINAL, Config, JobResults, Json, RemoteJob
 from orchestrator.plaintext import counted
 from orchestrator.planning.run import register
 from orchestrator.settings import Settings
 from orchestrator.stages.collector import end_job, results_of
-from orchestrator.stages.likeness import Echoes, compared
+from orchestrator.stages.unanswered.likeness import Echoes, compared
 
 log = structlog.get_logger()
 

@@ -18,10 +18,11 @@ from orchestrator.api.client import Api
 from orchestrator.clock import Clock, timestamp
 from orchestrator.commands.access import access, connect, hide_secrets
 from orchestrator.errors import ContractBroken, InputError, Rejected
-from orchestrator.ledger import Ledger, queue, reading
+from orchestrator.ledger import Ledger, queue
 from orchestrator.ledger import scope as ledger_scope
-from orchestrator.ledger.cancel import select_stuck
-from orchestrator.ledger.retry import Allowed, Selection
+from orchestrator.ledger.chunks.cancel import select_stuck
+from orchestrator.ledger.chunks.retry import Allowed, Selection
+from orchestrator.ledger.views import reading
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import TERMINAL, JobResults, JobStatus, Json, RemoteJob
 from orchestrator.settings import Settings, origin

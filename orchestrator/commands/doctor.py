@@ -20,7 +20,7 @@ from orchestrator.api.v2 import V2
 from orchestrator.clock import Clock
 from orchestrator.commands.access import ledger_path, network_of
 from orchestrator.errors import ExitCode, LedgerError, OrchestratorError, Rejected
-from orchestrator.ledger import reading
+from orchestrator.ledger.views import reading
 from orchestrator.manifest import loading as manifests
 from orchestrator.manifest.loading import Manifest
 from orchestrator.plaintext import counted

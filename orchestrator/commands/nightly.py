@@ -24,7 +24,7 @@ from orchestrator import settings as settings_
 from orchestrator.commands.access import ledger_path, log_folder
 from orchestrator.commands.pings import Monitor
 from orchestrator.errors import ExitCode, OrchestratorError, SettingsError
-from orchestrator.ledger import reading
+from orchestrator.ledger.views import reading
 from orchestrator.manifest import loading
 from orchestrator.models import Json
 from orchestrator.plaintext import safe

@@ -18,8 +18,10 @@ from orchestrator.api.files import Files
 from orchestrator.clock import Clock, timestamp
 from orchestrator.commands.access import access, connect, hide_secrets, lock_name
 from orchestrator.errors import InputError
-from orchestrator.ledger import Ledger, reading, uploads
-from orchestrator.ledger.uploads import Kept
+from orchestrator.ledger import Ledger
+from orchestrator.ledger.documents import uploads
+from orchestrator.ledger.documents.uploads import Kept
+from orchestrator.ledger.views import reading
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import Json
 from orchestrator.settings import Settings

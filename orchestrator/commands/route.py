@@ -19,8 +19,10 @@ from orchestrator.documents.names import component, native, stored
 from orchestrator.documents.shelf import NotPlaced, Shelf, Taken
 from orchestrator.documents.sorting import Sorted, belongs, numbered, unknown_field
 from orchestrator.errors import InputError, LedgerError
-from orchestrator.ledger import Ledger, Transaction, reading, routes
-from orchestrator.ledger.routes import DONE, PLANNED, UNDONE, Candidate, Entry
+from orchestrator.ledger import Ledger, Transaction
+from orchestrator.ledger.documents import routes
+from orchestrator.ledger.documents.routes import DONE, PLANNED, UNDONE, Candidate, Entry
+from orchestrator.ledger.views import reading
 from orchestrator.manifest.loading import Manifest
 from orchestrator.manifest.sources import Route
 from orchestrator.models import Json

@@ -21,8 +21,9 @@ from orchestrator.commands.cancel import Canceller, free_stuck
 from orchestrator.commands.stopping import deadline, signals
 from orchestrator.commands.summary import Ended, Summary, conclude
 from orchestrator.errors import LedgerError, OrchestratorError
-from orchestrator.ledger import Ledger, Transaction, reading, runs
+from orchestrator.ledger import Ledger, Transaction, runs
 from orchestrator.ledger.queue import Shard, open_apis
+from orchestrator.ledger.views import reading
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest.loading import Manifest
 from orchestrator.plaintext import safe

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 
 from orchestrator.commands.route import Placed
 from orchestrator.errors import ExitCode, Interrupted, OrchestratorError, exit_code_of
-from orchestrator.ledger import Transaction, accept, billing, halving, reading, retry
+from orchestrator.ledger import Transaction, billing
+from orchestrator.ledger.chunks import accept, halving, retry
 from orchestrator.ledger.queue import Shard, tally
-from orchestrator.ledger.reading import FailedFile, SecondOpinions, Totals
+from orchestrator.ledger.views import reading
+from orchestrator.ledger.views.reading import FailedFile, SecondOpinions, Totals
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import BAD, Json, Outcome
 from orchestrator.plaintext import counted

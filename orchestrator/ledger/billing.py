@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger.accept import PERSON
+from orchestrator.ledger.chunks.accept import PERSON
 from orchestrator.ledger.queue import Shard
 from orchestrator.models import Config
 

@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterable
 
 from sqlalchemy import Connection, bindparam, text
 
-from orchestrator.ledger import nights, uploads
-from orchestrator.ledger.spelling import spelt
+from orchestrator.ledger.documents import uploads
+from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, insert, percent
+from orchestrator.ledger.views import nights
 from orchestrator.models import MOVES, FileResult, JobStatus
 
 SOURCES = {to: tuple(source for source in JobStatus if to in MOVES[source]) for to in JobStatus}

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Row, bindparam, text
 
 from orchestrator.clock import time_of
-from orchestrator.ledger import uploads
+from orchestrator.ledger.documents import uploads
+from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.jobs import move, note
-from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import IN_FLIGHT_SQL, OPEN_SQL, batches
 from orchestrator.models import Chunk, Config, JobStatus
 

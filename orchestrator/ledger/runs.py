@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger import uploads
+from orchestrator.ledger.documents import uploads
 from orchestrator.models import Json
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from orchestrator.ledger.plan import OpenChunks
+from orchestrator.ledger.chunks.plan import OpenChunks
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import Config, JobStatus
 

@@ -15,9 +15,11 @@ from orchestrator.documents import hashing
 from orchestrator.documents.finding import Found, Skip, in_words, survey
 from orchestrator.documents.names import stored
 from orchestrator.errors import InputError
-from orchestrator.ledger import Ledger, names, reading
-from orchestrator.ledger import documents as ledger_documents
-from orchestrator.ledger.documents import Read, Remembered
+from orchestrator.ledger import Ledger
+from orchestrator.ledger.documents import known as ledger_documents
+from orchestrator.ledger.documents import names
+from orchestrator.ledger.documents.known import Read, Remembered
+from orchestrator.ledger.views import reading
 from orchestrator.manifest.loading import Manifest
 from orchestrator.plaintext import counted, safe
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from orchestrator.clock import timestamp
-from orchestrator.ledger import Transaction, billing, retry
+from orchestrator.ledger import Transaction, billing
+from orchestrator.ledger.chunks import retry
 from orchestrator.manifest.loading import Manifest
 
 #: So many files may always be classified again after a change of the manifest, unless its limits say otherwise.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.ledger import retry
+from orchestrator.ledger.chunks import retry
 from orchestrator.models import Config
 
 

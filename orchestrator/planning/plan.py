@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.ledger import Transaction, parses, retry
-from orchestrator.ledger import plan as ledger_plan
+from orchestrator.ledger import Transaction
+from orchestrator.ledger.chunks import parses, retry
+from orchestrator.ledger.chunks import plan as ledger_plan
 from orchestrator.ledger.scope import Scope
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import GOOD, Config, JobStatus

@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 from orchestrator import ledger
-from orchestrator.ledger import plan, retry
 from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.chunks import plan, retry
 from orchestrator.manifest.loading import Manifest, refuse_empty
 from orchestrator.models import IN_FLIGHT, JobStatus, Json
 from orchestrator.plaintext import counted

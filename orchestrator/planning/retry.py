@@ -12,10 +12,11 @@ from pathlib import Path
 
 from orchestrator import ledger
 from orchestrator.errors import InputError, ManifestError, Problem
-from orchestrator.ledger import names, plan, retry
 from orchestrator.ledger import scope as ledger_scope
-from orchestrator.ledger.cancel import select_stuck
-from orchestrator.ledger.retry import Selection
+from orchestrator.ledger.chunks import plan, retry
+from orchestrator.ledger.chunks.cancel import select_stuck
+from orchestrator.ledger.chunks.retry import Selection
+from orchestrator.ledger.documents import names
 from orchestrator.manifest.format import LANGUAGE, LANGUAGE_SAYS, wrong_language
 from orchestrator.manifest.lists import FileList
 from orchestrator.manifest.loading import Manifest

@@ -9,10 +9,13 @@ import structlog
 
 from orchestrator.clock import timestamp
 from orchestrator.errors import OutOfCredits
-from orchestrator.ledger import Transaction, names, nights, parses, retry, runs, spelling, uploads
-from orchestrator.ledger import plan as planning
+from orchestrator.ledger import Transaction, file_ids, runs
 from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.chunks import parses, retry
+from orchestrator.ledger.chunks import plan as planning
+from orchestrator.ledger.documents import names, uploads
 from orchestrator.ledger.queue import Shard, release_held
+from orchestrator.ledger.views import nights
 from orchestrator.manifest.loading import Manifest, refuse_empty
 from orchestrator.models import Json
 from orchestrator.planning import naming
@@ -52,7 +55,7 @@ def register(connection: Transaction, manifest: Manifest, *, rehearsal: bool, or
         path=naming.full_path(manifest),
         sha256=manifest.sha256,
     )
-    spelling.remember(connection, scope.manifest_id)
+    file_ids.remember(connection, scope.manifest_id)
     nights.keep_settings(connection, scope.manifest_id, _settings(manifest))
     return scope
 

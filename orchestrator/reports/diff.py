@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 from orchestrator.errors import InputError
 from orchestrator.ledger import Transaction
-from orchestrator.ledger import diff as ledger_diff
-from orchestrator.ledger.reading import ManifestRow
+from orchestrator.ledger.views import diff as ledger_diff
+from orchestrator.ledger.views.reading import ManifestRow
 from orchestrator.models import BAD, Json
 
 

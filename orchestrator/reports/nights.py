@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.ledger import Transaction
-from orchestrator.ledger import nights as ledger_nights
-from orchestrator.ledger.nights import Run, Tally
+from orchestrator.ledger.views import nights as ledger_nights
+from orchestrator.ledger.views.nights import Run, Tally
 from orchestrator.models import Outcome
 from orchestrator.reports.drift import Drift, of_latest
 

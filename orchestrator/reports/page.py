@@ -11,12 +11,14 @@ from types import MappingProxyType
 
 import orchestrator
 from orchestrator.errors import ExitCode
-from orchestrator.ledger import Description, Transaction, billing, reading, retry
-from orchestrator.ledger import nights as ledger_nights
-from orchestrator.ledger.nights import Doubtful
-from orchestrator.ledger.reading import Decision
-from orchestrator.ledger.retry import Quarantine
+from orchestrator.ledger import Description, Transaction, billing
+from orchestrator.ledger.chunks import retry
+from orchestrator.ledger.chunks.retry import Quarantine
 from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.views import nights as ledger_nights
+from orchestrator.ledger.views import reading
+from orchestrator.ledger.views.nights import Doubtful
+from orchestrator.ledger.views.reading import Decision
 from orchestrator.models import BAD, Config, Json
 from orchestrator.plaintext import counted, safe
 from orchestrator.reports import drift as drifts

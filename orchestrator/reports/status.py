@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from orchestrator.ledger import Transaction, accept, billing, reading, retry
+from orchestrator.ledger import Transaction, billing
+from orchestrator.ledger.chunks import accept, retry
 from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.views import reading
 from orchestrator.models import GOOD, Json, Outcome
 from orchestrator.planning.preview import MOST_QUARANTINED
 from orchestrator.reports.nights import LastNight, last_night

@@ -8,8 +8,8 @@ from datetime import datetime
 from itertools import accumulate
 
 from orchestrator.ledger import Transaction
-from orchestrator.ledger import nights as ledger_nights
-from orchestrator.ledger.nights import Timing
+from orchestrator.ledger.views import nights as ledger_nights
+from orchestrator.ledger.views.nights import Timing
 
 #: Steps of the two plots.
 STEPS = 40

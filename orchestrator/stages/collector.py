@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from orchestrator.api.client import Api
 from orchestrator.api.dialect import NO_RESULT
 from orchestrator.errors import ContractBroken, Rejected
-from orchestrator.ledger import Transaction, halving, jobs, queue
+from orchestrator.ledger import Transaction, jobs, queue
+from orchestrator.ledger.chunks import halving
 from orchestrator.models import GOOD, Chunk, FileResult, JobResults, JobStatus, Outcome, RemoteJob, canonical_id
 
 #: What becomes of a file for which an ended job has no row.

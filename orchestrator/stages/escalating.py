@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import structlog
 
-from orchestrator.ledger import Transaction, plan, retry
+from orchestrator.ledger import Transaction
 from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.chunks import plan, retry
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import GOOD
 from orchestrator.planning.limits import credits_left

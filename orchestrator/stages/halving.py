@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import structlog
 
-from orchestrator.ledger import Transaction, halving, jobs
-from orchestrator.ledger.retry import QUARANTINED
+from orchestrator.ledger import Transaction, jobs
+from orchestrator.ledger.chunks import halving
+from orchestrator.ledger.chunks.retry import QUARANTINED
 from orchestrator.manifest.loading import Manifest
 from orchestrator.planning.limits import credits_left
 from orchestrator.stages.work import Work

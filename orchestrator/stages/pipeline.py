@@ -12,13 +12,14 @@ from orchestrator.errors import Rejected, RunStopped, Unanswered
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest.loading import Manifest
-from orchestrator.stages import audit, billing, reconciler
+from orchestrator.stages import billing
 from orchestrator.stages.escalating import plan_escalation
 from orchestrator.stages.follow_up import FollowUp
 from orchestrator.stages.halving import plan_halves
-from orchestrator.stages.late import Late
-from orchestrator.stages.poller import Poller
+from orchestrator.stages.polling.late import Late
+from orchestrator.stages.polling.poller import Poller
 from orchestrator.stages.submitter import Submitter
+from orchestrator.stages.unanswered import audit, reconciler
 from orchestrator.stages.uploader import Uploader
 from orchestrator.stages.work import Progress, Stage, Work, run_stages
 

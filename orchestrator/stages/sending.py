@@ -9,8 +9,8 @@ from functools import partial
 
 import structlog
 
+from orchestrator.api.backoff import retrying
 from orchestrator.api.listing import SharedListing
-from orchestrator.api.retry import retrying
 from orchestrator.errors import (
     Ambiguous,
     ApiError,
@@ -22,7 +22,8 @@ from orchestrator.errors import (
     Throttled,
     Unauthorized,
 )
-from orchestrator.ledger import Transaction, halving, jobs, projects, queue
+from orchestrator.ledger import Transaction, jobs, projects, queue
+from orchestrator.ledger.chunks import halving
 from orchestrator.models import Chunk, FileResult, JobStatus, Outcome, RemoteJob
 from orchestrator.stages.work import Work
 

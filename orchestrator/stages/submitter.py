@@ -13,7 +13,7 @@ from orchestrator.api.listing import SharedListing, newest_mark
 from orchestrator.errors import RunStopped, Unauthorized
 from orchestrator.ledger import queue
 from orchestrator.models import Chunk
-from orchestrator.stages.belonging import refuse_other_project
+from orchestrator.stages.projects import refuse_other_project
 from orchestrator.stages.sending import Sending
 from orchestrator.stages.work import Work
 

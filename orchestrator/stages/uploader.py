@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from orchestrator.api.backoff import retrying
 from orchestrator.api.files import IDS_PER_ASK, ContentChanged, Files, Upload
-from orchestrator.api.retry import retrying
 from orchestrator.documents.hashing import PREFIX, open_document
 from orchestrator.documents.names import for_upload, native
 from orchestrator.errors import Ambiguous, LedgerError, NotCreated, NotSent, Rejected, RunStopped, Throttled
-from orchestrator.ledger import Transaction, jobs, uploads
-from orchestrator.ledger.uploads import Wanted
+from orchestrator.ledger import Transaction, jobs
+from orchestrator.ledger.documents import uploads
+from orchestrator.ledger.documents.uploads import Wanted
 from orchestrator.models import FileResult, JobStatus, Outcome, RemoteFile
 from orchestrator.plaintext import safe
 from orchestrator.stages.work import Work

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from orchestrator.stages.poll_schedule import PollSchedule
+from orchestrator.stages.polling.poll_schedule import PollSchedule
 
 #: Seconds for a status call to be answered; the API looks halfway.
 LATENCY_S = 0.1

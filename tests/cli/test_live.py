@@ -16,9 +16,9 @@ from orchestrator.api.client import Api
 from orchestrator.cli.live import Display, watcher
 from orchestrator.errors import Interrupted, Unauthorized
 from orchestrator.ledger import Ledger
-from orchestrator.ledger.plan import Counts
+from orchestrator.ledger.chunks.plan import Counts
+from orchestrator.ledger.chunks.retry import Changes
 from orchestrator.ledger.queue import Shard
-from orchestrator.ledger.retry import Changes
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.writer import Writer
 from orchestrator.models import Outcome

@@ -12,11 +12,13 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 from support.ledgers import AT, SMALL, again, bring, cut, end, events, plan, register
 
-from orchestrator.ledger import Ledger, accept, export, halving, jobs, queue, reading, runs
-from orchestrator.ledger import plan as planning
+from orchestrator.ledger import Ledger, jobs, queue, runs
 from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.chunks import accept, halving
+from orchestrator.ledger.chunks import plan as planning
 from orchestrator.ledger.jobs import ForbiddenMove
 from orchestrator.ledger.queue import Shard
+from orchestrator.ledger.views import export, reading
 from orchestrator.models import MOVES, TERMINAL, Config, FileResult, JobStatus, Outcome
 
 

@@ -18,9 +18,10 @@ from support.server import FakeClock
 
 from orchestrator import ledger as ledger_room
 from orchestrator.errors import InputError, LedgerError, LockHeld, SettingsError
-from orchestrator.ledger import Ledger, jobs, lease, locate, reading, sql
+from orchestrator.ledger import Ledger, jobs, lease, locate, sql
 from orchestrator.ledger.jobs import ForbiddenMove
 from orchestrator.ledger.sqlite import schema
+from orchestrator.ledger.views import reading
 from orchestrator.ledger.writer import Writer
 from orchestrator.models import Config, JobStatus
 

@@ -12,24 +12,12 @@ from sqlalchemy import text
 from support.ledgers import AT, SMALL, again, cut, register
 
 from orchestrator import ledger as ledger_room
-from orchestrator.ledger import (
-    Ledger,
-    adopt,
-    billing,
-    cancel,
-    diff,
-    export,
-    jobs,
-    parses,
-    plan,
-    projects,
-    queue,
-    reading,
-    retry,
-)
+from orchestrator.ledger import Ledger, billing, jobs, projects, queue
+from orchestrator.ledger.chunks import adopt, cancel, parses, plan, retry
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.sqlite import schema
+from orchestrator.ledger.views import diff, export, reading
 from orchestrator.models import FileResult, JobStatus, Outcome
 
 VERSIONS = range(1, len(schema.MIGRATIONS) + 1)

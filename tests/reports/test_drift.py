@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.nights import DRIFTED, USUAL, Nights
 
 from orchestrator.ledger import Ledger
-from orchestrator.ledger import nights as ledger_nights
+from orchestrator.ledger.views import nights as ledger_nights
 from orchestrator.reports import drift
 
 ALERT = 0.1

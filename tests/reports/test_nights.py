@@ -9,8 +9,8 @@ from sqlalchemy import text
 from support.nights import Nights, sums, thirty
 
 from orchestrator.ledger import Ledger, Transaction
-from orchestrator.ledger import export as ledger_export
 from orchestrator.ledger.sqlite import schema
+from orchestrator.ledger.views import export as ledger_export
 from orchestrator.models import Json
 from orchestrator.reports import nights
 

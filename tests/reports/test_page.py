@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 from support.nights import Nights, sums, thirty
 
-from orchestrator.ledger import Description, Ledger, Transaction, reading
-from orchestrator.ledger import export as ledger_export
-from orchestrator.ledger.retry import Quarantine
+from orchestrator.ledger import Description, Ledger, Transaction
+from orchestrator.ledger.chunks.retry import Quarantine
+from orchestrator.ledger.views import export as ledger_export
+from orchestrator.ledger.views import reading
 from orchestrator.models import Json
 from orchestrator.reports import causes, charts, html, tags, timeline
 from orchestrator.reports import page as pages

@@ -10,7 +10,8 @@ import pytest
 from support.browser import Browser, axe, browser
 from support.nights import thirty
 
-from orchestrator.ledger import Description, Ledger, reading
+from orchestrator.ledger import Description, Ledger
+from orchestrator.ledger.views import reading
 from orchestrator.reports.html import html
 from orchestrator.reports.page import page
 

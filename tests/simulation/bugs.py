@@ -13,20 +13,22 @@ from unittest.mock import patch
 
 from sqlalchemy import Connection, text
 
-from orchestrator.api import decipher, v1, v2
+from orchestrator.api import http_errors, v1, v2
 from orchestrator.api.client import Api
 from orchestrator.commands import run as runner
 from orchestrator.errors import Ambiguous, ApiError, NotSent, RunStopped, Throttled
-from orchestrator.ledger import halving as halves
-from orchestrator.ledger import jobs, queue, retry
-from orchestrator.ledger import plan as planning
+from orchestrator.ledger import jobs, queue
 from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.chunks import halving as halves
+from orchestrator.ledger.chunks import plan as planning
+from orchestrator.ledger.chunks import retry
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import IN_FLIGHT, Chunk, Config, FileResult, JobResults, JobStatus, Json, Outcome, RemoteJob
 from orchestrator.planning import options as planning_options
 from orchestrator.planning import run
-from orchestrator.stages import collector, evidence, halving, judging, likeness, reconciler, work
+from orchestrator.stages import collector, halving, work
 from orchestrator.stages.sending import Sending
+from orchestrator.stages.unanswered import evidence, judging, likeness, reconciler
 from simulation import process
 
 
@@ -84,7 +86,7 @@ def _refused_later_has_failed() -> AbstractContextManager[object]:
 
 def _unavailable_is_refused() -> AbstractContextManager[object]:
     """A 503 is taken as "surely not created"."""
-    honest = decipher.of_response
+    honest = http_errors.of_response
 
     def trusting(
         status: int, headers: Mapping[str, str], body: bytes, *, creating: bool, cancelling: bool = False
@@ -93,7 +95,7 @@ def _unavailable_is_refused() -> AbstractContextManager[object]:
             raise Throttled("503")
         return honest(status, headers, body, creating=creating, cancelling=cancelling)
 
-    return patch.object(decipher, "of_response", trusting)
+    return patch.object(http_errors, "of_response", trusting)
 
 
 def _adopt_unproved() -> AbstractContextManager[object]:

@@ -13,11 +13,11 @@ from unittest.mock import patch
 
 from orchestrator.commands.access import dialect_of
 from orchestrator.ledger import Ledger
-from orchestrator.ledger.retry import Selection
+from orchestrator.ledger.chunks.retry import Selection
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import Chunk, Config, Escalate, Limits, Outcome, Review, Rule
 from orchestrator.planning.options import Options
-from orchestrator.stages import pages
+from orchestrator.stages.polling import pages
 from simulation.oracle import Judge
 from simulation.process import MortalLedger, Program, quiet, unencrypted
 from simulation.purchases import Purchases

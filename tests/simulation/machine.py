@@ -40,9 +40,10 @@ from orchestrator.commands import run as runner
 from orchestrator.commands.access import connect
 from orchestrator.commands.summary import Summary
 from orchestrator.errors import ApiError, ExitCode, LedgerError, OrchestratorError
-from orchestrator.ledger import Ledger, export, reading
-from orchestrator.ledger.accept import PERSON
-from orchestrator.ledger.retry import QUARANTINED, Selection
+from orchestrator.ledger import Ledger
+from orchestrator.ledger.chunks.accept import PERSON
+from orchestrator.ledger.chunks.retry import QUARANTINED, Selection
+from orchestrator.ledger.views import export, reading
 from orchestrator.manifest import loading
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import GOOD, Json, Outcome

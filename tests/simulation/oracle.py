@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from sqlalchemy import Connection, Row
 
-from orchestrator.stages.judging import MAX_RESENDS
+from orchestrator.stages.unanswered.judging import MAX_RESENDS
 from simulation.purchases import GOOD, Purchases
 from simulation.world import BAD_WORDS, SimJob, World
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.models import JobStatus, RemoteJob
-from orchestrator.stages.judging import (
+from orchestrator.stages.unanswered.judging import (
     LAST_LOOK_S,
     MAX_RESENDS,
     PARTLY,

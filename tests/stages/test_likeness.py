@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.models import Config, Echo, JobStatus, Mode, RemoteJob, Rule
-from orchestrator.stages.likeness import Echoes, Likeness
+from orchestrator.stages.unanswered.likeness import Echoes, Likeness
 
 OLD, NEW = (Config((Rule("invoice", f"contains {what}"),)) for what in ("line items", "a total"))
 CUT = (("invoice", "cont"),)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.stages.poll_schedule import PollSchedule
+from orchestrator.stages.polling.poll_schedule import PollSchedule
 
 
 def load_bench(name: str) -> ModuleType:

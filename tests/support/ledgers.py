@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger import jobs, retry
-from orchestrator.ledger import plan as planning
+from orchestrator.ledger import jobs
 from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.chunks import plan as planning
+from orchestrator.ledger.chunks import retry
 from orchestrator.ledger.scope import Scope
 from orchestrator.models import Config, FileResult, JobStatus, Outcome, Review, Rule
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from orchestrator.ledger import Transaction, billing, jobs, nights, reading, runs
-from orchestrator.ledger import plan as planning
+from orchestrator.ledger import Transaction, billing, jobs, runs
 from orchestrator.ledger import scope as ledger_scope
-from orchestrator.ledger.retry import QUARANTINED
+from orchestrator.ledger.chunks import plan as planning
+from orchestrator.ledger.chunks.retry import QUARANTINED
 from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.views import nights, reading
 from orchestrator.models import Config, FileResult, JobStatus, Json, Outcome, Review, Rule
 
 RULES = Config(

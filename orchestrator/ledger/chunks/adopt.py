@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger import plan
+from orchestrator.ledger.chunks import plan
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.sql import GOOD_SQL
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger import names, spelling
+from orchestrator.ledger import file_ids
+from orchestrator.ledger.documents import names
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def flows(connection: Connection, manifest_id: int, before: str, after: str) -> 
     )
     found = [Flow(*row) for row in rows]
     examples = {flow.example for flow in found}
-    spelt, called = (of.of_files(connection, manifest_id, examples) for of in (spelling, names))
+    spelt, called = (of.of_files(connection, manifest_id, examples) for of in (file_ids, names))
     return [
         replace(flow, example=spelt.get(flow.example, flow.example), example_name=called.get(flow.example))
         for flow in found

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, text
 
-from orchestrator.ledger import documents, names
+from orchestrator.ledger.documents import known, names
+from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, OPEN_SQL, scalar_int
 from orchestrator.models import Config, Json
 
@@ -165,8 +165,8 @@ def failures(connection: Connection, scope: Scope, most: int) -> list[Failure]:
     rows = connection.execute(
         text(f"""
         SELECT g.outcome, g.error, g.files, {spelt("a")} AS first_id, {spelt("z")} AS last_id,
-               {documents.path("a")} AS first_document, {names.listed("a")} AS first_listed,
-               {documents.path("z")} AS last_document, {names.listed("z")} AS last_listed
+               {known.path("a")} AS first_document, {names.listed("a")} AS first_listed,
+               {known.path("z")} AS last_document, {names.listed("z")} AS last_listed
         FROM (
           SELECT b.outcome, b.error, count(*) AS files, min(b.file_row) AS first_row, max(b.file_row) AS last_row
           FROM (

@@ -9,7 +9,7 @@ from functools import partial
 
 from orchestrator.errors import ContractBroken, Rejected, Unanswered
 from orchestrator.models import TERMINAL, RemoteJob
-from orchestrator.stages.poll_schedule import PollSchedule
+from orchestrator.stages.polling.poll_schedule import PollSchedule
 from orchestrator.stages.work import Work
 
 #: Pages of the listing tell of all jobs in flight, the newest first. They are read once so many jobs are watched, while

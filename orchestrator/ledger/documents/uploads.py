@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, text
 
-from orchestrator.ledger import plan
+from orchestrator.ledger.chunks import plan
 from orchestrator.ledger.sql import scalar_int
 from orchestrator.models import canonical_id
 

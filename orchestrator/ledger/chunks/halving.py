@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, text
 
-from orchestrator.ledger import plan
+from orchestrator.ledger.chunks import plan
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.scope import Scope
 from orchestrator.models import Config

@@ -5,8 +5,8 @@ from __future__ import annotations
 from orchestrator.api.listing import complete_listing
 from orchestrator.ledger import Transaction, jobs, queue
 from orchestrator.models import Chunk, RemoteJob
-from orchestrator.stages.evidence import Evidence
-from orchestrator.stages.likeness import compared
+from orchestrator.stages.unanswered.evidence import Evidence
+from orchestrator.stages.unanswered.likeness import compared
 from orchestrator.stages.work import Work
 
 

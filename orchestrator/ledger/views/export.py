@@ -8,8 +8,8 @@ from functools import cache
 
 from sqlalchemy import Connection, bindparam, text
 
-from orchestrator.ledger.names import name_of
-from orchestrator.ledger.spelling import spelt
+from orchestrator.ledger.documents.names import name_of
+from orchestrator.ledger.file_ids import spelt
 from orchestrator.models import Json, Outcome
 
 #: ``orchestrator export``'s columns, in order. Part of the command line's contract.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, bindparam, text
 
-from orchestrator.ledger import documents
+from orchestrator.ledger.documents import known
 from orchestrator.ledger.sql import batches, insert
 from orchestrator.models import Json, canonical_id
 
@@ -63,7 +63,7 @@ def listed(alias: str) -> str:
 
 def columns(alias: str) -> str:
     """SQL for the columns ``document`` and ``listed``, of which ``name_of`` makes the name of a file."""
-    return f"{documents.path(alias)} AS document, {listed(alias)} AS listed"
+    return f"{known.path(alias)} AS document, {listed(alias)} AS listed"
 
 
 def name_of(document: str | None, listed: str | None) -> str | None:

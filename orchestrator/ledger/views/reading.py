@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, text
 
-from orchestrator.ledger import names
-from orchestrator.ledger.export import why_review
+from orchestrator.ledger.documents import names
+from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import GOOD_SQL, OPEN_SQL, STATUSES_SQL, scalar_int
+from orchestrator.ledger.views.export import why_review
 from orchestrator.models import Json, Outcome
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.api import decipher
+from orchestrator.api import http_errors
 from orchestrator.errors import (
     Ambiguous,
     ApiError,
@@ -45,7 +45,7 @@ def made(kind: type[Exception]) -> Exception:
 def test_only_the_proven_classes_mean_that_nothing_was_sent(kind: type[Exception]) -> None:
     """Every exception that httpx has, and every one below it, is ambiguous unless it is one of the six."""
     proven = kind.__module__.startswith("httpx") and kind.__name__ in PROVEN
-    assert type(decipher.of_transport(made(kind))) is (NotSent if proven else Ambiguous)
+    assert type(http_errors.of_transport(made(kind))) is (NotSent if proven else Ambiguous)
 
 
 def test_every_proven_class_exists() -> None:
@@ -56,19 +56,19 @@ def test_every_proven_class_exists() -> None:
 @pytest.mark.parametrize("error", [TimeoutError(), OSError("x"), ssl.SSLError("x"), RuntimeError("x")])
 def test_what_is_no_httpx_error_is_ambiguous(error: Exception) -> None:
     """The total deadline, or whatever else, proves nothing."""
-    assert type(decipher.of_transport(error)) is Ambiguous
+    assert type(http_errors.of_transport(error)) is Ambiguous
 
 
 def test_an_untrusted_certificate_ends_the_run() -> None:
     """Trying again does not make a certificate better, wherever in the chain of causes it stands."""
     error = httpx.ConnectError("failed")
     error.__cause__ = ssl.SSLCertVerificationError("CERTIFICATE_VERIFY_FAILED: self-signed")
-    assert type(decipher.of_transport(error)) is Unreachable
+    assert type(http_errors.of_transport(error)) is Unreachable
 
 
 def of(status: int, body: bytes = b"", headers: dict[str, str] | None = None, *, creating: bool = True) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        decipher.of_response(status, httpx.Headers(headers or {}), body, creating=creating)
+        http_errors.of_response(status, httpx.Headers(headers or {}), body, creating=creating)
     return caught.value
 
 
@@ -97,7 +97,7 @@ def test_every_status_code_has_its_kind(creating: bool) -> None:
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
 def test_every_2xx_is_an_answer(status: int) -> None:
     """The contract says 200; a server that says 201 has created the job all the same."""
-    assert decipher.of_response(status, {}, b'{"id": "a"}', creating=True) == {"id": "a"}
+    assert http_errors.of_response(status, {}, b'{"id": "a"}', creating=True) == {"id": "a"}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_validation_errors_name_their_field() -> None:
 )
 def test_no_error_body_is_too_odd_to_be_told(body: bytes) -> None:
     """Whatever a refusal's body is, its detail is a short text."""
-    assert len(decipher.detail(body)) <= 500
+    assert len(http_errors.detail(body)) <= 500
 
 
 @given(
@@ -147,15 +147,15 @@ def test_no_error_body_is_too_odd_to_be_told(body: bytes) -> None:
 def test_no_detail_is_too_odd_to_be_told(value: object) -> None:
     """Whatever stands under ``detail``, too."""
     body = json.dumps({"detail": value}).encode()
-    assert len(decipher.detail(body)) <= 500
-    assert len(decipher.detail(json.dumps({"detail": [{"loc": value, "msg": value}]}).encode())) <= 500
+    assert len(http_errors.detail(body)) <= 500
+    assert len(http_errors.detail(json.dumps({"detail": [{"loc": value, "msg": value}]}).encode())) <= 500
 
 
 DATE = "Wed, 25 Nov 2026 02:00:00 GMT"
 
 
 def wait(value: str, date: str = DATE) -> float | None:
-    return decipher.retry_after_s(httpx.Headers({b"retry-after": value.encode(), b"date": date.encode()}))
+    return http_errors.retry_after_s(httpx.Headers({b"retry-after": value.encode(), b"date": date.encode()}))
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_a_date_without_the_answers_own_date_is_none() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_no_retry_after_is_too_odd(value: str) -> None:
     """Any text gives None or a wait within an hour."""
-    found = decipher.retry_after_s({"retry-after": value, "date": DATE})
+    found = http_errors.retry_after_s({"retry-after": value, "date": DATE})
     assert found is None or 0 <= found <= 3600
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_no_date_is_too_odd(value: str) -> None:
     """A date is aware or None."""
-    found = decipher.http_date(value)
+    found = http_errors.http_date(value)
     assert found is None or found.tzinfo is not None

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger import jobs, plan
+from orchestrator.ledger import jobs
+from orchestrator.ledger.chunks import plan
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.sql import GOOD_SQL, scalar_int
 from orchestrator.models import FileResult, JobStatus, Outcome, canonical_id

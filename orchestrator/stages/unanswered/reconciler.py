@@ -20,9 +20,10 @@ from orchestrator.errors import ApiError, Rejected, RunStopped, Unanswered
 from orchestrator.ledger import Transaction, jobs, projects, queue
 from orchestrator.models import TERMINAL, Chunk, RemoteJob
 from orchestrator.plaintext import counted
-from orchestrator.stages.audit import report_orphan
-from orchestrator.stages.evidence import Evidence
-from orchestrator.stages.judging import (
+from orchestrator.stages.polling.late import LONGEST_PAUSE_S
+from orchestrator.stages.unanswered.audit import report_orphan
+from orchestrator.stages.unanswered.evidence import Evidence
+from orchestrator.stages.unanswered.judging import (
     FIRST_LOOK_S,
     PARTLY,
     Absent,
@@ -38,8 +39,7 @@ from orchestrator.stages.judging import (
     may_be_after,
     one_each,
 )
-from orchestrator.stages.late import LONGEST_PAUSE_S
-from orchestrator.stages.likeness import Echoes, Likeness, compared
+from orchestrator.stages.unanswered.likeness import Echoes, Likeness, compared
 from orchestrator.stages.work import Work
 
 log = structlog.get_logger()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger.export import why_review
 from orchestrator.ledger.sql import scalar_int
+from orchestrator.ledger.views.export import why_review
 from orchestrator.models import Outcome
 
 PLANNED, DONE, UNDONE = "planned", "done", "undone"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger.plan import name_files, stage
-from orchestrator.ledger.retry import SUBMISSIONS, Allowed, Selection
+from orchestrator.ledger.chunks.plan import name_files, stage
+from orchestrator.ledger.chunks.retry import SUBMISSIONS, Allowed, Selection
+from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import IN_FLIGHT_SQL
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from orchestrator.errors import InputError
-from orchestrator.ledger import names
-from orchestrator.ledger.accept import PERSON
-from orchestrator.ledger.plan import choose, name_files
+from orchestrator.ledger.chunks.accept import PERSON
+from orchestrator.ledger.chunks.plan import choose, name_files
+from orchestrator.ledger.documents import names
+from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.spelling import spelt
 from orchestrator.ledger.sql import GOOD_SQL, scalar_int
 from orchestrator.models import BAD, Config, Outcome
 from orchestrator.plaintext import counted

@@ -1,0 +1,1 @@
+"""Questions that commands and reports ask the ledger."""

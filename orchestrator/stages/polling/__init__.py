@@ -1,0 +1,1 @@
+"""From submitted to ended: asking about jobs as seldom as will do, and taking in their results."""
