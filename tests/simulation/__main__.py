@@ -11,6 +11,7 @@ from dataclasses import fields
 from functools import partial
 from itertools import count, islice
 
+from simulation.bugs import BUGS
 from simulation.episode import Episode, play
 
 #: Episodes that one process is handed at a time.
@@ -24,8 +25,16 @@ def main() -> int:
     parser.add_argument("--api", choices=("v1", "v2"), action="append", help="only this one (default: both)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes (default: one a core)")
     parser.add_argument("--events", action="store_true", help="tell all that happened in an episode that went wrong")
+    parser.add_argument("--bugs", action="store_true", help="tell the first seed that shows each planted bug, instead")
     options = parser.parse_args()
     failed = 0
+    if options.bugs:
+        with ProcessPoolExecutor(options.jobs) as pool:
+            first = partial(_first_to_show, seeds=range(options.seed, options.seed + options.episodes))
+            for bug, seed in zip(BUGS, pool.map(first, range(len(BUGS))), strict=True):
+                print(f"{bug.api} {bug.name}: {seed} (written down: {bug.seed})", flush=True)
+                failed += seed is None
+        return min(failed, 1)
     with ProcessPoolExecutor(options.jobs) as pool:
         for api in options.api or ("v1", "v2"):
             seeds = islice(count(options.seed), options.episodes)
@@ -33,6 +42,13 @@ def main() -> int:
                 api, options.seed, pool.map(partial(play, api=api), seeds, chunksize=BATCH), options.events
             )
     return min(failed, 1)
+
+
+def _first_to_show(place: int, seeds: range) -> int | None:
+    """The seed by which the bug at *place* shows: its own if that still does, else the first of *seeds*."""
+    bug = BUGS[place]
+    with bug.plant():
+        return next((seed for seed in (bug.seed, *seeds) if play(seed, bug.api).violations), None)
 
 
 def _report(api: str, first: int, episodes: Iterator[Episode], events: bool) -> int:
