@@ -56,13 +56,9 @@ class Judge:
         unknown = [job for job in self._world.jobs if job.chunk_id is not None and job.id not in self._known]
         riddles = [job for job in unknown if not self._provable(job)]  # a written off one may be of this chunk too
         for chunk_id, resends, accepted in self._held:
-            if not riddles and (
-                (
-                    any(job.chunk_id == chunk_id and not job.written_off for job in self._world.jobs)
-                    and self._world.echoes_truly
-                )
-                or (resends < MAX_RESENDS and not accepted and self._known)
-            ):
+            made = any(job.chunk_id == chunk_id and not job.written_off for job in self._world.jobs)
+            proof = self._world.echoes_truly if made else resends < MAX_RESENDS and not accepted and self._known
+            if not riddles and proof:
                 self._world.violated(f"chunk {chunk_id} is held although it could be settled")
         return {row.id for row in self._held}
 
