@@ -76,6 +76,7 @@ EVENTS = {
     "log.cut_short": "a line that is no log line",
     "manifest.changed": "the manifest has changed since files were last sent",
     "manifest.renamed": "this manifest was known under another name",
+    "metrics.not_written": "the metrics file could not be written",
     "night.ended": "the night ended",
     "page.not_written": "the report page could not be written",
     "page.written": "the report page was written",

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     ping_down: str | None = Field(
         None, description="`nightly`: exit codes reported to the monitor as down, such as 5,6,7; default: all but 0"
     )
+    metrics_file: str | None = Field(
+        None, description="the file for node_exporter that the end of each run writes; see `run --metrics-file`"
+    )
     strict: bool = Field(False, description="`nightly`: exit 1 also when every failed file is known (see --known-ok)")
 
 

@@ -20,6 +20,7 @@ import structlog
 
 from orchestrator.api import http_errors
 from orchestrator.api.backoff import asked_s, retrying
+from orchestrator.api.counting import Calls, counted
 from orchestrator.api.dialect import Call, Dialect, Page, merged, refuse_circle
 from orchestrator.api.hiding import Hiding
 from orchestrator.api.limiter import Limiter, Limiters, Ticket
@@ -89,7 +90,7 @@ class Wire:
         self._timeout_s = timeout_s
         self._key = key
         self._hiding = Hiding(key, secrets)
-        self.requests: Counter[str] = Counter()
+        self.requests: Calls = Counter()
         self.server_time: datetime | None = None
         reads = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS)
         creates = httpx.Limits(max_connections=None, max_keepalive_connections=0) if fresh_creates else reads
@@ -109,8 +110,11 @@ class Wire:
 
     async def send(self, call: Call, *, kind: str) -> Json:
         """One attempt, over within ``timeout_s``. Raises ApiError."""
+        with counted(self.requests, kind):
+            return await self._send(call, kind)
+
+    async def _send(self, call: Call, kind: str) -> Json:
         creating = kind == "create"
-        self.requests[kind] += 1
         url = self._origin.copy_with(raw_path=self._origin.raw_path.rstrip(b"/") + call.path.encode("ascii"))
         content: bytes | AsyncIterator[bytes] | None = None if call.body is None else json.dumps(call.body).encode()
         headers = {"authorization": f"Bearer {self._key}", **dict(call.headers)}

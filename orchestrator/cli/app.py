@@ -61,6 +61,12 @@ SandboxOption = Annotated[
 FaultOption = Annotated[
     list[str] | None, typer.Option("--fault", metavar="NAME=VALUE", help="A fault for the sandbox to play; repeatable.")
 ]
+MetricsFileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics-file", metavar="X.prom", help="Write figures for Prometheus's node_exporter here (or a folder)."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 LogFormatOption = Annotated[
     str,
@@ -87,6 +93,7 @@ def run_options(
     no_wait: bool,
     sandbox: bool,
     fault: list[str] | None,
+    metrics_file: str | None = None,
 ) -> Options:
     """Return the options that `run` and `retry` share. Raises InputError, also where nothing would be done."""
     _load_without_rich("structlog", "httpx")
@@ -99,7 +106,7 @@ def run_options(
         from orchestrator.sandbox import parse_faults
 
         faults = parse_faults(fault)
-    return Options(ledger, base_url, chunk_size, deadline, not no_wait, sandbox, faults)
+    return Options(ledger, base_url, chunk_size, deadline, not no_wait, sandbox, faults, metrics_file=metrics_file)
 
 
 def _load_without_rich(*modules: str) -> None:

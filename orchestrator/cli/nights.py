@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import LedgerOption, ManifestArgument, app, load_settings
+from orchestrator.cli.app import LedgerOption, ManifestArgument, MetricsFileOption, app, load_settings
 from orchestrator.errors import InputError, LedgerError
 from orchestrator.plaintext import safe
 
@@ -26,12 +26,13 @@ def nightly(
     manifest: ManifestArgument,
     ledger: LedgerOption = None,
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Rehearse on an embedded API: free, no key.")] = False,
+    metrics_file: MetricsFileOption = None,
 ) -> None:
     """Run as a schedule does; takes the options of `run`. Prints only what cron should mail; tells the monitor."""
     sys.dont_write_bytecode = True  # a full disk would keep half a file, and no later night could start
     from orchestrator.commands import nightly as command
 
-    task = command.Task(manifest, load_settings(manifest), ledger, sandbox, tuple(context.args))
+    task = command.Task(manifest, load_settings(manifest), ledger, sandbox, tuple(context.args), metrics_file)
     raise typer.Exit(command.nightly(task, _print))
 
 

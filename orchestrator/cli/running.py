@@ -21,6 +21,7 @@ from orchestrator.cli.app import (
     LedgerOption,
     LogFormatOption,
     ManifestArgument,
+    MetricsFileOption,
     NoWaitOption,
     QuietOption,
     RehearsalOption,
@@ -101,12 +102,13 @@ def run(
     reclassify: Annotated[
         bool, typer.Option("--reclassify", help="Once: classify again whatever changed rules ask for.")
     ] = False,
+    metrics_file: MetricsFileOption = None,
     log_format: LogFormatOption = "auto",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Make the ledger agree with the manifest. Submits what is new, collects what is in flight."""
-    options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
+    options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault, metrics_file)
     options = replace(options, reclassify=reclassify)
     if retry_failed:
         from orchestrator.ledger.chunks.retry import Selection
@@ -136,6 +138,7 @@ def retry(
     no_wait: NoWaitOption = False,
     sandbox: SandboxOption = False,
     fault: FaultOption = None,
+    metrics_file: MetricsFileOption = None,
     log_format: LogFormatOption = "auto",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -156,7 +159,7 @@ def retry(
     from orchestrator.planning import documents
     from orchestrator.planning import retry as planning
 
-    options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault)
+    options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault, metrics_file)
     file_ids = None
     if file or file_from is not None:
         file_ids = [*(file or ()), *(planning.listed(file_from) if file_from is not None else ())]

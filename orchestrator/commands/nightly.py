@@ -21,6 +21,7 @@ from dotenv import dotenv_values
 
 from orchestrator import ledger, logs
 from orchestrator import settings as settings_
+from orchestrator.commands import metrics
 from orchestrator.commands.access import ledger_path, log_folder
 from orchestrator.commands.pings import Monitor
 from orchestrator.errors import ExitCode, OrchestratorError, SettingsError
@@ -37,6 +38,9 @@ MOST_LINES = 30
 
 #: How long the end of a night waits for the call that reported its start.
 PATIENCE_S = 3.0
+
+#: An exit code above it is that of a process that a signal has ended, as a shell shows it.
+ENDED_BY_SIGNAL = 128
 
 #: The meaning of an exit code that came without a reason.
 MEANINGS: Mapping[int, str] = {
@@ -73,15 +77,17 @@ class Task:
     ledger: str | None = None
     sandbox: bool = False
     options: tuple[str, ...] = ()
+    metrics_file: str | None = None
 
     @property
     def command(self) -> list[str]:
         known = [] if self.settings.strict else ["--known-ok"]
         named = ["--ledger", self.ledger] if self.ledger else []
         rehearsal = ["--sandbox"] if self.sandbox else []
+        measured = ["--metrics-file", self.metrics_file] if self.metrics_file else []
         return [
             *(sys.executable, "-m", "orchestrator", "run", self.manifest, "--json", "--log-format", "json"),
-            *(*known, *named, *rehearsal, *self.options),
+            *(*known, *named, *rehearsal, *measured, *self.options),
         ]
 
     @property
@@ -122,6 +128,11 @@ def nightly(task: Task, say: Callable[[str], None]) -> int:
             starting.append(call)
 
     ended = _carry_out(task, started)
+    if ended.exit_code > ENDED_BY_SIGNAL:  # the run itself could tell nobody
+        with suppress(OrchestratorError, OSError):
+            manifest = loading.load(task.manifest, environ={}, resolve_secrets=False)
+            asked = (task.metrics_file, task.ledger)
+            metrics.write_failure(manifest, task.settings, asked, ended.exit_code, datetime.now(UTC))
     text = _text(task, ended)
     for call in starting:
         call.join(PATIENCE_S)
@@ -167,7 +178,9 @@ def _carry_out(task: Task, started: Callable[[str], None]) -> Ended:
         code = process.wait()
     summary = _event(b"".join(said))
     if code < 0:
-        return Ended(128 - code, run_id, f"ended by signal {-code}; nothing recorded is lost, run it again", lines)
+        return Ended(
+            ENDED_BY_SIGNAL - code, run_id, f"ended by signal {-code}; nothing recorded is lost, run it again", lines
+        )
     reason = summary.get("reason") or MEANINGS.get(code, "not an exit code of orchestrator")
     return Ended(code, run_id, str(reason), lines)
 
@@ -214,7 +227,7 @@ def _text(task: Task, ended: Ended) -> str:
                 return "\n".join(glance.glance(name, last, None, task.address))
     lines = [f"{name}: exit {ended.exit_code}: {safe(ended.reason)}"]
     with suppress(OrchestratorError):
-        killed = ended.exit_code > 128
+        killed = ended.exit_code > ENDED_BY_SIGNAL
         code = None if killed else ended.exit_code
         lines += [f"now: {line}" for line in glance.what_to_do(code, ended.run_id, task.address)]
     return "\n".join(lines)

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import structlog
 
 from orchestrator import __version__, ledger
 from orchestrator import settings as settings_
 from orchestrator.api import loop
+from orchestrator.api.counting import Calls
 from orchestrator.clock import Clock, SystemClock, timestamp
-from orchestrator.commands import route
+from orchestrator.commands import route, telling
 from orchestrator.commands.access import access, connect, hide_secrets, ledger_path, lock_name
 from orchestrator.commands.cancel import Canceller, free_stuck
 from orchestrator.commands.stopping import deadline, signals
 from orchestrator.commands.summary import Ended, Summary, conclude
-from orchestrator.errors import LedgerError, OrchestratorError
+from orchestrator.errors import OrchestratorError
 from orchestrator.ledger import Ledger, Transaction, runs
 from orchestrator.ledger.queue import Shard, open_apis
-from orchestrator.ledger.views import reading
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest.loading import Manifest
 from orchestrator.plaintext import safe
@@ -59,6 +59,15 @@ def run(
     Raises OrchestratorError when nothing was begun.
     """
     clock = clock or SystemClock()
+    try:
+        return _run(manifest, settings, options, clock, watcher)
+    except Exception as error:
+        telling.of_failure(manifest, settings, options, error, clock)
+        raise
+
+
+def _run(manifest: Manifest, settings: Settings, options: Options, clock: Clock, watcher: Watcher | None) -> Summary:
+    telling.check(manifest, settings, options)
     base_url, key = access(manifest, settings, options.base_url, rehearsal=options.sandbox)
     hide_secrets(manifest, settings, key)
     deadline = options.deadline or settings.deadline
@@ -118,7 +127,8 @@ class _Execution:
         self.deadline_s = deadline_s
         self.watcher = watcher
         self.began = clock.monotonic()
-        self.requests = 0
+        self.requests: Calls = Counter()
+        self.create_limit_per_s: float | None = None
         self.progress = Progress()
         self.left: dict[int | str, str] = {}
         self.documents: documents.Taken | None = None
@@ -210,6 +220,7 @@ class _Execution:
                         await pipeline.upload()
         finally:
             self.requests += pipeline.requests
+            self.create_limit_per_s = pipeline.create_limit_per_s or self.create_limit_per_s
             self.left |= pipeline.left
             await pipeline.close()
         return work.stop.everything or work.stop.creates
@@ -239,6 +250,7 @@ class _Execution:
             plan=plan,
             progress=self.progress,
             requests=self.requests,
+            create_limit_per_s=self.create_limit_per_s,
             seconds=self.clock.monotonic() - self.began,
             left=[*self.left.values(), *self.not_freed.values()],
             error=error,
@@ -256,29 +268,8 @@ class _Execution:
             files=summary.files,
             unfinished=summary.unfinished,
         )
-        if summary.drift is not None and summary.drift.alarm:
-            log.warning("answers.drifted", note=summary.drift.words, distance=summary.drift.distance)
-        if self.manifest.report is not None and not self.options.sandbox:
-            self._write_page(Path(self.manifest.path).parent / self.manifest.report)
+        telling.of_end(self.manifest, self.settings, self.options, self.ledger, summary, self.clock)
         return summary
-
-    def _write_page(self, path: Path) -> None:
-        """The page that the manifest asks for. All is recorded by then: if it can't be written, that is a warning."""
-        from orchestrator.reports.export import replacing
-        from orchestrator.reports.html import html
-        from orchestrator.reports.page import page
-
-        about = self.ledger.describe()
-        with self.ledger.transaction() as connection:
-            rows = reading.manifests(connection, self.manifest.name, rehearsal=False)
-            found = page(connection, rows, about, named=self.options.ledger, now=self.clock.now())
-        try:
-            with replacing(path) as temporary:
-                temporary.write_text(html(found), encoding="utf-8")
-        except LedgerError as error:
-            log.warning("page.not_written", error=str(error))
-        else:
-            log.info("page.written", path=safe(path))
 
 
 @asynccontextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 
+from orchestrator.api.counting import Calls, by_kind
 from orchestrator.commands.route import Placed
 from orchestrator.errors import ExitCode, Interrupted, OrchestratorError, exit_code_of
 from orchestrator.ledger import Transaction, billing
 from orchestrator.ledger.chunks import accept, halving, retry
 from orchestrator.ledger.queue import Shard, tally
-from orchestrator.ledger.views import reading
+from orchestrator.ledger.views import nights, reading
 from orchestrator.ledger.views.reading import FailedFile, SecondOpinions, Totals
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import BAD, Json, Outcome
@@ -67,6 +68,9 @@ class Summary:
     drift: Drift | None = None  #: from the runs before; None when there is too little to compare
     routed: Placed | None = None  #: with ``route``
     held_back: HeldBack = field(default_factory=HeldBack)  #: by ``limits.max_credits``, left to a later run
+    held: int = 0  #: files in chunks that wait for a person's decision
+    requests_by_kind: dict[str, dict[str, int]] = field(default_factory=dict)  #: kind -> result -> calls
+    create_limit_per_s: float | None = None  #: the limit found on create calls; None when none was refused
 
     @property
     def credits_words(self) -> str | None:
@@ -90,7 +94,8 @@ class Ended:
     options: Options
     plan: Plan
     progress: Progress
-    requests: int
+    requests: Calls
+    create_limit_per_s: float | None  #: as far as the API's refusals have told it
     seconds: float
     left: Collection[str]  #: why chunks were left to a later run or to a person
     error: OrchestratorError | None  #: why it ended early, if it did
@@ -143,7 +148,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         skipped=plan.counts.done + plan.counts.failed,
         duplicates=plan.counts.duplicates,
         jobs_created=ended.progress.created,
-        requests=ended.requests,
+        requests=ended.requests.total(),
         seconds=round(ended.seconds, 3),
         exit_code=int(code),
         reason="; ".join(filter(None, (reason, ended.progress.held_back.words))),
@@ -167,6 +172,9 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         drift=drift(connection, scope.manifest_id, manifest.drift_alert),
         routed=ended.routed,
         held_back=ended.progress.held_back,
+        held=nights.held_files(connection, scope.manifest_id),
+        requests_by_kind=by_kind(ended.requests),
+        create_limit_per_s=None if ended.create_limit_per_s is None else round(ended.create_limit_per_s, 3),
     )
 
 

@@ -28,4 +28,5 @@ class Options:
     held: bool = False  #: send also the chunks that are held for a person
     known_ok: bool = False  #: failures that an earlier run has reported are no failure of this one
     create: bool = True  #: False: documents are uploaded, and no job is made
+    metrics_file: str | None = None  #: the file for node_exporter
     config: Config | None = None  #: create the jobs of *again* with this instead of the manifest's own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from orchestrator.api.client import Api
+from orchestrator.api.counting import Calls
 from orchestrator.api.dialect import Target
 from orchestrator.api.files import Files
 from orchestrator.clock import Clock
@@ -80,8 +81,14 @@ class Pipeline:
         self.submitter.look_again()
 
     @property
-    def requests(self) -> int:
-        return self.api.wire.requests.total()
+    def requests(self) -> Calls:
+        return self.api.wire.requests
+
+    @property
+    def create_limit_per_s(self) -> float | None:
+        """The pace of create calls that the API has taught this run by refusing; None when it refused none."""
+        creates = self.api.limiters.creates
+        return creates.rate_per_s if creates.refused else None
 
     @property
     def left(self) -> dict[int | str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, Row, bindparam, text
 
 from orchestrator.ledger.documents import known, names
 from orchestrator.ledger.file_ids import spelt
@@ -56,27 +57,37 @@ def count(connection: Connection, chunk_id: int) -> None:
     )
 
 
+#: The columns of ``runs`` that make a ``Run``.
+_COLUMNS = "id, command, api, started_at, finished_at, exit_code, summary"
+
+
+def _run(row: Row[Any]) -> Run:
+    summary = json.loads(row.summary) if row.summary else None
+    return Run(row.id, row.command, row.api, row.started_at, row.finished_at, row.exit_code, summary)
+
+
 def latest(connection: Connection, manifest_id: int, most: int) -> list[Run]:
     """The latest runs, newest first, without those that only recorded a person's verdicts."""
     rows = connection.execute(
         text(
-            "SELECT id, command, api, started_at, finished_at, exit_code, summary FROM runs "
+            f"SELECT {_COLUMNS} FROM runs "
             "WHERE manifest_id = :manifest_id AND command <> 'accept' ORDER BY started_at DESC, id DESC LIMIT :most"
         ),
         {"manifest_id": manifest_id, "most": most},
     )
-    return [
-        Run(
-            row.id,
-            row.command,
-            row.api,
-            row.started_at,
-            row.finished_at,
-            row.exit_code,
-            json.loads(row.summary) if row.summary else None,
-        )
-        for row in rows
-    ]
+    return list(map(_run, rows))
+
+
+def latest_ended(connection: Connection, manifest_id: int, *, successful: bool) -> Run | None:
+    """The latest run that has ended, or the latest that ended in 0; None before the first."""
+    rows = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM runs WHERE manifest_id = :manifest_id AND command <> 'accept' "
+            "AND exit_code BETWEEN 0 AND :most ORDER BY started_at DESC, id DESC LIMIT 1"
+        ),
+        {"manifest_id": manifest_id, "most": 0 if successful else 255},
+    )
+    return next(map(_run, rows), None)
 
 
 def recorded(connection: Connection, run_ids: Sequence[str]) -> list[Tally]:

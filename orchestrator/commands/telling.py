@@ -1,0 +1,72 @@
+"""What a run tells others at its end: the page, the metrics file.
+
+All is recorded by then. What can't be told is a warning in the log; none of it changes how the run ended.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+
+from orchestrator.clock import Clock
+from orchestrator.commands import metrics
+from orchestrator.commands.summary import Summary
+from orchestrator.errors import ExitCode, LedgerError, LockHeld, OrchestratorError, SettingsError
+from orchestrator.ledger import Ledger
+from orchestrator.ledger.views import reading
+from orchestrator.manifest.loading import Manifest
+from orchestrator.plaintext import safe
+from orchestrator.planning.options import Options
+from orchestrator.settings import Settings
+
+log = structlog.get_logger()
+
+
+def check(manifest: Manifest, settings: Settings, options: Options) -> None:
+    """Raises SettingsError for what can't be told by this installation, before anything is sent."""
+    if options.sandbox and options.metrics_file:
+        raise SettingsError("--metrics-file is for real runs; leave it out of a rehearsal")
+    metrics.target(manifest, settings, options.metrics_file)
+
+
+def of_end(
+    manifest: Manifest, settings: Settings, options: Options, opened: Ledger, summary: Summary, clock: Clock
+) -> None:
+    """Tell of a run that is recorded."""
+    if summary.drift is not None and summary.drift.alarm:
+        log.warning("answers.drifted", note=summary.drift.words, distance=summary.drift.distance)
+    if options.sandbox:
+        return
+    if manifest.report is not None:
+        _write_page(Path(manifest.path).parent / manifest.report, manifest, options, opened, clock)
+    path = metrics.target(manifest, settings, options.metrics_file)
+    if path is not None:
+        metrics.write(path, manifest.name, opened)
+
+
+def of_failure(manifest: Manifest, settings: Settings, options: Options, error: Exception, clock: Clock) -> None:
+    """Tell of a run that *error* ended without a record. Of one that another run kept out nothing is told."""
+    if options.sandbox or isinstance(error, LockHeld):
+        return
+    code = error.exit_code if isinstance(error, OrchestratorError) else ExitCode.BUG
+    metrics.write_failure(manifest, settings, (options.metrics_file, options.ledger), code, clock.now())
+
+
+def _write_page(path: Path, manifest: Manifest, options: Options, opened: Ledger, clock: Clock) -> None:
+    """The page that the manifest asks for."""
+    from orchestrator.reports.export import replacing
+    from orchestrator.reports.html import html
+    from orchestrator.reports.page import page
+
+    about = opened.describe()
+    with opened.transaction() as connection:
+        rows = reading.manifests(connection, manifest.name, rehearsal=False)
+        found = page(connection, rows, about, named=options.ledger, now=clock.now())
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(html(found), encoding="utf-8")
+    except LedgerError as error:
+        log.warning("page.not_written", error=str(error))
+    else:
+        log.info("page.written", path=safe(path))
