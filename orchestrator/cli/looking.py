@@ -216,9 +216,9 @@ def diff(
 
 def _runs_called(connection: Transaction, manifest_ids: list[int], run: str) -> set[str]:
     """The run with the ID *run*, or the ``latest`` of each manifest. Raises InputError where there is none."""
-    from orchestrator.ledger.views import reading
+    from orchestrator.ledger.views import runs
 
-    found = [[record.id for record in reading.runs(connection, row, MOST_RUNS)] for row in manifest_ids]
+    found = [[record.id for record in runs.latest(connection, row, MOST_RUNS, verdicts=True)] for row in manifest_ids]
     chosen = {ids[0] for ids in found if ids} if run == "latest" else {run} & {name for ids in found for name in ids}
     if not chosen:
         raise InputError(f"--run {safe(run)}: no such run; `orchestrator status --runs 30` lists them")

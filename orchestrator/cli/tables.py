@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.screens import REHEARSAL, STYLES, called, failed_files, pairs, quarantine
-from orchestrator.ledger.views.reading import RunRecord
+from orchestrator.ledger.views.runs import Run
 from orchestrator.plaintext import counted, safe, span
 from orchestrator.reports.diff import Diff
 from orchestrator.reports.glance import Address, glance, not_ended
@@ -75,7 +75,7 @@ def status_view(states: Sequence[Status], ledger: Path) -> RenderableType:
     return Group(*parts)
 
 
-def _runs_table(runs: Sequence[RunRecord], *, running: str | None) -> Table:
+def _runs_table(runs: Sequence[Run], *, running: str | None) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("latest runs", "command", "exit"):
         table.add_column(column, overflow="fold", no_wrap=True)
@@ -91,7 +91,7 @@ def _runs_table(runs: Sequence[RunRecord], *, running: str | None) -> Table:
     return table
 
 
-def _numbers(run: RunRecord) -> list[str]:
+def _numbers(run: Run) -> list[str]:
     """How long a run took, how all files stood at its end, and what it was billed; blank where that is not known."""
     told = run.summary or {}
     if "seconds" not in told:

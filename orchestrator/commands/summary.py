@@ -11,7 +11,7 @@ from orchestrator.errors import ExitCode, Interrupted, OrchestratorError, exit_c
 from orchestrator.ledger import Transaction, billing
 from orchestrator.ledger.chunks import accept, halving, retry
 from orchestrator.ledger.queue import Shard, tally
-from orchestrator.ledger.views import nights, reading
+from orchestrator.ledger.views import reading
 from orchestrator.ledger.views.reading import FailedFile, SecondOpinions, Totals
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import BAD, Json, Outcome
@@ -172,7 +172,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         drift=drift(connection, scope.manifest_id, manifest.drift_alert),
         routed=ended.routed,
         held_back=ended.progress.held_back,
-        held=nights.held_files(connection, scope.manifest_id),
+        held=reading.held_files(connection, scope.manifest_id),
         requests_by_kind=by_kind(ended.requests),
         create_limit_per_s=None if ended.create_limit_per_s is None else round(ended.create_limit_per_s, 3),
     )

@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable
 
 from sqlalchemy import Connection, bindparam, text
 
+from orchestrator.ledger import runs
 from orchestrator.ledger.documents import uploads
 from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, insert, percent
-from orchestrator.ledger.views import nights
 from orchestrator.models import MOVES, FileResult, JobStatus
 
 SOURCES = {to: tuple(source for source in JobStatus if to in MOVES[source]) for to in JobStatus}
@@ -151,7 +151,7 @@ def end(
         insert(connection, "results", RESULT, rows)
     _let_stand(connection, chunk_id)
     _count(connection, "f.chunk_id = :chunk_id AND f.standing = 1", {"chunk_id": chunk_id}, sign=1)
-    nights.count(connection, chunk_id)
+    runs.count_results(connection, chunk_id)
 
 
 def _count(connection: Connection, which: str, parameters: dict[str, int], *, sign: int) -> None:

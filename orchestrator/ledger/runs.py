@@ -1,4 +1,4 @@
-"""The record of each execution of ``run`` and ``retry``; and forgetting what a rehearsal left open."""
+"""The record of each execution of ``run`` and ``retry``, its results counted; forgetting what a rehearsal left open."""
 
 from __future__ import annotations
 
@@ -48,3 +48,20 @@ def forget_open(connection: Connection, manifest_id: int) -> None:
     ):
         connection.execute(text(statement), {"id": manifest_id})
     uploads.forget(connection, manifest_id)
+
+
+def count_results(connection: Connection, chunk_id: int) -> None:
+    """Add the results of a chunk that has just ended to those of the run that is going on."""
+    connection.execute(
+        text("""
+        INSERT INTO run_tallies (run_id, outcome, type, percent, files)
+        SELECT n.run_id, n.outcome, n.type, n.percent, count(*) FROM (
+          SELECT (SELECT u.id FROM runs u WHERE u.manifest_id = f.manifest_id
+                  ORDER BY u.started_at DESC, u.id DESC LIMIT 1) AS run_id,
+                 r.outcome, coalesce(r.type, '') AS type, r.percent
+          FROM files f JOIN results r ON r.file_row = f.id WHERE f.chunk_id = :chunk_id
+        ) AS n WHERE 1 = 1 GROUP BY n.run_id, n.outcome, n.type, n.percent
+        ON CONFLICT (run_id, outcome, type, percent) DO UPDATE SET files = run_tallies.files + excluded.files
+        """),
+        {"chunk_id": chunk_id},
+    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
 from orchestrator.errors import InputError
 from orchestrator.ledger.sql import scalar_int
-from orchestrator.models import Config, Review
+from orchestrator.models import Config, Json, Review
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +132,11 @@ def register(
             row,
         )
     return find_scope(connection, name, rehearsal=rehearsal, config=config)
+
+
+def keep_settings(connection: Connection, manifest_id: int, settings: Mapping[str, Json]) -> None:
+    """Keep what the manifest says beside its rules, for whoever reads the ledger without it."""
+    connection.execute(
+        text("UPDATE manifests SET settings = :settings WHERE id = :id"),
+        {"id": manifest_id, "settings": json.dumps(settings)},
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from orchestrator import ledger
 from orchestrator.errors import InputError, ManifestError, Problem
 from orchestrator.ledger import scope as ledger_scope
-from orchestrator.ledger.chunks import plan, retry
+from orchestrator.ledger.chunks import cutting, plan, retry
 from orchestrator.ledger.chunks.cancel import select_stuck
 from orchestrator.ledger.chunks.retry import Selection
 from orchestrator.ledger.documents import names
@@ -138,7 +138,7 @@ def _preview(
         plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)
 
         def show(_: object) -> None:
-            shown.extend(plan.chosen(connection, MOST_SHOWN))
+            shown.extend(cutting.chosen(connection, MOST_SHOWN))
 
         found = work_out(connection, scope, manifest, options, listed=listed, now=now, take=show)
         highest, _ = most(connection, scope, manifest, found)

@@ -11,11 +11,10 @@ from orchestrator.clock import timestamp
 from orchestrator.errors import OutOfCredits
 from orchestrator.ledger import Transaction, file_ids, runs
 from orchestrator.ledger import scope as ledger_scope
-from orchestrator.ledger.chunks import parses, retry
+from orchestrator.ledger.chunks import cutting, parses, retry
 from orchestrator.ledger.chunks import plan as planning
 from orchestrator.ledger.documents import names, uploads
 from orchestrator.ledger.queue import Shard, release_held
-from orchestrator.ledger.views import nights
 from orchestrator.manifest.loading import Manifest, refuse_empty
 from orchestrator.models import Json
 from orchestrator.planning import naming
@@ -56,7 +55,7 @@ def register(connection: Transaction, manifest: Manifest, *, rehearsal: bool, or
         sha256=manifest.sha256,
     )
     file_ids.remember(connection, scope.manifest_id)
-    nights.keep_settings(connection, scope.manifest_id, _settings(manifest))
+    ledger_scope.keep_settings(connection, scope.manifest_id, _settings(manifest))
     return scope
 
 
@@ -96,7 +95,7 @@ def plan(
         log.warning("chunks.released", chunks=released)
 
     def cut(batch: Batch) -> None:
-        made = planning.cut(
+        made = cutting.cut(
             connection,
             scope,
             chunk_size=files_per_chunk(manifest),
@@ -106,7 +105,7 @@ def plan(
             at=at,
         )
         if batch.free:
-            after = planning.last_chunk(connection) - made
+            after = cutting.last_chunk(connection) - made
             parses.use_parse_jobs(connection, scope, batch.config, after=after, since=parses_since(now))
 
     found = work_out(connection, scope, manifest, options, listed=listed, now=now, take=cut)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from orchestrator.ledger.views.nights import Failure
+from orchestrator.ledger.views.page import Failure
 
 #: What differs from file to file in otherwise equal words: IDs, names in quotes, paths, numbers.
 _VARYING = re.compile(

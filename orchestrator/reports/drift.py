@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.ledger.views.nights import Run, Tally
+from orchestrator.ledger.views.runs import Run, Tally
 from orchestrator.models import Outcome
 from orchestrator.plaintext import counted
 

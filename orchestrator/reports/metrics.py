@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from orchestrator.ledger import Transaction
-from orchestrator.ledger.views import nights
-from orchestrator.ledger.views.nights import Run
+from orchestrator.ledger.views import runs as ledger_runs
+from orchestrator.ledger.views.runs import Run
 from orchestrator.models import Json, Outcome
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class Latest:
 
 def latest(connection: Transaction, manifest_id: int) -> Latest:
     """Read the latest runs of a manifest."""
-    started = nights.latest(connection, manifest_id, 1)
-    ended, successful = (nights.latest_ended(connection, manifest_id, successful=which) for which in (False, True))
+    started = ledger_runs.latest(connection, manifest_id, 1, verdicts=False)
+    ended, successful = (ledger_runs.latest_ended(connection, manifest_id, successful=which) for which in (False, True))
     return Latest(started[0] if started else None, ended, successful)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.ledger import Transaction
-from orchestrator.ledger.views import nights as ledger_nights
-from orchestrator.ledger.views.nights import Run, Tally
+from orchestrator.ledger.views import runs
+from orchestrator.ledger.views.runs import Run, Tally
 from orchestrator.models import Outcome
 from orchestrator.reports.drift import Drift, of_latest
 
@@ -65,8 +65,8 @@ class LastNight:
 
 def nights(connection: Transaction, manifest_id: int, most: int = MOST_NIGHTS) -> list[Night]:
     """The latest *most* runs, newest first."""
-    found = ledger_nights.latest(connection, manifest_id, most)
-    return of(found, ledger_nights.recorded(connection, [run.id for run in found]))
+    found = runs.latest(connection, manifest_id, most, verdicts=False)
+    return of(found, runs.recorded(connection, [run.id for run in found]))
 
 
 def of(found: Sequence[Run], tallies: Iterable[Tally]) -> list[Night]:
@@ -88,8 +88,8 @@ def last_night(connection: Transaction, manifest_id: int) -> LastNight | None:
 
 def drift(connection: Transaction, manifest_id: int, alert: float | None) -> Drift | None:
     """The drift of the latest run; None when there is too little to compare it with."""
-    found = ledger_nights.latest(connection, manifest_id, MOST_NIGHTS)
-    return of_latest(found, ledger_nights.recorded(connection, [run.id for run in found]), alert)
+    found = runs.latest(connection, manifest_id, MOST_NIGHTS, verdicts=False)
+    return of_latest(found, runs.recorded(connection, [run.id for run in found]), alert)
 
 
 def since_before(found: Sequence[Night]) -> Since | None:

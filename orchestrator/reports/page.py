@@ -15,9 +15,10 @@ from orchestrator.ledger import Description, Transaction, billing
 from orchestrator.ledger.chunks import retry
 from orchestrator.ledger.chunks.retry import Quarantine
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.views import nights as ledger_nights
+from orchestrator.ledger.views import page as ledger_page
 from orchestrator.ledger.views import reading
-from orchestrator.ledger.views.nights import Doubtful
+from orchestrator.ledger.views import runs as ledger_runs
+from orchestrator.ledger.views.page import Doubtful
 from orchestrator.ledger.views.reading import Decision
 from orchestrator.models import BAD, Config, Json
 from orchestrator.plaintext import counted, safe
@@ -151,13 +152,13 @@ def section(
     scope = Scope(row.id, row.config_id)
     totals = reading.totals(connection, scope, wanted=False, review=row.review)
     outcomes = {outcome.value: files for outcome, files in totals.outcomes.items()}
-    runs = ledger_nights.latest(connection, row.id, MOST_NIGHTS)
-    tallies = ledger_nights.recorded(connection, [run.id for run in runs])
+    runs = ledger_runs.latest(connection, row.id, MOST_NIGHTS, verdicts=False)
+    tallies = ledger_runs.recorded(connection, [run.id for run in runs])
     found = nights_.of(runs, tallies)
-    config, settings = ledger_nights.kept_settings(connection, row.id)
+    config, settings = ledger_page.kept_settings(connection, row.id)
     drift = drifts.of_latest(runs, tallies, (settings.get("drift") or {}).get("alert"))
     failures = (
-        ledger_nights.failures(connection, scope, MOST_FAILURES) if any(outcomes[outcome] for outcome in BAD) else []
+        ledger_page.failures(connection, scope, MOST_FAILURES) if any(outcomes[outcome] for outcome in BAD) else []
     )
     quarantined = retry.quarantined(connection, scope, row.max_generations, wanted=False, most=MOST_QUARANTINED)
     held = reading.decisions(connection, row.id)
@@ -186,7 +187,7 @@ def section(
                 safe(again),
                 last=found[0] if found else None,
                 bad=sum(outcomes[outcome] for outcome in BAD),
-                unfinished=totals.unfinished - ledger_nights.held_files(connection, row.id),
+                unfinished=totals.unfinished - reading.held_files(connection, row.id),
                 other_rules=other_rules,
                 review=totals.review,
                 held=sum(each.event == "held" for each in held),
@@ -197,12 +198,12 @@ def section(
         nights=tuple(found),
         running=running,
         below_confidence=below,
-        histograms=_histograms(ledger_nights.confidences(connection, scope), below),
+        histograms=_histograms(ledger_page.confidences(connection, scope), below),
         timeline=_timeline(connection, row.id, found, now),
         causes=tuple(causes(failures)[:MOST_CAUSES]),
         causes_of=sum(failure.files for failure in failures),
         review=tuple(
-            ledger_nights.doubtful(
+            ledger_page.doubtful(
                 connection,
                 scope,
                 below_confidence=below,

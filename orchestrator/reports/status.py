@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from orchestrator.ledger import Transaction, billing
 from orchestrator.ledger.chunks import accept, retry
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.views import reading
+from orchestrator.ledger.views import reading, runs
 from orchestrator.models import GOOD, Json, Outcome
 from orchestrator.planning.preview import MOST_QUARANTINED
 from orchestrator.reports.nights import LastNight, last_night
@@ -37,7 +37,7 @@ class Status:
     needs_decision: list[reading.Decision]
     quarantined: retry.Quarantine
     failed_files: list[reading.FailedFile]  #: the first few
-    runs: list[reading.RunRecord]  #: the latest, newest first
+    runs: list[runs.Run]  #: the latest, newest first
     dismissed: int  #: of the failed, missing and cancelled: a person has said to leave them
     last_run: LastNight | None  #: what it recorded, and what it changed
     running: str | None  #: who holds the manifest right now, as its lock says
@@ -80,7 +80,7 @@ def status(
         needs_decision=reading.decisions(connection, row.id),
         quarantined=retry.quarantined(connection, scope, row.max_generations, wanted=False, most=MOST_QUARANTINED),
         failed_files=reading.failed_files(connection, scope, most_failed) if bad else [],
-        runs=reading.runs(connection, row.id, most_runs),
+        runs=runs.latest(connection, row.id, most_runs, verdicts=True),
         dismissed=accept.dismissed(connection, scope, wanted=False) if bad else 0,
         last_run=last_night(connection, row.id),
         running=running,

@@ -8,8 +8,8 @@ from datetime import datetime
 from itertools import accumulate
 
 from orchestrator.ledger import Transaction
-from orchestrator.ledger.views import nights as ledger_nights
-from orchestrator.ledger.views.nights import Timing
+from orchestrator.ledger.views import page as ledger_page
+from orchestrator.ledger.views.page import Timing
 
 #: Steps of the two plots.
 STEPS = 40
@@ -39,7 +39,7 @@ def timeline(
     connection: Transaction, manifest_id: int, run_id: str, began: str, ended: str, *, most_jobs: int = MOST_JOBS
 ) -> Timeline:
     """The course of the run *run_id*, from *began* to *ended*."""
-    jobs, step, timings = ledger_nights.timings(connection, manifest_id, began, ended, most_jobs)
+    jobs, step, timings = ledger_page.timings(connection, manifest_id, began, ended, most_jobs)
     start, end = _seconds(began), _seconds(ended)
     length = max(end - start, 0.001) / STEPS
     waits: list[list[tuple[float, int]]] = [[] for _ in range(STEPS)]

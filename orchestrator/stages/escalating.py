@@ -6,7 +6,7 @@ import structlog
 
 from orchestrator.ledger import Transaction
 from orchestrator.ledger import scope as ledger_scope
-from orchestrator.ledger.chunks import plan, retry
+from orchestrator.ledger.chunks import cutting, retry
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import GOOD
 from orchestrator.planning.limits import credits_left
@@ -35,7 +35,7 @@ def plan_escalation(connection: Transaction, work: Work, manifest: Manifest) -> 
         return 0
     if files:
         log.info("files.escalated", files=files, mode=escalate.mode.value)
-    return plan.cut(
+    return cutting.cut(
         connection,
         scope,
         chunk_size=manifest.chunk_size,

@@ -14,7 +14,7 @@ from support.ledgers import AT, SMALL, again, bring, cut, end, events, plan, reg
 
 from orchestrator.ledger import Ledger, jobs, queue, runs
 from orchestrator.ledger import scope as ledger_scope
-from orchestrator.ledger.chunks import accept, halving
+from orchestrator.ledger.chunks import accept, cutting, halving
 from orchestrator.ledger.chunks import plan as planning
 from orchestrator.ledger.jobs import ForbiddenMove
 from orchestrator.ledger.queue import Shard
@@ -186,7 +186,7 @@ def test_what_was_planned_and_never_sent_is_forgotten(ledger: Ledger, config: Co
         planning.forget_unsent(connection, scope, api="v1")
         planning.stage(connection, ["d", "c", "b", "a"])
         assert planning.select_new(connection, scope) == 2
-        assert planning.chosen(connection, 9) == ["d", "a"]
+        assert cutting.chosen(connection, 9) == ["d", "a"]
 
 
 def test_a_chunk_id_is_never_given_out_twice(ledger: Ledger, config: Config) -> None:

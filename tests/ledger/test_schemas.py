@@ -13,7 +13,7 @@ from support.ledgers import AT, SMALL, again, cut, register
 
 from orchestrator import ledger as ledger_room
 from orchestrator.ledger import Ledger, billing, jobs, projects, queue
-from orchestrator.ledger.chunks import adopt, cancel, parses, plan, retry
+from orchestrator.ledger.chunks import adopt, cancel, cutting, parses, plan, retry
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.sqlite import schema
@@ -201,7 +201,7 @@ def test_an_older_ledger_answers_whatever_it_is_asked(older: Path) -> None:
         )
         assert (taken, queue.chunk(connection, taken).file_ids) == (9, ("at fault", "new"))
         connection.execute(text("UPDATE jobs SET parse_job_id = 'parse-1' WHERE id = 1"))
-        plan.choose_named(connection, scope, ["sure"])
+        cutting.choose_named(connection, scope, ["sure"])
         assert parses.count_reusable(connection, scope, SMALL, since="") == 1
         assert parses.use_parse_jobs(connection, scope, SMALL, after=7, since="") == 1
         assert again(connection, scope, *wanted, error="BROK", types=(), outcomes=tuple(Outcome), run_id="r1") == []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.nights import DRIFTED, USUAL, Nights
 
 from orchestrator.ledger import Ledger
-from orchestrator.ledger.views import nights as ledger_nights
+from orchestrator.ledger.views import runs as ledger_runs
 from orchestrator.reports import drift
 
 ALERT = 0.1
@@ -63,8 +63,8 @@ def test_a_night_that_drifted_is_told_with_what_moved() -> None:
         for _ in range(15):
             made.night(200, shares=USUAL)
         made.night(200, shares=DRIFTED)
-        runs = ledger_nights.latest(connection, made.scope.manifest_id, 30)
-        tallies = ledger_nights.recorded(connection, [run.id for run in runs])
+        runs = ledger_runs.latest(connection, made.scope.manifest_id, 30, verdicts=False)
+        tallies = ledger_runs.recorded(connection, [run.id for run in runs])
     found = drift.of_latest(runs, tallies, ALERT)
     assert found is not None and found.alarm
     assert found.runs == drift.BASELINE
@@ -104,8 +104,8 @@ def test_too_little_to_compare_is_no_drift() -> None:
         seen = []
         for files in (50, 50, 50, 50, 5):
             made.night(files)
-            runs = ledger_nights.latest(connection, made.scope.manifest_id, 30)
-            tallies = ledger_nights.recorded(connection, [run.id for run in runs])
+            runs = ledger_runs.latest(connection, made.scope.manifest_id, 30, verdicts=False)
+            tallies = ledger_runs.recorded(connection, [run.id for run in runs])
             seen.append(drift.of_latest(runs, tallies, ALERT) is not None)
     assert seen == [False, False, False, True, False]
 

@@ -19,14 +19,13 @@ from orchestrator.commands import run as runner
 from orchestrator.errors import Ambiguous, ApiError, NotSent, RunStopped, Throttled
 from orchestrator.ledger import jobs, queue
 from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.chunks import cutting, retry
 from orchestrator.ledger.chunks import halving as halves
-from orchestrator.ledger.chunks import plan as planning
-from orchestrator.ledger.chunks import retry
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import IN_FLIGHT, Chunk, Config, FileResult, JobResults, JobStatus, Json, Outcome, RemoteJob
 from orchestrator.planning import options as planning_options
 from orchestrator.planning import run
-from orchestrator.stages import collector, halving, work
+from orchestrator.stages import halving, matching, work
 from orchestrator.stages.sending import Sending
 from orchestrator.stages.unanswered import evidence, judging, likeness, reconciler
 from simulation import process
@@ -153,7 +152,7 @@ def _first_page_of_results() -> AbstractContextManager[object]:
 
 def _missing_is_done() -> AbstractContextManager[object]:
     """A file without a row counts as one that no rule matched."""
-    return patch.object(collector, "_rowless", lambda file_id, job: FileResult(file_id, Outcome.UNMATCHED))
+    return patch.object(matching, "_rowless", lambda file_id, job: FileResult(file_id, Outcome.UNMATCHED))
 
 
 def _unknown_is_success() -> AbstractContextManager[object]:
@@ -247,7 +246,7 @@ def _every_mark_counts() -> AbstractContextManager[object]:
 
 def _choosing(instead_of: str, condition: str) -> AbstractContextManager[object]:
     """The files to send again are chosen by another *condition*."""
-    honest = planning.choose
+    honest = cutting.choose
 
     def choose(connection: Connection, query: str, scope: ledger_scope.Scope, **parameters: object) -> int:
         return honest(connection, query.replace(instead_of, condition), scope, **parameters)

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 from support.virtual_run import run
 
-from orchestrator.stages.collector import collect
+from orchestrator.stages.matching import collect
 
 #: Longest that one callback may take, in seconds of this thread's own time: a machine under load is slow, not wrong.
 LONGEST_S = 0.1
@@ -48,6 +48,6 @@ def test_a_step_that_takes_too_long_is_found(tmp_path: Path, longest: list[tuple
             pass
         return collect(*arguments)
 
-    with patch("orchestrator.stages.collector.collect", slow):
+    with patch("orchestrator.stages.matching.collect", slow):
         run(tmp_path, 1, size=2)
     assert max(longest)[0] >= LONGEST_S

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, text
 
 from orchestrator.ledger import jobs
 from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.chunks import cutting, retry
 from orchestrator.ledger.chunks import plan as planning
-from orchestrator.ledger.chunks import retry
 from orchestrator.ledger.scope import Scope
 from orchestrator.models import Config, FileResult, JobStatus, Outcome, Review, Rule
 
@@ -50,7 +50,7 @@ def cut(connection: Connection, scope: Scope, *, size: int = 2, run_id: str = "r
         ),
         {"id": run_id, "m": scope.manifest_id, "at": AT},
     )
-    return planning.cut(
+    return cutting.cut(
         connection, scope, chunk_size=size, job_config_id=scope.config_id, api="v1", run_id=run_id, at=AT
     )
 
@@ -91,4 +91,4 @@ def again(connection: Connection, scope: Scope, *file_ids: str, **selection: obj
     planning.stage(connection, file_ids)
     allowed = retry.Allowed(selection.pop("max_generations", None))  # type: ignore[arg-type]  # by name
     retry.select_again(connection, scope, retry.Selection(**selection), allowed)  # type: ignore[arg-type]  # by name
-    return planning.chosen(connection, 99)
+    return cutting.chosen(connection, 99)

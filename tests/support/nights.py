@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 from orchestrator.ledger import Transaction, billing, jobs, runs
 from orchestrator.ledger import scope as ledger_scope
+from orchestrator.ledger.chunks import cutting
 from orchestrator.ledger.chunks import plan as planning
 from orchestrator.ledger.chunks.retry import QUARANTINED
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.views import nights, reading
+from orchestrator.ledger.views import reading
 from orchestrator.models import Config, FileResult, JobStatus, Json, Outcome, Review, Rule
 
 RULES = Config(
@@ -59,7 +60,7 @@ class Nights:
             path=f"/srv/classify/{self.name}.yaml",
             sha256="0",
         )
-        nights.keep_settings(
+        ledger_scope.keep_settings(
             self.connection,
             self.scope.manifest_id,
             {"chunk_size": 10, "limits": {"max_files": 50_000, "max_credits": None}, "drift": {"alert": 0.1}},
@@ -89,8 +90,8 @@ class Nights:
         planning.stage(self.connection, new)
         runs.begin(self.connection, run_id, self.scope.manifest_id, command="run", api="v1", at=text(began))
         planning.select_new(self.connection, self.scope)
-        first = planning.last_chunk(self.connection) + 1
-        chunks = planning.cut(
+        first = cutting.last_chunk(self.connection) + 1
+        chunks = cutting.cut(
             self.connection,
             self.scope,
             chunk_size=size,
@@ -119,7 +120,7 @@ class Nights:
         new = [f"held-{self.number}-{n}" for n in range(files)]
         planning.stage(self.connection, new)
         planning.select_new(self.connection, self.scope)
-        planning.cut(
+        cutting.cut(
             self.connection,
             self.scope,
             chunk_size=files,
@@ -128,7 +129,7 @@ class Nights:
             run_id=self.latest,
             at=text(began),
         )
-        chunk_id = planning.last_chunk(self.connection)
+        chunk_id = cutting.last_chunk(self.connection)
         jobs.intend(self.connection, [chunk_id], mark=None, at=text(began))
         jobs.hold(self.connection, chunk_id, "two jobs at the API may be this one", at=text(began))
 
@@ -189,7 +190,7 @@ def thirty(connection: Transaction, *, files: int = 200, quiet: int = 29) -> Nig
     made = Nights(connection)
     for _ in range(quiet):
         made.night(files)
-    sunk = planning.last_chunk(connection) + 1
+    sunk = cutting.last_chunk(connection) + 1
     made.night(1, failed=1.0)
     made.quarantine(sunk)
     made.hold(5)

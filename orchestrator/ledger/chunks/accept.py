@@ -12,7 +12,7 @@ from dataclasses import replace
 from sqlalchemy import Connection, text
 
 from orchestrator.ledger import jobs
-from orchestrator.ledger.chunks import plan
+from orchestrator.ledger.chunks import cutting
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.sql import GOOD_SQL, scalar_int
 from orchestrator.models import FileResult, JobStatus, Outcome, canonical_id
@@ -129,9 +129,9 @@ def known_failures(connection: Connection, scope: Scope) -> int:
 
 def _record(connection: Connection, scope: Scope, verdict: FileResult, *, run_id: str, at: str) -> None:
     verdict = replace(verdict, file_id=canonical_id(verdict.file_id))
-    chunk_id = plan.last_chunk(connection) + 1
-    plan.choose_named(connection, scope, [verdict.file_id])
-    plan.cut(
+    chunk_id = cutting.last_chunk(connection) + 1
+    cutting.choose_named(connection, scope, [verdict.file_id])
+    cutting.cut(
         connection,
         scope,
         chunk_size=1,

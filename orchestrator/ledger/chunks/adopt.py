@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger.chunks import plan
+from orchestrator.ledger.chunks import cutting
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.sql import GOOD_SQL
 
@@ -19,7 +19,7 @@ def to_take_in(
     Not those in flight, nor those with a good result, unless the run *fixed_by* has just adopted it from an older job.
     A second opinion (*escalation*) is for those that have a good result and no other such opinion.
     """
-    plan.name_files(connection, file_ids)
+    cutting.name_files(connection, file_ids)
     known = f"(f.standing = 1 AND r.outcome IN {GOOD_SQL})"
     kept_back = (
         "j.escalation = 1"
@@ -63,8 +63,8 @@ def take_in(
 
     *job_config_id* is what the job was created with; of a second opinion (*escalation*) it is not the scope's.
     """
-    plan.choose_named(connection, scope, file_ids)
-    plan.cut(
+    cutting.choose_named(connection, scope, file_ids)
+    cutting.cut(
         connection,
         scope,
         chunk_size=len(file_ids),
@@ -75,4 +75,4 @@ def take_in(
         escalation=escalation,
         job_id=job_id,
     )
-    return plan.last_chunk(connection)
+    return cutting.last_chunk(connection)

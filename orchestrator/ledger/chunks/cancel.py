@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger.chunks.plan import name_files, stage
+from orchestrator.ledger.chunks.cutting import name_files
+from orchestrator.ledger.chunks.plan import stage
 from orchestrator.ledger.chunks.retry import SUBMISSIONS, Allowed, Selection
 from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.scope import Scope

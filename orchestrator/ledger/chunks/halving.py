@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, text
 
-from orchestrator.ledger.chunks import plan
+from orchestrator.ledger.chunks import cutting
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.scope import Scope
 from orchestrator.models import Config
@@ -86,8 +86,8 @@ def split(connection: Connection, chunk_id: int, halves: Sequence[Sequence[str]]
     scope = Scope(whole.manifest_id, whole.config_id)
     made: list[int] = []
     for half in halves:
-        plan.choose_named(connection, scope, half)
-        plan.cut(
+        cutting.choose_named(connection, scope, half)
+        cutting.cut(
             connection,
             scope,
             chunk_size=len(half),
@@ -99,5 +99,5 @@ def split(connection: Connection, chunk_id: int, halves: Sequence[Sequence[str]]
             parent_id=chunk_id,
             depth=whole.depth + 1,
         )
-        made.append(plan.last_chunk(connection))
+        made.append(cutting.last_chunk(connection))
     return made

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from orchestrator.errors import InputError
 from orchestrator.ledger.chunks.accept import PERSON
-from orchestrator.ledger.chunks.plan import choose, name_files
+from orchestrator.ledger.chunks.cutting import choose, name_files
 from orchestrator.ledger.documents import names
 from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.scope import Scope

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, text
 
-from orchestrator.ledger.chunks import plan
+from orchestrator.ledger.chunks import cutting
 from orchestrator.ledger.sql import scalar_int
 from orchestrator.models import canonical_id
 
@@ -166,7 +166,7 @@ def take_out(connection: Connection, manifest_id: int, content: str, *, run_id: 
     ).all()
     made = []
     for row in rows:
-        chunk_id = plan.chunk_ids(connection, 1)
+        chunk_id = cutting.chunk_ids(connection, 1)
         connection.execute(
             text("""
             INSERT INTO jobs (id, manifest_id, config_id, run_id, api, parent_id, depth, escalation, size, status,

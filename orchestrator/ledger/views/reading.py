@@ -307,42 +307,10 @@ def decisions(connection: Connection, manifest_id: int) -> list[Decision]:
     return [Decision(*row) for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """One run as the ledger keeps it; what has not ended, or was killed, has no exit code and no summary."""
-
-    id: str
-    command: str
-    api: str
-    started_at: str
-    finished_at: str | None
-    exit_code: int | None
-    summary: dict[str, Json] | None
-
-    @property
-    def reason(self) -> str:
-        """Why it ended so; empty without a summary, when only the manifest's lock tells what became of it."""
-        return str((self.summary or {}).get("reason", ""))
-
-
-def runs(connection: Connection, manifest_id: int, most: int) -> list[RunRecord]:
-    """The latest runs, newest first."""
-    rows = connection.execute(
-        text(
-            "SELECT id, command, api, started_at, finished_at, exit_code, summary FROM runs "
-            "WHERE manifest_id = :manifest_id ORDER BY started_at DESC, id DESC LIMIT :most"
-        ),
-        {"manifest_id": manifest_id, "most": most},
+def held_files(connection: Connection, manifest_id: int) -> int:
+    """Files in chunks that wait for a person: no run sends them."""
+    return scalar_int(
+        connection,
+        f"SELECT sum(size) FROM jobs WHERE manifest_id = :manifest_id AND status IN {OPEN_SQL} AND held = 1",
+        manifest_id=manifest_id,
     )
-    return [
-        RunRecord(
-            r.id,
-            r.command,
-            r.api,
-            r.started_at,
-            r.finished_at,
-            r.exit_code,
-            json.loads(r.summary) if r.summary else None,
-        )
-        for r in rows
-    ]

@@ -16,7 +16,8 @@ from orchestrator.api.dialect import NO_RESULT
 from orchestrator.errors import ContractBroken, Rejected, Unanswered
 from orchestrator.ledger import Transaction, jobs, queue
 from orchestrator.models import GOOD, TERMINAL, Chunk, JobResults, JobStatus, RemoteJob
-from orchestrator.stages.collector import Collected, collect_chunk, record, results_of
+from orchestrator.stages.collector import record, results_of
+from orchestrator.stages.matching import Collected, collect_chunk
 from orchestrator.stages.work import Work
 
 log = structlog.get_logger()

@@ -10,7 +10,7 @@ import structlog
 from orchestrator.errors import ContractBroken, Rejected, Unanswered
 from orchestrator.ledger import jobs, queue
 from orchestrator.models import TERMINAL, JobResults, JobStatus, RemoteJob
-from orchestrator.stages.collector import collect_chunk
+from orchestrator.stages.matching import collect_chunk
 from orchestrator.stages.polling.late import Late, Look, look_at, take_in
 from orchestrator.stages.polling.pages import NO_PAGES_S, PAGE, Pages, Watched
 from orchestrator.stages.polling.poll_schedule import PollSchedule

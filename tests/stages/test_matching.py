@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import ContractBroken
 from orchestrator.models import GOOD, TERMINAL, FileResult, JobResults, JobStatus, Outcome, RemoteJob
-from orchestrator.stages.collector import WITHOUT_ROW, collect
+from orchestrator.stages.matching import WITHOUT_ROW, collect
 
 TYPES = ("invoice", "receipt")
 WORDS = {

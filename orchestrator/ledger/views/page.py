@@ -1,107 +1,17 @@
-"""The figures of each run, counted as they were recorded: thirty runs cost the same for any number of files."""
+"""The rows of a page: times of jobs, confidences, what failed in which words, and the least sure results."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, text
+from sqlalchemy import Connection, text
 
 from orchestrator.ledger.documents import known, names
 from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, OPEN_SQL, scalar_int
 from orchestrator.models import Config, Json
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One row of ``runs``. ``finished_at``, ``exit_code`` and ``summary`` are None until the run has ended."""
-
-    id: str
-    command: str
-    api: str
-    started_at: str
-    finished_at: str | None
-    exit_code: int | None
-    summary: dict[str, Json] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """So many files of one run got this answer. ``type`` is "" without one, ``percent`` (of confidence) then 0."""
-
-    run_id: str
-    outcome: str
-    type: str
-    percent: int
-    files: int
-
-
-def count(connection: Connection, chunk_id: int) -> None:
-    """Add the results of a chunk that has just ended to those of the run that is going on."""
-    connection.execute(
-        text("""
-        INSERT INTO run_tallies (run_id, outcome, type, percent, files)
-        SELECT n.run_id, n.outcome, n.type, n.percent, count(*) FROM (
-          SELECT (SELECT u.id FROM runs u WHERE u.manifest_id = f.manifest_id
-                  ORDER BY u.started_at DESC, u.id DESC LIMIT 1) AS run_id,
-                 r.outcome, coalesce(r.type, '') AS type, r.percent
-          FROM files f JOIN results r ON r.file_row = f.id WHERE f.chunk_id = :chunk_id
-        ) AS n WHERE 1 = 1 GROUP BY n.run_id, n.outcome, n.type, n.percent
-        ON CONFLICT (run_id, outcome, type, percent) DO UPDATE SET files = run_tallies.files + excluded.files
-        """),
-        {"chunk_id": chunk_id},
-    )
-
-
-#: The columns of ``runs`` that make a ``Run``.
-_COLUMNS = "id, command, api, started_at, finished_at, exit_code, summary"
-
-
-def _run(row: Row[Any]) -> Run:
-    summary = json.loads(row.summary) if row.summary else None
-    return Run(row.id, row.command, row.api, row.started_at, row.finished_at, row.exit_code, summary)
-
-
-def latest(connection: Connection, manifest_id: int, most: int) -> list[Run]:
-    """The latest runs, newest first, without those that only recorded a person's verdicts."""
-    rows = connection.execute(
-        text(
-            f"SELECT {_COLUMNS} FROM runs "
-            "WHERE manifest_id = :manifest_id AND command <> 'accept' ORDER BY started_at DESC, id DESC LIMIT :most"
-        ),
-        {"manifest_id": manifest_id, "most": most},
-    )
-    return list(map(_run, rows))
-
-
-def latest_ended(connection: Connection, manifest_id: int, *, successful: bool) -> Run | None:
-    """The latest run that has ended, or the latest that ended in 0; None before the first."""
-    rows = connection.execute(
-        text(
-            f"SELECT {_COLUMNS} FROM runs WHERE manifest_id = :manifest_id AND command <> 'accept' "
-            "AND exit_code BETWEEN 0 AND :most ORDER BY started_at DESC, id DESC LIMIT 1"
-        ),
-        {"manifest_id": manifest_id, "most": 0 if successful else 255},
-    )
-    return next(map(_run, rows), None)
-
-
-def recorded(connection: Connection, run_ids: Sequence[str]) -> list[Tally]:
-    """Return what the runs *run_ids* recorded."""
-    if not run_ids:
-        return []
-    rows = connection.execute(
-        text(
-            "SELECT run_id, outcome, type, percent, files FROM run_tallies WHERE run_id IN :run_ids "
-            "ORDER BY run_id, outcome, type, percent"
-        ).bindparams(bindparam("run_ids", expanding=True)),
-        {"run_ids": list(run_ids)},
-    )
-    return [Tally(*row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,23 +171,6 @@ def _doubtful(connection: Connection, scope: Scope, which: str, most: int, **par
         Doubtful(r.file_id, r.outcome, r.type, r.confidence, r.reasoning, names.name_of(r.document, r.listed))
         for r in rows
     ]
-
-
-def held_files(connection: Connection, manifest_id: int) -> int:
-    """Files in chunks that wait for a person: no run sends them."""
-    return scalar_int(
-        connection,
-        f"SELECT sum(size) FROM jobs WHERE manifest_id = :manifest_id AND status IN {OPEN_SQL} AND held = 1",
-        manifest_id=manifest_id,
-    )
-
-
-def keep_settings(connection: Connection, manifest_id: int, settings: Mapping[str, Json]) -> None:
-    """Keep what the manifest says beside its rules, for whoever reads the ledger without it."""
-    connection.execute(
-        text("UPDATE manifests SET settings = :settings WHERE id = :id"),
-        {"id": manifest_id, "settings": json.dumps(settings)},
-    )
 
 
 def kept_settings(connection: Connection, manifest_id: int) -> tuple[Config, dict[str, Json]]:
