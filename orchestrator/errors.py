@@ -6,6 +6,7 @@ OrchestratorError
 │   └── SettingsError
 ├── LockHeld                  another run holds this manifest                                     (4)
 ├── LedgerError               the ledger or an output can't be read or written                    (8)
+│   └── LedgerBusy            another process is in the middle of writing to the ledger
 ├── Interrupted               a signal or the deadline ended the run early                        (3)
 └── ApiError                  what a call to the API came to
     ├── NotCreated            the call surely had no effect: it may be sent again
@@ -97,6 +98,10 @@ class LedgerError(OrchestratorError):
     """The ledger or an output can't be read or written: disk full, corrupt, too new, wrong file system."""
 
     exit_code = ExitCode.LEDGER
+
+
+class LedgerBusy(LedgerError):
+    """Another process has been writing to the ledger all the while; nothing of this transaction was begun."""
 
 
 class Interrupted(OrchestratorError):

@@ -70,6 +70,7 @@ EVENTS = {
     "job.orphan": "a job was paid for twice: the API had made it after all",
     "job.status_unknown": "the API says a status that is not known; the job counts as not ended",
     "job.submitted": "a job was created",
+    "ledger.busy": "another process writes to the ledger; this run waits for it",
     "ledger.created": "a new ledger was made",
     "library.said": "a library logged",
     "listing.unreadable": "rows of the API's list of jobs can't be read; they are passed over",

@@ -128,8 +128,8 @@ class Mirror:
         honest = Ledger.transaction
 
         @contextmanager
-        def transaction(ledger: Ledger) -> Iterator[Connection]:
-            with honest(ledger) as connection:
+        def transaction(ledger: Ledger, *, patience_s: float | None = None) -> Iterator[Connection]:
+            with honest(ledger, patience_s=patience_s) as connection:
                 self.inside = True
                 try:
                     yield connection

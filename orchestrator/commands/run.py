@@ -21,7 +21,7 @@ from orchestrator.commands.access import access, connect, hide_secrets, ledger_p
 from orchestrator.commands.cancel import Canceller, free_stuck
 from orchestrator.commands.stopping import deadline, signals
 from orchestrator.commands.summary import Ended, Summary, conclude
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import LedgerBusy, OrchestratorError
 from orchestrator.ledger import Ledger, Transaction, runs
 from orchestrator.ledger.queue import Shard, open_apis
 from orchestrator.ledger.writer import Writer
@@ -41,6 +41,9 @@ log = structlog.get_logger()
 #: The embedded sandbox shows a job as soon as it is made: no need to wait as long as for the API.
 REHEARSAL_SETTLE_S = 3.0
 
+
+#: How long a run that is to end waits for the ledger while another process writes to it.
+LAST_PATIENCE_S = 1.0
 
 #: Called with the run's work while it goes on: shows it to a person.
 Watcher = Callable[[Work, "Plan"], "AsyncIterator[None]"]
@@ -89,7 +92,7 @@ def _run(manifest: Manifest, settings: Settings, options: Options, clock: Clock,
             manifest=manifest.name, run_id=run_id, **({"rehearsal": True} if options.sandbox else {})
         ),
         ledger.lease(path, lock_name(manifest, rehearsal=options.sandbox), holder) as lease,
-        ledger.open(path, lease=lease, rebuilding=rebuilding) as opened,
+        ledger.open(path, lease=lease, rebuilding=rebuilding, patience_s=_patience_s(deadline_s)) as opened,
     ):
         log.info("run.started", command=options.command, pid=os.getpid(), version=__version__)
         if created:
@@ -98,6 +101,10 @@ def _run(manifest: Manifest, settings: Settings, options: Options, clock: Clock,
             opened.rebuilt()
         execution = _Execution(manifest, settings, options, opened, clock, run_id, base_url, key, deadline_s, watcher)
         return execution.run()
+
+
+def _patience_s(deadline_s: float | None) -> float:
+    return ledger.PATIENCE_S if deadline_s is None else min(deadline_s, ledger.PATIENCE_S)
 
 
 class _Execution:
@@ -167,6 +174,8 @@ class _Execution:
                 error = failure
         if error is not None and not isinstance(error, OrchestratorError):
             raise error
+        if error is not None:
+            self.ledger.patience_s = LAST_PATIENCE_S
         if self.manifest.route is not None and self.options.create and not self.options.sandbox:
             routed = route.carry_out(self.manifest, self.ledger, self.manifest.route, self.clock)
             self.routed = route.Placed(routed.placed, routed.already, routed.troubles)
@@ -257,19 +266,35 @@ class _Execution:
             documents=self.documents,
             routed=self.routed,
         )
-        with self.ledger.transaction() as connection:
-            summary = conclude(connection, self.manifest, ended)
-            code, at = summary.exit_code, timestamp(self.clock.now())
-            runs.finish(connection, self.run_id, exit_code=code, summary=summary.as_json(), at=at)
+        summary, recorded = self._recorded(ended)
         log.info(
             "run.finished",
-            exit_code=code,
+            exit_code=summary.exit_code,
             reason=summary.reason,
             files=summary.files,
             unfinished=summary.unfinished,
         )
-        telling.of_end(self.manifest, self.settings, self.options, self.ledger, summary, self.clock)
+        if recorded:
+            telling.of_end(self.manifest, self.settings, self.options, self.ledger, summary, self.clock)
+        elif error is not None:
+            telling.of_failure(self.manifest, self.settings, self.options, error, self.clock)
         return summary
+
+    def _recorded(self, ended: Ended) -> tuple[Summary, bool]:
+        """The run's summary, and whether the ledger has it: a deadline and a signal wait for no other process."""
+        try:
+            with self.ledger.transaction() as connection:
+                summary = conclude(connection, self.manifest, ended)
+                at = timestamp(self.clock.now())
+                runs.finish(connection, self.run_id, exit_code=summary.exit_code, summary=summary.as_json(), at=at)
+        except LedgerBusy as busy:
+            if ended.error is None:
+                raise
+            with self.ledger.glance() as connection:
+                summary = conclude(connection, self.manifest, ended)
+            told = "" if isinstance(ended.error, LedgerBusy) else f": {busy}"
+            return replace(summary, reason=f"{summary.reason}; the end of this run is not recorded{told}"), False
+        return summary, True
 
 
 @asynccontextmanager

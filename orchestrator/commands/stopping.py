@@ -18,13 +18,18 @@ log = structlog.get_logger()
 
 @contextmanager
 def signals(work: Work) -> Iterator[None]:
-    """A signal to end ends the run in order, a second one at once; what is ignored (nohup) stays ignored."""
+    """A signal to end ends the run in order; a second one does not wait for calls that are out; a third kills.
+
+    A signal that is ignored (nohup) stays ignored.
+    """
     loop = asyncio.get_running_loop()
 
     def told(name: str) -> None:
-        if work.stop.everything is not None:
+        if work.stop.hurried.is_set():
             os._exit(int(ExitCode.UNFINISHED))
         log.warning("run.stopping", why=name)
+        if work.stop.everything is not None:
+            work.stop.hurried.set()
         work.stop.stop_everything(Interrupted(f"stopped by {name}; run again to go on"))
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}

@@ -7,6 +7,7 @@ one commit. Import what this page names and those modules, never ``ledger.sqlite
 
 from orchestrator.ledger.opening import (
     ENGINE,
+    PATIENCE_S,
     Description,
     Lease,
     Ledger,
@@ -27,6 +28,7 @@ from orchestrator.ledger.sql import Transaction
 
 __all__ = [
     "ENGINE",
+    "PATIENCE_S",
     "Description",
     "Lease",
     "Ledger",

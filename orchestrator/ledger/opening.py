@@ -11,9 +11,11 @@ from orchestrator.ledger.sqlite import lease as leases
 from orchestrator.ledger.sqlite import place
 from orchestrator.ledger.sqlite.database import ENGINE, Description, Ledger
 from orchestrator.ledger.sqlite.place import Room, locate, refuse_gone, require
+from orchestrator.ledger.sqlite.turns import PATIENCE_S
 
 __all__ = [
     "ENGINE",
+    "PATIENCE_S",
     "Description",
     "Lease",
     "Ledger",
@@ -39,15 +41,20 @@ Lease = place.Held
 
 
 def open(  # noqa: A001 - called as ledger.open
-    location: Location, *, read_only: bool = False, lease: Lease | None = None, rebuilding: bool = False
+    location: Location,
+    *,
+    read_only: bool = False,
+    lease: Lease | None = None,
+    rebuilding: bool = False,
+    patience_s: float = PATIENCE_S,
 ) -> Ledger:
     """The ledger at *location*, made if need be unless *read_only*. Raises LedgerError.
 
     *lease* is the run's: nothing is written once it is lost. *rebuilding* allows a new ledger where one has
     disappeared, and an older copy of it; otherwise they are refused, because they would buy again what they lack.
-    ``Ledger.rebuilt`` ends that state.
+    ``Ledger.rebuilt`` ends that state. *patience_s*: how long each transaction waits while other processes write.
     """
-    return Ledger(location, read_only=read_only, lease=lease, rebuilding=rebuilding)
+    return Ledger(location, read_only=read_only, lease=lease, rebuilding=rebuilding, patience_s=patience_s)
 
 
 def in_memory() -> Ledger:

@@ -7,10 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import structlog
 from sqlalchemy import Connection
 
 from orchestrator.clock import Clock
-from orchestrator.ledger.opening import Ledger
+from orchestrator.errors import LedgerBusy
+from orchestrator.ledger.opening import PATIENCE_S, Ledger
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 
@@ -21,13 +25,16 @@ SLOW_S = 0.005
 #: What the last commit counts for in the mean that shows a slow disk.
 NEWS = 0.3
 
+#: While another process writes: the first and the longest pause, and how long until that is worth a word.
+FIRST_PAUSE_S, LONGEST_PAUSE_S, WORTH_A_WORD_S = 0.001, 0.05, 5.0
+
 
 class Writer:
     """Runs pieces of work inside the ledger's transactions, several in one when the disk is slow.
 
     A piece is synchronous, so no cancellation can cut it in half, and its caller goes on only once it is on disk. What
     comes during a commit waits for the next. On a slow disk pieces run in another thread: they may use what
-    they are given and the connection, and no two run at once.
+    they are given and the connection, and no two run at once. While another process writes, the event loop goes on.
     """
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
@@ -56,8 +63,7 @@ class Writer:
 
     async def _commit(self, batch: list[_Piece]) -> None:
         try:
-            slow = self._disk_s > SLOW_S
-            answers = await asyncio.to_thread(self._work_off, batch) if slow else self._work_off(batch)
+            answers = await self._in_turn(batch)
         except BaseException as error:  # noqa: BLE001 - everyone who waits must hear of it
             for _, done in batch:
                 if not done.cancelled():
@@ -67,9 +73,26 @@ class Writer:
             if not done.cancelled():
                 done.set_result(answer)
 
+    async def _in_turn(self, batch: list[_Piece]) -> list[Any]:
+        """Work *batch* off once no other process writes. Raises LedgerBusy after ``PATIENCE_S``."""
+        began, pause_s, told = self._clock.monotonic(), FIRST_PAUSE_S, False
+        while True:
+            try:
+                slow = self._disk_s > SLOW_S
+                return await asyncio.to_thread(self._work_off, batch) if slow else self._work_off(batch)
+            except LedgerBusy:
+                waited_s = self._clock.monotonic() - began
+                if waited_s >= PATIENCE_S:
+                    raise
+            if waited_s >= WORTH_A_WORD_S and not told:
+                log.warning("ledger.busy", seconds=round(waited_s, 1))
+                told = True
+            await self._clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
     def _work_off(self, batch: list[_Piece]) -> list[Any]:
         began, worked = self._clock.monotonic(), time.thread_time()
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction(patience_s=0.0) as connection:
             answers = [work(connection) for work, _ in batch]
         waited = self._clock.monotonic() - began - (time.thread_time() - worked)
         self._disk_s += NEWS * (waited - self._disk_s)

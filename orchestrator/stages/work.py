@@ -35,6 +35,7 @@ class Stop:
         self.creates: BaseException | None = None  #: why nothing more may be sent, while the rest goes on
         self.everything: BaseException | None = None  #: why the run is to end now
         self.version = 0  #: how often a stage has had news for the others
+        self.hurried = asyncio.Event()  #: calls that are out are not waited for either
         self._news = asyncio.Event()  # set by the next news, then replaced: no reader has to clear it
         self._sending_ended = asyncio.Event()
 
@@ -173,10 +174,18 @@ async def run_stages(work: Work, senders: list[Stage], others: list[Stage], *, w
         work.stop.finish()
         for task in tasks[len(senders) :]:
             task.cancel()
-        await asyncio.wait(tasks, timeout=DRAIN_S)
+        await _drain(tasks, work.stop.hurried)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _drain(tasks: list[asyncio.Task[None]], hurried: asyncio.Event) -> None:
+    """Let *tasks* end, for as long as calls that are out may take, or until the run is *hurried*."""
+    ends = [asyncio.ensure_future(asyncio.wait(tasks)), asyncio.ensure_future(hurried.wait())]
+    await asyncio.wait(ends, timeout=DRAIN_S, return_when=asyncio.FIRST_COMPLETED)
+    for end in ends:
+        end.cancel()
 
 
 async def _guarded(work: Work, stage: Stage) -> None:

@@ -91,13 +91,15 @@ def test_a_signal_does_not_wait_for_an_api_that_never_answers(server: ApiServer,
 
 
 def test_a_second_signal_ends_the_run_at_once(server: ApiServer, manifest: Path) -> None:
-    """Whoever asks twice does not wait for calls that are out."""
+    """Whoever asks twice does not wait for calls that are out, and is told all the same how the run went."""
     know_a_job(server, manifest)
     server.set(hold_creates=True)
     started = Run(manifest, environment(server.url))
     wait_until(lambda: server.stats().posts >= 6, what="some create calls")
     ended, took = told_to_end(started, signal.SIGTERM, signal.SIGINT)
     assert (ended.code, took < 1) == (ExitCode.UNFINISHED, True)
+    assert (ended.summary["exit_code"], ended.summary["unfinished"]) == (ExitCode.UNFINISHED, len(FILES) - 2)
+    assert "SIGTERM" in ended.summary["reason"]
 
 
 def test_a_signal_does_not_wait_for_calls_whose_turn_has_not_come(server: ApiServer, tmp_path: Path) -> None:

@@ -95,13 +95,13 @@ class MortalLedger(Ledger):
     world: World
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self, *, patience_s: float | None = None) -> Iterator[Connection]:
         if self.process is None:
-            with super().transaction() as connection:
+            with super().transaction(patience_s=patience_s) as connection:
                 yield connection
             return
         self.process.point("transaction.begins")
-        with super().transaction() as connection:
+        with super().transaction(patience_s=patience_s) as connection:
             connection.execution_options(compiled_cache=COMPILED)
             yield connection
             if self.world.chance(self.world.climate.ledger_faults):

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, RootTransaction, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
-from orchestrator.errors import LedgerError
-from orchestrator.ledger.sqlite import place, witness
+from orchestrator.errors import LedgerBusy, LedgerError
+from orchestrator.ledger.sqlite import place, turns, witness
 from orchestrator.ledger.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_version, is_empty, migrate
 
 ENGINE = f"SQLite {sqlite3.sqlite_version}"
@@ -44,13 +44,21 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path, *, read_only: bool = False, lease: place.Held | None = None, rebuilding: bool = False
+        self,
+        path: Path,
+        *,
+        read_only: bool = False,
+        lease: place.Held | None = None,
+        rebuilding: bool = False,
+        patience_s: float = turns.PATIENCE_S,
     ) -> None:
         """Open *path*, creating it (mode 0600) unless *read_only*. Raises LedgerError.
 
         *lease* is the run's: nothing is written once it is lost. *rebuilding* allows a new ledger where one has
         disappeared, and an older copy of it; otherwise they are refused, because they would buy again what they lack.
+        *patience_s*: how long to wait while other processes write.
         """
+        self.patience_s = patience_s
         self._rebuilding = rebuilding
         try:
             place.refuse_network(path)
@@ -74,8 +82,10 @@ class Ledger:
             path, f"file:{place.uri_path(path)}?{place.read_only_mode(path) if read_only else 'mode=rw'}", write_lock
         )
 
+    patience_s = turns.PATIENCE_S  #: how long a transaction waits while other processes write
     _held: Sequence[place.Held] = ()
     _rebuilding = False
+    _looking = False  #: the transaction that begins only reads
     _counts = False  #: its writes, for itself and for the witness; not while it lacks what the witness has seen
 
     @classmethod
@@ -93,10 +103,10 @@ class Ledger:
         self._engine = create_engine(
             "sqlite://",
             poolclass=StaticPool,
-            creator=lambda: sqlite3.connect(uri, uri=True, timeout=60, check_same_thread=False),  # see _serialised
+            creator=lambda: sqlite3.connect(uri, uri=True, timeout=self.patience_s, check_same_thread=False),
         )
         event.listen(self._engine, "connect", _set_up_read_only if read_only else _set_up)
-        event.listen(self._engine, "begin", _begin_deferred if read_only else _begin_immediate)
+        event.listen(self._engine, "begin", _begin_deferred if read_only else self._begin)
         try:
             with self._serialised(), _translated(path):
                 seen = witness.read(place.witness(path))
@@ -109,6 +119,7 @@ class Ledger:
                 else:
                     self._refuse_damage()
                     migrate(self._connection)
+                    self._raw.execute("PRAGMA busy_timeout = 0")  # from now on ``turns`` waits
                     self._counts = problem is None and write_lock is not None
         except BaseException:
             self._engine.dispose()
@@ -166,12 +177,16 @@ class Ledger:
             )
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """One transaction: on disk when the block ends, rolled back when it raises. Raises LedgerError."""
-        with self._serialised(), _translated(self.path):
+    def transaction(self, *, patience_s: float | None = None) -> Iterator[Connection]:
+        """One transaction: on disk when the block ends, rolled back when it raises. Raises LedgerError.
+
+        Raises LedgerBusy before the block begins when other processes write for over *patience_s* (``patience_s``).
+        """
+        patience_s = self.patience_s if patience_s is None else patience_s
+        with self._serialised(patience_s), _translated(self.path):
             self._refuse_moved()
             wrote = self._written()
-            with self._connection.begin():
+            with self._begun(patience_s):
                 yield self._connection
                 wrote = self._counts and self._written() != wrote
                 if wrote:
@@ -180,10 +195,31 @@ class Ledger:
             if wrote and self._write_lock is not None:
                 witness.write(self._write_lock, seen)  # after the commit: it is never ahead
 
+    def _begun(self, patience_s: float) -> RootTransaction:
+        """A transaction that has begun: programs that don't know our lock may be writing, too."""
+        return turns.in_turn(self._connection.begin, self.path, patience_s)
+
+    @contextmanager
+    def glance(self) -> Iterator[Connection]:
+        """What was last committed, for reading only, whoever writes meanwhile. Raises LedgerError."""
+        with self._one_thread, _translated(self.path):
+            self._looking = True
+            try:
+                with self._connection.begin():
+                    yield self._connection
+            finally:
+                self._looking = False
+
+    def _begin(self, connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if self._looking else "BEGIN IMMEDIATE")
+
     def _written(self) -> int:
         """How many rows this connection has changed so far."""
-        raw: Any = self._connection.connection.driver_connection
-        return int(raw.total_changes)
+        return int(self._raw.total_changes)
+
+    @property
+    def _raw(self) -> Any:
+        return self._connection.connection.driver_connection
 
     def _refuse_moved(self) -> None:
         """SQLite would go on writing to a file that nobody finds again, and a lock without a name keeps nobody out."""
@@ -205,12 +241,19 @@ class Ledger:
         raise LedgerError(what)
 
     def close(self) -> None:
-        with self._serialised(), _translated(self.path):
-            self._connection.close()
-            self._engine.dispose()
+        try:
+            with self._serialised():
+                self._close()
+        except LedgerBusy:
+            self._close()  # whoever writes has it open, so that SQLite, too, only lets go of it
         if self._write_lock is not None:
             os.close(self._write_lock)
             self._write_lock = None
+
+    def _close(self) -> None:
+        with _translated(self.path):
+            self._connection.close()
+            self._engine.dispose()
 
     def __enter__(self) -> Ledger:
         return self
@@ -219,13 +262,13 @@ class Ledger:
         self.close()
 
     @contextmanager
-    def _serialised(self) -> Iterator[None]:
-        """No other process writes meanwhile, and no other thread uses the connection."""
+    def _serialised(self, patience_s: float | None = None) -> Iterator[None]:
+        """No other process writes meanwhile, and no other thread uses the connection. Raises LedgerBusy."""
         with self._one_thread:
             if self._write_lock is None:
                 yield
                 return
-            fcntl.flock(self._write_lock, fcntl.LOCK_EX)
+            turns.lock(self._write_lock, self.path, self.patience_s if patience_s is None else patience_s)
             try:
                 yield
             finally:
@@ -253,10 +296,6 @@ def _set_up_read_only(connection: DBAPIConnection, _: ConnectionPoolEntry) -> No
     connection.isolation_level = None
     for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0", "cache_size=-65536"):
         connection.execute(f"PRAGMA {pragma}").fetchall()
-
-
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _begin_deferred(connection: Connection) -> None:
