@@ -30,6 +30,7 @@ from orchestrator.errors import (
     Ambiguous,
     ApiError,
     ContractBroken,
+    Interrupted,
     NotSent,
     Rejected,
     SettingsError,
@@ -184,6 +185,7 @@ class Api:
         self._clock = clock
         self._rng = rng
         self.retry_budget_s = retry_budget_s
+        self.ends_at: float | None = None  #: monotonic, the run's deadline
         self._most_listed = 100
         self._answered_at = clock.monotonic()
         self._asked_at: float | None = None  # when the first call left that nothing has answered since
@@ -196,6 +198,10 @@ class Api:
         Or will have been, once the *asked_s* have passed that the API asks to wait.
         """
         return self._clock.monotonic() + asked_s - max(started, self._answered_at) >= self.retry_budget_s
+
+    def too_late(self, asked_s: float) -> bool:
+        """Whether the *asked_s* that the API asks to wait end after the run's deadline: they are not begun."""
+        return asked_s > 0 and self.ends_at is not None and self._clock.monotonic() + asked_s > self.ends_at
 
     def silent(self) -> tuple[float, float] | None:
         """Seconds for which calls were out and nothing answered, and those until reads give up; None if all is well."""
@@ -282,7 +288,7 @@ class Api:
             return self._clock.monotonic() + asked_s - started >= patience_s
 
         def given_up(started: float, asked_s: float) -> bool:
-            return self.given_up(started, asked_s) or out_of_patience(started, asked_s)
+            return self.given_up(started, asked_s) or out_of_patience(started, asked_s) or self.too_late(asked_s)
 
         began = self._clock.monotonic()
         policy = retrying(
@@ -294,19 +300,20 @@ class Api:
         )
         try:
             return await policy(self._attempt, call, kind, limiter, read)
-        except Ambiguous as error:
-            if not self.given_up(began, asked_s(error)):
+        except (NotSent, Throttled, Ambiguous) as error:
+            held_up = patient or (isinstance(error, Throttled) and limiter is self.limiters.reads)
+            if not self.given_up(began, asked_s(error)) and not (held_up and self.too_late(asked_s(error))):
                 raise Unanswered(f"no good answer ({error})") from error
-            if error.created:
+            if isinstance(error, Ambiguous) and error.created:
                 raise ContractBroken(f"the API's answers can't be read: {error}") from error
             raise self.unreachable(error) from error
-        except (NotSent, Throttled) as error:
-            if not self.given_up(began, asked_s(error)):
-                raise Unanswered(f"no good answer ({error})") from error
-            raise self.unreachable(error) from error
 
-    def unreachable(self, error: ApiError) -> Unreachable:
-        if (wait_s := asked_s(error)) > 0:
+    def unreachable(self, error: ApiError) -> Unreachable | Interrupted:
+        """The end of a run that *error* has outlasted: the budget for an outage, or the time left to the deadline."""
+        wait_s = asked_s(error)
+        if self.too_late(wait_s) and wait_s < self.retry_budget_s:
+            return Interrupted(f"the API asks to wait for {wait_s:g} s, past the deadline; run again to go on: {error}")
+        if wait_s > 0:
             return Unreachable(
                 f"the API asks to wait for {wait_s:g} s, and an outage may last {self.retry_budget_s:g} s: {error}"
             )

@@ -49,6 +49,7 @@ def deadline(work: Work, seconds: float | None) -> Iterator[None]:
     if seconds is None:
         yield
         return
+    work.api.ends_at = work.clock.monotonic() + seconds
     handle = asyncio.get_running_loop().call_later(
         seconds, work.stop.stop_everything, Interrupted("the deadline has passed; run again to go on")
     )

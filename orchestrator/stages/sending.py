@@ -61,7 +61,9 @@ class Sending:
         again = (NotSent, Throttled, Ambiguous) if work.api.traits.idempotent else (NotSent, Throttled)
         policy = retrying(
             on=again,
-            given_up=lambda started, asked_s: not work.stop.sending or work.api.given_up(started, asked_s),
+            given_up=lambda started, asked_s: (
+                not work.stop.sending or work.api.given_up(started, asked_s) or work.api.too_late(asked_s)
+            ),
             clock=work.clock,
             rng=self._rng,
             sleep=work.stop.sleep,

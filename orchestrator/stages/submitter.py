@@ -10,7 +10,7 @@ import structlog
 
 from orchestrator.api.client import MAX_CONNECTIONS
 from orchestrator.api.listing import SharedListing, newest_mark
-from orchestrator.errors import RunStopped, Unauthorized
+from orchestrator.errors import Interrupted, RunStopped, Unauthorized
 from orchestrator.ledger import queue
 from orchestrator.models import Chunk
 from orchestrator.stages.projects import refuse_other_project
@@ -119,7 +119,7 @@ class Submitter:
         if chunks and not self._marked and not self._work.api.traits.idempotent:
             try:
                 self._work.mark = await newest_mark(self._work.api)
-            except RunStopped as error:
+            except (RunStopped, Interrupted) as error:
                 self._work.stop.stop_creates(error)
                 return
             self._marked = True
@@ -148,7 +148,7 @@ class Submitter:
         """Take one chunk as far as it goes. Never raises: a failure here must not cancel another chunk's call."""
         try:
             await sending.run()
-        except RunStopped as error:
+        except (RunStopped, Interrupted) as error:
             self._work.stop.stop_creates(error)
         except asyncio.CancelledError:
             raise

@@ -14,7 +14,16 @@ from orchestrator.api.backoff import retrying
 from orchestrator.api.files import IDS_PER_ASK, ContentChanged, Files, Upload
 from orchestrator.documents.hashing import PREFIX, open_document
 from orchestrator.documents.names import for_upload, native
-from orchestrator.errors import Ambiguous, LedgerError, NotCreated, NotSent, Rejected, RunStopped, Throttled
+from orchestrator.errors import (
+    Ambiguous,
+    Interrupted,
+    LedgerError,
+    NotCreated,
+    NotSent,
+    Rejected,
+    RunStopped,
+    Throttled,
+)
 from orchestrator.ledger import Transaction, jobs
 from orchestrator.ledger.documents import uploads
 from orchestrator.ledger.documents.uploads import Wanted
@@ -123,7 +132,7 @@ class Uploader:
         """Never raises: a failure here must not cut another upload short."""
         try:
             await self._bring(item)
-        except RunStopped as error:
+        except (RunStopped, Interrupted) as error:
             self._work.stop.stop_creates(error)
         except asyncio.CancelledError:
             raise
@@ -139,7 +148,7 @@ class Uploader:
         except Rejected as error:
             work.warn("files.not_looked_at", why=str(error))
             there = set(file_ids)
-        except RunStopped as error:
+        except (RunStopped, Interrupted) as error:
             work.stop.stop_creates(error)
             return
 
@@ -228,7 +237,9 @@ class Uploader:
                 raise ContentChanged("the document has changed")
             policy = retrying(
                 on=(NotSent, Throttled),
-                given_up=lambda started, asked_s: not work.stop.sending or work.api.given_up(started, asked_s),
+                given_up=lambda started, asked_s: (
+                    not work.stop.sending or work.api.given_up(started, asked_s) or work.api.too_late(asked_s)
+                ),
                 clock=work.clock,
                 rng=self._rng,
                 sleep=work.stop.sleep,

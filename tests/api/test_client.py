@@ -18,14 +18,16 @@ from orchestrator.errors import (
     Ambiguous,
     ApiError,
     ContractBroken,
+    Interrupted,
     NotSent,
     OutOfCredits,
     Rejected,
     Throttled,
+    Unanswered,
     Unauthorized,
     Unreachable,
 )
-from orchestrator.models import Chunk, JobStatus, Json, Outcome
+from orchestrator.models import Chunk, JobStatus, Json, Outcome, RemoteJob
 
 
 def test_a_create_carries_the_key_and_the_body(serve: Serve, chunk: Chunk) -> None:
@@ -171,6 +173,22 @@ def test_a_wait_that_outlasts_the_budget_is_not_begun(serve: Serve, status: int,
         with_api(server.url, get, clock=clock, retry_budget_s=10)
     assert len(server.seen) == 1
     assert clock.seconds < 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_wait_that_outlasts_the_deadline_is_not_begun(serve: Serve, status: int) -> None:
+    """All reads are held up by a 429, so that the run ends; a 503 holds up this one."""
+    clock = FakeClock()
+    server = serve(always(status, None, {"Retry-After": "45"}))
+
+    async def before_the_deadline(api: Api) -> RemoteJob:
+        api.ends_at = clock.monotonic() + 30
+        return await api.get("job-1")
+
+    end = {429: Interrupted, 503: Unanswered}[status]
+    with pytest.raises(end, match="45 s, past the deadline" if status == 429 else "503"):
+        with_api(server.url, before_the_deadline, clock=clock, retry_budget_s=900)
+    assert (len(server.seen), clock.seconds < 1) == (1, True)
 
 
 def test_answers_that_never_can_be_read_break_the_contract(serve: Serve) -> None:
