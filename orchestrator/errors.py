@@ -20,6 +20,7 @@ OrchestratorError
         ├── OutOfCredits      402, or over the manifest's own limits                             (6)
         ├── Unreachable       no answer for the whole retry budget, or the route is gone         (7)
         └── ContractBroken    a redirect, a page loop, results for files never sent              (9)
+            └── AnothersJob   a create call was answered with the job of another call
 
 Anything else that escapes is a bug (70).
 """
@@ -193,6 +194,10 @@ class ContractBroken(RunStopped):
     """The API answered against its contract in a way that must not be guessed around."""
 
     exit_code = ExitCode.CONTRACT
+
+
+class AnothersJob(ContractBroken):
+    """A create call was answered with the job of another call."""
 
 
 def exit_code_of(error: OrchestratorError | None, *, unfinished: bool) -> ExitCode | None:

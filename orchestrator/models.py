@@ -266,7 +266,7 @@ class Chunk:
     parse_job_id: str | None = None  #: v2: an earlier parse of its one file, to be classified instead of the file
     counts_for: str | None = None  #: fingerprint of the config that its results are kept under, if not ``config``
     spellings: tuple[str, ...] = ()  #: ``file_ids`` as the user wrote them, where some differ
-    keyed_as: str | None = None  #: v2: its one file in the idempotency key of a call that is out, if not canonical
+    keyed_as: str | None = None  #: v2: its one file in the idempotency key, if that is not just its canonical form
 
     @property
     def as_written(self) -> tuple[str, ...]:

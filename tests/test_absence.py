@@ -373,6 +373,19 @@ def test_with_keys_a_call_that_is_answered_with_anothers_job_is_asked_for_by_its
     assert {name: api.bought[name] for name in "abc"} == {"a": 1, "b": 1, "c": 1}
 
 
+def test_with_keys_an_answer_that_is_always_anothers_is_left_to_a_person(cli: Cli, serve: Serve) -> None:
+    """Night after night it was asked for under the same key; `retry --held` sends it under a new one."""
+    api = Mistaken()
+    api.mistakes = 2
+    cli.use(serve(api))
+    one_by_one.manifest(cli, "a", "b", "c")
+    assert cli("run", "m.yaml").returncode == 3
+    done = cli("run", "m.yaml", "--json")
+    assert (done.returncode, "needs a person" in json.loads(done.stdout)["reason"]) == (3, True)
+    assert cli("retry", "m.yaml", "--held").returncode == 0
+    assert {row["file_id"]: row["outcome"] for row in cli.exported()} == dict.fromkeys("abc", "classified")
+
+
 def test_with_keys_a_call_that_is_never_answered_is_found_in_the_list(cli: Cli, serve: Serve) -> None:
     """A lost answer, and 409 for every other send of the key: each night once ended with exit 7."""
     api = OneByOne()

@@ -28,6 +28,7 @@ from orchestrator.api.network import Network
 from orchestrator.clock import Clock
 from orchestrator.errors import (
     Ambiguous,
+    AnothersJob,
     ApiError,
     ContractBroken,
     Interrupted,
@@ -218,7 +219,7 @@ class Api:
         call = self.dialect.create(chunk)
         job = await self._attempt(call, "create", self.limiters.creates, self.dialect.read_job, intend)
         if not self.dialect.echoes(chunk, job):
-            raise ContractBroken(f"the API answered a create call with job {job.id}, which is of another call")
+            raise AnothersJob(f"the API answered a create call with job {job.id}, which is of another call")
         return job
 
     async def status(self, job_ids: Sequence[str]) -> tuple[RemoteJob, ...]:

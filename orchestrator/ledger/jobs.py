@@ -67,8 +67,11 @@ def submitted(connection: Connection, chunk_id: int, job_id: str, *, at: str) ->
     move(connection, [chunk_id], JobStatus.SUBMITTED, at=at, job_id=job_id, submitted_at=at, error=None, held=0)
 
 
-def disown(connection: Connection, chunk_id: int, why: str, *, at: str) -> None:
-    """The job that the API answered with is another's: what the call made is unknown again, and it was accepted."""
+def disown(connection: Connection, chunk_id: int, why: str, *, keyed: bool, at: str) -> bool:
+    """The job that the API answered with is another's: what the call made is unknown again, and it was accepted.
+
+    Return what ``answered_with_anothers`` does.
+    """
     # Not a move like others: no create call may ever take a chunk from its job.
     moved = connection.execute(
         text(
@@ -79,7 +82,21 @@ def disown(connection: Connection, chunk_id: int, why: str, *, at: str) -> None:
     ).rowcount
     if moved != 1:
         raise ForbiddenMove(f"chunk {chunk_id} has no job that could be another's")
+    return answered_with_anothers(connection, chunk_id, why, keyed=keyed, at=at)
+
+
+def answered_with_anothers(connection: Connection, chunk_id: int, why: str, *, keyed: bool, at: str) -> bool:
+    """Note that the API answered the create call with another's job; whether the chunk is held therefore.
+
+    *keyed*: the call has an idempotency key, so the next one gets the same answer if the API stands by it.
+    """
+    before = connection.execute(
+        text("SELECT 1 FROM events WHERE chunk_id = :chunk_id AND event = 'disowned' LIMIT 1"), {"chunk_id": chunk_id}
+    ).first()
     note(connection, chunk_id, "disowned", why, at=at)
+    if keyed and before:
+        hold(connection, chunk_id, f"{why}, again; `retry --held` sends it under a new key", at=at)
+    return keyed and before is not None
 
 
 def running(connection: Connection, chunk_id: int, *, at: str) -> None:

@@ -69,7 +69,21 @@ def release_held(connection: Connection, shard: Shard, *, at: str) -> int:
     for chunk_id in held:
         move(connection, [chunk_id], JobStatus.PENDING, at=at, held=0, accepted=0, error=None)
         note(connection, chunk_id, "released", "to be sent again, as a person decided", at=at)
+        _renew_key(connection, chunk_id)
     return len(held)
+
+
+def _renew_key(connection: Connection, chunk_id: int) -> None:
+    """With the key of before, an API that has keys would give the answer of before."""
+    times = text("SELECT count(*) FROM events WHERE chunk_id = :id AND event = 'released'")
+    time = connection.execute(times, {"id": chunk_id}).scalar_one()
+    connection.execute(
+        text(
+            "UPDATE jobs SET keyed_as = (SELECT f.file_id FROM files f WHERE f.chunk_id = jobs.id) || :suffix "
+            "WHERE id = :id AND api = 'v2'"
+        ),
+        {"id": chunk_id, "suffix": f" {time + 1}"},
+    )
 
 
 def released(connection: Connection, shard: Shard) -> set[int]:

@@ -22,7 +22,7 @@ from orchestrator.stages.polling.poller import Poller
 from orchestrator.stages.submitter import Submitter
 from orchestrator.stages.unanswered import audit, reconciler
 from orchestrator.stages.uploader import Uploader
-from orchestrator.stages.work import Progress, Stage, Work, run_stages
+from orchestrator.stages.work import HELD, Progress, Stage, Work, run_stages
 
 
 class Pipeline:
@@ -93,9 +93,7 @@ class Pipeline:
     @property
     def left(self) -> dict[int | str, str]:
         """Chunks and documents that this run leaves to a later one or to a person, and why."""
-        held = dict.fromkeys(
-            self.reconciler.held, "an unanswered create call needs a person: see `orchestrator status`"
-        )
+        held = dict.fromkeys(self.reconciler.held | self.submitter.held, HELD)
         left: dict[int | str, str] = {}
         for which in (self.uploader.left, self.poller.set_aside, self.late.left, self.reconciler.set_aside, held):
             left.update(which.items())

@@ -13,6 +13,7 @@ from orchestrator.api.backoff import retrying
 from orchestrator.api.listing import SharedListing
 from orchestrator.errors import (
     Ambiguous,
+    AnothersJob,
     ApiError,
     ContractBroken,
     NotCreated,
@@ -49,6 +50,7 @@ class Sending:
         self._submitted = submitted
         #: A call of this chunk may have had its effect: from then on no refusal proves that it had none.
         self._unsure = resumed
+        self.held = False  #: the API stands by an answer that is another chunk's job
         self.out = False  #: its call may be out, or its outcome is being written down
 
     @property
@@ -163,6 +165,9 @@ class Sending:
             self._unsure = True
             await self._write_unanswered(error)
             return error
+        except AnothersJob as error:
+            await self._anothers(str(error))
+            return None if self.held else error
         except ContractBroken as error:
             await self._write_unanswered(Ambiguous(str(error)))
             return error
@@ -205,6 +210,14 @@ class Sending:
         )
         work.unanswered.set()
 
+    async def _anothers(self, why: str) -> None:
+        """The answer is a job of another call: what this one made is not known."""
+        work, chunk_id, keyed = self._work, self._chunk.id, self._work.api.traits.idempotent
+        await self._write_unanswered(Ambiguous(why, created=True))
+        self.held = await work.writer.write(
+            lambda connection: jobs.answered_with_anothers(connection, chunk_id, why, keyed=keyed, at=work.at())
+        )
+
     async def _refused(self, error: Rejected) -> None:
         """The API will never take this chunk: its files fail with the API's words."""
         work, chunk = self._work, self._chunk
@@ -242,8 +255,7 @@ class Sending:
             return True
 
         if not await work.writer.write(write):
-            error = f"the API answered a create call with job {job.id}, which is another chunk's"
-            await self._write_unanswered(Ambiguous(error, created=True))
+            await self._anothers(f"the API answered a create call with job {job.id}, which is another chunk's")
             return
         work.created += 1
         work.progress.created += 1

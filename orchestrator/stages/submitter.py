@@ -34,6 +34,7 @@ class Submitter:
         self._rng = rng
         self._submitted = submitted
         self._listing = SharedListing(work.api, work.clock)
+        self.held: set[int] = set()  #: chunks whose key brings back another chunk's job
         self._busy: set[int] = set()
         self._sendings: dict[asyncio.Task[None], Sending] = {}
         self._cursor = 0
@@ -148,6 +149,8 @@ class Submitter:
         """Take one chunk as far as it goes. Never raises: a failure here must not cancel another chunk's call."""
         try:
             await sending.run()
+            if sending.held:
+                self.held.add(sending.chunk_id)
         except (RunStopped, Interrupted) as error:
             self._work.stop.stop_creates(error)
         except asyncio.CancelledError:

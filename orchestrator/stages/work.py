@@ -28,6 +28,10 @@ log = structlog.get_logger()
 DRAIN_S = 4.0
 
 
+#: Why a run leaves a chunk that is held.
+HELD = "an unanswered create call needs a person: see `orchestrator status`"
+
+
 class Stop:
     """Why and how far the run is to stop. The first reason of each kind stands."""
 

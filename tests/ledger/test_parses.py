@@ -173,6 +173,21 @@ def test_a_job_that_is_given_twice_is_nobodys(cli: Cli, api: OneByOne) -> None:
     assert (cli.state()["classified"], cli.state()["unfinished"]) == (0, 1)
 
 
+def test_a_job_that_is_given_again_and_again_waits_for_a_person(cli: Cli, api: OneByOne) -> None:
+    """Every night ended with 3, and nobody was asked; sent again at a person's word, the call has another key."""
+    manifest(cli, "a")
+    cli("run", "m.yaml")
+    api.forgets_its_keys = True
+    cli("retry", "m.yaml", "--file", "a")
+    done = cli("run", "m.yaml", "--json")
+    assert (done.returncode, "needs a person" in json.loads(done.stdout)["reason"]) == (3, True)
+    assert "under a new key" in cli("status", "m.yaml").stdout
+    api.forgets_its_keys = False
+    keys = len(api.by_key)
+    assert cli("retry", "m.yaml", "--held").returncode == 0
+    assert (len(api.by_key), cli.state()["classified"]) == (keys + 1, 1)
+
+
 def test_a_retry_does_not_trust_the_parse_of_a_job_that_failed(cli: Cli, api: OneByOne) -> None:
     """The parse may be why it failed; and one on which a job failed is not used a second time."""
     api.ends = {"a": "FAILED", "pjb-of-b": "FAILED"}

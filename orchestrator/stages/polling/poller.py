@@ -14,7 +14,7 @@ from orchestrator.stages.matching import collect_chunk
 from orchestrator.stages.polling.late import Late, Look, look_at, take_in
 from orchestrator.stages.polling.pages import NO_PAGES_S, PAGE, Pages, Watched
 from orchestrator.stages.polling.poll_schedule import PollSchedule
-from orchestrator.stages.work import Work
+from orchestrator.stages.work import HELD, Work
 
 log = structlog.get_logger()
 
@@ -197,9 +197,10 @@ class Poller:
         """
         work = self._work
         why = f"the API answered with job {job.id}, which is not of these files"
-        await work.writer.write(lambda connection: jobs.disown(connection, key, why, at=work.at()))
-        if work.api.traits.idempotent:
-            self._leave(key, f"{why}; the next run asks for its own by its key")
+        keyed = work.api.traits.idempotent
+        held = await work.writer.write(lambda connection: jobs.disown(connection, key, why, keyed=keyed, at=work.at()))
+        if keyed:
+            self._leave(key, HELD if held else f"{why}; the next run asks for its own by its key")
         elif self._watched.pop(key, None) is not None:
             self._schedule.forget(key, work.clock.monotonic())
         work.unanswered.set()
