@@ -73,6 +73,7 @@ EVENTS = {
     "ledger.busy": "another process writes to the ledger; this run waits for it",
     "ledger.created": "a new ledger was made",
     "library.said": "a library logged",
+    "list.doubtful": "a list of file IDs may not be whole",
     "listing.unreadable": "rows of the API's list of jobs can't be read; they are passed over",
     "log.cut_short": "a line that is no log line",
     "manifest.changed": "the manifest has changed since files were last sent",

@@ -78,6 +78,20 @@ def test_rows_that_never_come_are_missing_in_the_end(cli: Cli, serve: Serve) -> 
     assert (done.returncode, json.loads(done.stdout)["missing"]) == (1, 1)
 
 
+@pytest.mark.parametrize(("status", "without"), [("ERROR", "failed"), ("CANCELLED", "cancelled")])
+def test_rows_of_a_job_that_ended_badly_may_be_refused_at_first(
+    cli: Cli, serve: Serve, status: str, without: str
+) -> None:
+    """Such a job may have rows; at the first 404 its files counted as failed or cancelled for ever."""
+    api = Late()
+    api.status = status
+    api.rows = lambda _, before, rows: 404 if before < 2 else rows[:1]
+    cli.use(serve(api))
+    cli.manifest("f1", "f2")
+    cli("run", "m.yaml", ORCHESTRATOR_LATE_RESULTS_S="60")
+    assert {row["file_id"]: row["outcome"] for row in cli.exported()}["f1"] == "classified"
+
+
 def test_results_that_always_fail_keep_no_other_job_waiting(cli: Cli, serve: Serve) -> None:
     """More such jobs than there are readers: all others are collected, and the run's end says which are left."""
     api = Late()

@@ -14,12 +14,19 @@ T = TypeVar("T")
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """``asyncio.run``, but over when *work* is, whatever the resolver is doing."""
-    with asyncio.Runner(loop_factory=_Loop) as runner:
-        return runner.run(work)
+    try:
+        with asyncio.Runner(loop_factory=_Loop) as runner:
+            return runner.run(work)
+    finally:
+        work.close()  # it may never have begun
 
 
 class _Loop(asyncio.SelectorEventLoop):
     """Looks names up in threads that nobody joins, neither at the loop's end nor at the process's."""
+
+    def close(self) -> None:
+        if hasattr(self, "_csock"):  # it may be half made, where no file may be opened any more
+            super().close()
 
     async def getaddrinfo(
         self,

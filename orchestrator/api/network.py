@@ -6,6 +6,7 @@ would show the key to it, where a CONNECT tunnel shows nothing but the host.
 
 from __future__ import annotations
 
+import errno
 import os
 import ssl
 from collections.abc import Mapping
@@ -44,6 +45,8 @@ class Network:
         try:
             return httpx.create_ssl_context(trust_env=trusted)
         except (OSError, ssl.SSLError) as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise  # no fault of any certificate's
             name = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
             raise SettingsError(f"{name} holds no certificates that can be read ({error})") from None
 

@@ -207,6 +207,12 @@ def tell_of_new_ledger(path: Path) -> None:
         say(f"no ledger at {path.absolute()} yet: every file counts as new")
 
 
+def tell_of_doubts(manifest: Manifest) -> None:
+    """What is no mistake for certain: it stops nothing."""
+    for doubt in manifest.doubts():
+        say(f"warning: {doubt}")
+
+
 def say(text: str) -> None:
     tell(f"orchestrator: {safe(text)}")
 

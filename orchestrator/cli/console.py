@@ -63,6 +63,20 @@ def _tell_json(arguments: list[str], exit_code: int, reason: str, **more: Json) 
         print_json({**nothing, "exit_code": int(exit_code), "reason": reason, **more})
 
 
+def _refused_by_the_system(error: BaseException) -> LedgerError | None:
+    """What the system refuses, wherever it does: a full disk, too few open files, a folder that can't be read."""
+    if not isinstance(error, OSError):
+        return None
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return LedgerError(f"an output can't be written: {error}")
+        case errno.EMFILE | errno.ENFILE:
+            return LedgerError(f"{error.strerror}: allow this program more of them, see `ulimit -n`")
+        case errno.EACCES | errno.EPERM | errno.EROFS | errno.EIO:
+            return LedgerError(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
+    return None
+
+
 def _crash(arguments: list[str]) -> int:
     """A bug: the traceback goes to the log, without the values of variables, which may be secret."""
     from orchestrator.logs import append, path_of_run, redactor
@@ -129,6 +143,6 @@ def main() -> NoReturn:
     except BrokenPipeError:
         code = ExitCode.READER_LEFT
     except Exception as error:  # noqa: BLE001 - the outermost frame: what gets here is a bug, and cron must see 70
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        code = _fail(LedgerError(f"an output can't be written: {error}"), arguments) if full else _crash(arguments)
+        refusal = _refused_by_the_system(error)
+        code = _crash(arguments) if refusal is None else _fail(refusal, arguments)
     sys.exit(_written_out(int(code), arguments))

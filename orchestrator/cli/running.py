@@ -35,6 +35,7 @@ from orchestrator.cli.app import (
     print_json,
     run_options,
     say,
+    tell_of_doubts,
     tell_of_new_ledger,
     tell_of_settings,
 )
@@ -54,6 +55,7 @@ def validate(manifest: ManifestArgument, api: ApiOption = None) -> None:
     found, problems = loading.check(manifest, environ=os.environ, api=checked_api(api))
     if problems or found is None:
         raise ManifestError(problems)
+    tell_of_doubts(found)
     print(f"{safe(manifest)}: good")
 
 
@@ -77,6 +79,7 @@ def plan(
     path = find_ledger(manifest, ledger)
     preview = planning.preview(loaded, path, rehearsal=sandbox, now=SystemClock().now())
     tell_of_new_ledger(path)
+    tell_of_doubts(loaded)
     if as_json:
         print_json(preview.as_json())
     else:
@@ -268,6 +271,8 @@ def execute(path: str, api: str | None, options: Options, *, as_json: bool, quie
         tell_of_new_ledger(access.ledger_path(path, settings, options.ledger))
     collect_as_usual()
     summary = command.run(loaded, settings, options, watcher=None if quiet else watch)
+    if on_terminal and not quiet:  # elsewhere the log tells
+        tell_of_doubts(loaded)
     if as_json:
         print_json(summary.as_json())
     elif not quiet:

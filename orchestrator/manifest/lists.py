@@ -54,6 +54,7 @@ class FileList:
 
     manifest: str
     entry: Scalar
+    doubt: str | None = None  #: why the list may not be whole, though no line of it is wrong, once it was read
     _consumed: bool = False
 
     @property
@@ -90,6 +91,11 @@ class FileList:
                 if _version(handle) != before:
                     message = "the list changed while it was read; write it under another name, then rename it"
                     problems.append(Problem(self.name, 1, 1, message))
+                elif before is not None and _is_cut_short(handle):
+                    self.doubt = (
+                        f"{safe(self.name)}: the last line is shorter than all others and has no line end; "
+                        "is the list cut short?"
+                    )
         except OSError as error:
             problems.append(self._unopened(error.strerror))
 
@@ -308,6 +314,14 @@ def _decode(block: bytes, number: int) -> str:
     except UnicodeDecodeError as error:
         line = number + block.count(b"\n", 0, error.start)
         raise _BadList(line, "this is not UTF-8 text; save the list as UTF-8") from None
+
+
+def _is_cut_short(handle: BinaryIO) -> bool:
+    """Whether a list seems to end in the middle of a line: without a line end, in less than any line before."""
+    handle.seek(max(0, os.fstat(handle.fileno()).st_size - _BLOCK))
+    *others, last = handle.read().split(b"\n")
+    lengths = [len(line.rstrip()) for line in others[1:] if line.strip() and not line.startswith(b"#")]  # [0]: a header
+    return 0 < len(last.rstrip()) < min(lengths, default=0)
 
 
 def _version(handle: BinaryIO) -> tuple[int, int] | None:

@@ -85,6 +85,10 @@ class Manifest:
         if problems:
             raise ManifestError(_first(problems))
 
+    def doubts(self) -> list[str]:
+        """Why lists that have been read may not be whole, for a person."""
+        return [file_list.doubt for file_list in self.lists if file_list.doubt]
+
 
 def refuse_empty(manifest: Manifest, listed: int) -> None:
     """Raises ManifestError when not one file was *listed* and the manifest does not allow that: most likely whatever

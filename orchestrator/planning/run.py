@@ -81,6 +81,8 @@ def plan(
     at = timestamp(now)
     listed_names = names.Names(connection)
     listed = planning.stage(connection, manifest.file_ids(listed_names))
+    for doubt in manifest.doubts():
+        log.warning("list.doubtful", note=doubt)
     if options.new:
         refuse_empty(manifest, listed)
     renamed_from = naming.renamed_from(connection, manifest, rehearsal=options.sandbox)

@@ -16,6 +16,7 @@ import pytest
 from support.api_server import verdict
 from support.procs import ORCHESTRATOR, ApiServer, Run, environment, read_ledger, run, wait_until, write_manifest
 
+from orchestrator.cli import console
 from orchestrator.errors import ExitCode
 from orchestrator.ledger.sqlite import place
 
@@ -341,3 +342,30 @@ def test_the_table_of_mounts_need_not_be_text(folder: str, kind: str) -> None:
         b"23 20 0:3 / /mnt/caf\xe9 rw - fuse.sshfs host: rw\n"
     )
     assert place.file_system(mounts, Path(folder)) == kind
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files: allow this program more of them"),
+        (PermissionError(errno.EACCES, "Permission denied", "x/.env"), "x/.env: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left"), "an output can't be written"),
+    ],
+)
+def test_what_the_system_refuses_is_no_bug(error: OSError, words: str) -> None:
+    """Wherever it is refused: 8 and a sentence, and no traceback."""
+    refusal = console._refused_by_the_system(error)
+    assert (words in str(refusal), refusal and refusal.exit_code) == (True, ExitCode.LEDGER)
+    assert console._refused_by_the_system(OSError(errno.EBADF, "Bad file descriptor")) is None
+
+
+def test_too_few_open_files_end_in_8(tmp_path: Path) -> None:
+    """`ulimit -n 12` leaves the event loop without a pipe of its own: it ended in a traceback and 70."""
+    manifest = write_manifest(tmp_path, ["a"])
+    ended = run(
+        manifest,
+        environment("http://127.0.0.1:9"),
+        before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12)),
+    )
+    assert (ended.code, ended.summary["exit_code"]) == (ExitCode.LEDGER, ExitCode.LEDGER)
+    assert not any(words in ended.err for words in ("Traceback", "never awaited"))

@@ -286,3 +286,24 @@ def test_a_json_line_may_say_more_of_its_file(tmp_path: Path) -> None:
     """Plain values stay what they are, others become text; what no database takes is replaced."""
     data = rb'{"file_id": "a", "name": "\ud800\u0000x", "pages": 3, "tags": ["b"], "odd": NaN}' + b'\n"b"\n'
     assert told(tmp_path, "l.jsonl", data) == [("a", "\ufffd\ufffdx", {"pages": 3, "tags": '["b"]', "odd": "nan"})]
+
+
+@pytest.mark.parametrize(
+    ("data", "doubtful"),
+    [
+        (b"one-id\ntwo-id\nthr", True),
+        (b"file_id\none-id-1\ntwo-id-2\nthree-i", True),
+        (b"one-id\ntwo-id\nthr\n", False),
+        (b"one-id\ntwo-id\nsix-id", False),
+        (b"one-id\nid\ntwo-id\nthr", False),
+        (b"one-id", False),
+        (b"", False),
+    ],
+)
+def test_a_list_that_ends_within_a_line_is_doubtful(tmp_path: Path, data: bytes, doubtful: bool) -> None:
+    """A copy that was cut short loses files in silence: its last ID is a good one too, and somebody else's or none."""
+    name = "l.csv" if data.startswith(b"file_id") else "l.txt"
+    (tmp_path / name).write_bytes(data)
+    manifest = load(tmp_path, name)
+    list(manifest.file_ids())
+    assert [("cut short" in doubt) for doubt in manifest.doubts()] == [True] * doubtful

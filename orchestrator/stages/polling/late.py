@@ -25,6 +25,9 @@ log = structlog.get_logger()
 #: The first pause before a job is asked again, and the longest; calls under way at once, so few that all others go on.
 FIRST_PAUSE_S, LONGEST_PAUSE_S, READERS = 1.0, 60.0, 4
 
+#: How long a job that failed or was cancelled is asked for results that the API refuses: it need not have any.
+BAD_LATE_S = 5.0
+
 #: The event of a job that was first seen to have succeeded with rows lacking.
 LATE = "results_late"
 
@@ -167,6 +170,8 @@ class Look:
         if not self.lacks:
             return True
         began = await work.writer.write(self._wait_began(work))
+        if self.job.status is not JobStatus.SUCCEEDED:
+            return work.seconds_since(began) >= min(work.late_s, BAD_LATE_S)
         # Without any answer about results the job is waited for until it is stale, too.
         return work.seconds_since(began) >= work.late_s and (stale or self.answer.refusal is None)
 
@@ -202,10 +207,10 @@ def with_earlier(answer: JobResults, seen: JobResults | None) -> JobResults:
 
 
 def _lacks(work: Work, job: RemoteJob, answer: JobResults, collected: Collected) -> str:
+    if answer.refusal is not None and not answer.rows:
+        return f"job {job.id} has ended, and the API has no results of it yet ({answer.refusal})"
     if job.status is not JobStatus.SUCCEEDED:
         return ""
-    if answer.refusal is not None and not answer.rows:
-        return f"job {job.id} succeeded, and the API has no results of it yet ({answer.refusal})"
     lacking = len(collected.without_row)
     if work.api.traits.results_in_status:
         lacking += sum(result.error == NO_RESULT for result in collected.results)
