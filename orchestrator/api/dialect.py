@@ -29,6 +29,9 @@ from orchestrator.models import (
 #: Longest text of the API's about a job that is kept: it is recorded for each of the job's files.
 MAX_WORDS = 2000
 
+#: The same for IDs and labels, of which none of ours has over 200 characters, and for a result's reasoning.
+MAX_NAME, MAX_REASONING = 250, 10_000
+
 #: More pages than any listing has; past it the API is going in circles.
 MAX_PAGES = 100_000
 
@@ -199,8 +202,18 @@ def plain(value: Json) -> str | None:
 
 def words(value: Json) -> str | None:
     """Return the API's words about a job, cut to a bounded length."""
+    return bounded(value, MAX_WORDS)
+
+
+def bounded(value: Json, most: int) -> str | None:
+    """Server text that can be stored, cut to *most* characters."""
     told = plain(value)
-    return told if told is None or len(told) <= MAX_WORDS else told[: MAX_WORDS - 1] + "…"
+    return told if told is None or len(told) <= most else told[: most - 1] + "…"
+
+
+def name(value: Json) -> str | None:
+    """An ID or a label of the API's; one that is longer than any of ours is cut, and is equal to none of ours."""
+    return bounded(value, MAX_NAME)
 
 
 #: The words for a file whose row has no result, where the API gives none of its own.
@@ -223,22 +236,22 @@ class RowReader:
             if file_id is not None:
                 return
             file_id, rows = "", self.nameless
-        file_id = canonical_id(file_id)
+        file_id = canonical_id(name(file_id) or "")
         if result is None:
             rows.append(FileResult(file_id, Outcome.FAILED, error=why or NO_RESULT))
             return
         if not isinstance(result, dict) or "type" not in result or not isinstance(result["type"], str | None):
-            self.oddities.append(f"the result row of {plain(file_id)} can't be read")
+            self.oddities.append(f"the result row of {file_id} can't be read")
             return
-        label = plain(result.get("type"))
+        label = name(result.get("type"))
         outcome = Outcome.UNMATCHED if label is None else Outcome.CLASSIFIED
         confidence = self._confidence(file_id, result.get("confidence"))
-        rows.append(FileResult(file_id, outcome, label, confidence, plain(result.get("reasoning"))))
+        rows.append(FileResult(file_id, outcome, label, confidence, bounded(result.get("reasoning"), MAX_REASONING)))
 
     def _confidence(self, file_id: str, value: Json) -> float | None:
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
             return float(value)
-        self.oddities.append(f"the confidence of {plain(file_id)} is not a number from 0 to 1")
+        self.oddities.append(f"the confidence of {file_id} is not a number from 0 to 1")
         return None
 
     def done(self) -> JobResults:

@@ -17,7 +17,7 @@ from orchestrator.api.dialect import (
     checked_id,
     items_and_token,
     job_path,
-    plain,
+    name,
     read_echo,
     read_jobs,
     read_record,
@@ -106,7 +106,7 @@ class V1:
             error=words(job.get("error_message")),
             created_at=read_time(job.get("created_at")),
             ended_at=read_time(job.get("updated_at")) if status in TERMINAL else None,
-            project_id=plain(job.get("project_id")),
+            project_id=name(job.get("project_id")),
             record=read_record(job),
         )
 

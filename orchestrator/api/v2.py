@@ -15,7 +15,7 @@ from orchestrator.api.dialect import (
     checked_dict,
     checked_id,
     job_path,
-    plain,
+    name,
     read_echo,
     read_jobs,
     read_record,
@@ -108,7 +108,7 @@ class V2:
         job = checked_dict(answer)
         job_id, word = checked_id(job.get("id")), words(job.get("status")) or ""
         status = STATUSES.get(word)
-        usage, document = job.get("usage"), plain(job.get("file_input"))
+        usage, document = job.get("usage"), name(job.get("file_input"))
         on_parse_job = job.get("document_input_type") == "parse_job_id"
         return RemoteJob(
             id=job_id,
@@ -118,10 +118,10 @@ class V2:
             error=words(job.get("error_message")),
             created_at=read_time(job.get("created_at")),
             ended_at=read_time(job.get("updated_at")) if status in TERMINAL else None,
-            project_id=plain(job.get("project_id")),
+            project_id=name(job.get("project_id")),
             file_id=None if document is None else canonical_id(document),
-            transaction_id=plain(job.get("transaction_id")),
-            parse_job_id=plain(job.get("parse_job_id")) or (document if on_parse_job else None),
+            transaction_id=name(job.get("transaction_id")),
+            parse_job_id=name(job.get("parse_job_id")) or (document if on_parse_job else None),
             credits=_credits(usage.get("credits")) if isinstance(usage, dict) else None,
             results=_read_result(job) if status in TERMINAL else None,
             record=read_record(job),

@@ -45,6 +45,17 @@ def test_the_key_is_in_no_output_at_any_log_level(cli: Cli, serve: Serve, level:
     assert cli("status", "m.yaml").returncode == 0
 
 
+def test_no_text_from_the_api_is_long_wherever_it_is_shown(cli: Cli, serve: Serve) -> None:
+    """A label of a megabyte, a reasoning and an error of as much: in no log line, no summary and no export."""
+    api = Classify()
+    api.result = {"type": "x" * 1_000_000, "confidence": 0.5, "reasoning": "y" * 1_000_000}
+    api.error = "z" * 1_000_000
+    cli.use(serve(api))
+    shown = [cli("run", "m.yaml", "--json"), cli("status", "--json"), cli("export"), cli("report")]
+    assert [done.returncode for done in shown] == [0, 0, 0, 0]
+    assert max(len(done.stdout + done.stderr) for done in shown) < 200_000
+
+
 def test_hostile_text_from_the_api_is_harmless_on_a_terminal(cli: Cli, serve: Serve) -> None:
     """In types, reasons and errors, on both streams of every command that shows them."""
     api = Classify()
