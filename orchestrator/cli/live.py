@@ -64,7 +64,7 @@ def _changed(plan: Plan) -> list[str]:
     """What a changed manifest makes of this run, to be read before anything is sent."""
     again, fields = plan.reclassified.files, " and ".join(plan.reclassified.fields)
     words = f"{counted(again, 'file')} will be classified again because of {fields}" if again else ""
-    return [each for each in (words, plan.changes.words) if each]
+    return [each for each in (plan.sample.words if plan.sample else "", words, plan.changes.words) if each]
 
 
 class Display:

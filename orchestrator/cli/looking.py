@@ -75,6 +75,10 @@ def export(
     run: Annotated[
         str | None, typer.Option("--run", metavar="RUN|latest", help="Only what this run sent, superseded or not.")
     ] = None,
+    types: Annotated[
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="Only files classified as this; repeatable.")
+    ] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="The file IDs alone, each once, one a line.")] = False,
     bom: Annotated[bool, typer.Option("--bom", help="Mark a CSV as UTF-8, for spreadsheets.")] = False,
 ) -> None:
     """Write one row per file with an outcome."""
@@ -82,7 +86,9 @@ def export(
     from orchestrator.ledger.views import export as ledger_export
     from orchestrator.reports import export as exports
 
-    form = exports.format_of(form, output)
+    if ids and form is not None:
+        raise InputError("--ids is a format of its own: leave --format out")
+    form = exports.IDS if ids else exports.format_of(form, output)
     if bom and form != "csv":
         raise InputError("--bom is for CSV: add --format csv, or name a .csv file with -o")
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
@@ -97,6 +103,8 @@ def export(
         if run is not None:
             wanted = _runs_called(connection, [row.id for row in rows], run)
             results = (row for row in results if row[columns.index("run_id")] in wanted)
+        if types:
+            results = (row for row in results if row[columns.index("type")] in types)
         if review:
             results = (row for row in results if row[columns.index("review")])
         if any(row.rehearsal for row in rows):

@@ -106,13 +106,17 @@ def run(
         bool, typer.Option("--reclassify", help="Once: classify again whatever changed rules ask for.")
     ] = False,
     metrics_file: MetricsFileOption = None,
+    sample: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of what is new only N files, at random; the rest stays new.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed draws the same sample.")] = 0,
     log_format: LogFormatOption = "auto",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Make the ledger agree with the manifest. Submits what is new, collects what is in flight."""
     options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault, metrics_file)
-    options = replace(options, reclassify=reclassify)
+    options = replace(options, reclassify=reclassify, sample=sample, seed=seed)
     if retry_failed:
         from orchestrator.ledger.chunks.retry import Selection
 

@@ -171,6 +171,8 @@ def _notes(summary: Summary) -> list[Text]:
     parts: list[Text] = []
     if summary.renamed_from is not None:
         parts.append(Text(f"this path was known as {safe(summary.renamed_from)}: every file was new", style="yellow"))
+    if summary.sample is not None:
+        parts.append(Text(f"{summary.sample.words}; the rest stays new", style="yellow"))
     if summary.reclassified.files:
         parts.append(Text(f"{summary.reclassified.files:,} {_reclassified(summary.reclassified)}", style="yellow"))
     if summary.documents is not None:

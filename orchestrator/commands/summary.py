@@ -18,6 +18,7 @@ from orchestrator.models import BAD, Json, Outcome
 from orchestrator.plaintext import counted
 from orchestrator.planning.documents import Taken
 from orchestrator.planning.options import Options
+from orchestrator.planning.plan import Sample
 from orchestrator.planning.run import Plan
 from orchestrator.reports.drift import Drift
 from orchestrator.reports.nights import drift
@@ -67,6 +68,7 @@ class Summary:
     uploaded: int = 0  #: documents
     drift: Drift | None = None  #: from the runs before; None when there is too little to compare
     routed: Placed | None = None  #: with ``route``
+    sample: Sample | None = None  #: with ``--sample``
     held_back: HeldBack = field(default_factory=HeldBack)  #: by ``limits.max_credits``, left to a later run
     held: int = 0  #: files in chunks that wait for a person's decision
     requests_by_kind: dict[str, dict[str, int]] = field(default_factory=dict)  #: kind -> result -> calls
@@ -132,7 +134,9 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
     left += [f"{counted(suspects, 'file')} failed together: the next run looks for those at fault"] * (suspects > 0)
     known, dismissed = accept.known_failures(connection, scope), accept.dismissed(connection, scope, wanted=True)
     pardoned = known if ended.options.known_ok else 0
-    code, reason = why(totals, unfinished or suspects, ended.error, left, known=pardoned, dismissed=dismissed)
+    code, reason = why(
+        totals, unfinished or suspects, ended.error, left, known=pardoned, dismissed=dismissed, sample=plan.sample
+    )
     outcomes, spent = totals.outcomes, billing.spent_by_run(connection, ended.run_id)
     return Summary(
         manifest=manifest.name,
@@ -171,6 +175,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         uploaded=ended.progress.uploaded,
         drift=drift(connection, scope.manifest_id, manifest.drift_alert),
         routed=ended.routed,
+        sample=plan.sample,
         held_back=ended.progress.held_back,
         held=reading.held_files(connection, scope.manifest_id),
         requests_by_kind=by_kind(ended.requests),
@@ -186,6 +191,7 @@ def why(
     *,
     known: int = 0,
     dismissed: int = 0,
+    sample: Sample | None = None,
 ) -> tuple[ExitCode, str]:
     """The exit code and the one line that says why; *left*: why chunks were left to a later run or to a person.
 
@@ -200,7 +206,7 @@ def why(
         more = f", {known:,} of them known" if known else ""
         return ExitCode.SOME_FAILED, f"{counted(bad - dismissed, 'file')} failed, missing or cancelled{more}"
     told = [f"known failures: {known:,}"] * (known > 0) + [f"dismissed: {dismissed:,}"] * (dismissed > 0)
-    return ExitCode.OK, "; ".join(["every file has an outcome", *told])
+    return ExitCode.OK, "; ".join([sample.words if sample else "every file has an outcome", *told])
 
 
 def _ceiling(manifest: Manifest, ended: Ended) -> int | None:

@@ -22,6 +22,8 @@ class Options:
     faults: Mapping[str, float | str] = field(default_factory=dict)
     command: str = "run"
     new: bool = True  #: send the files that were never submitted
+    sample: int | None = None  #: of the new files only so many, chosen at random; the others stay new
+    seed: int = 0  #: the same seed chooses the same sample of the same files
     again: retry.Selection | None = None  #: send these files once more
     good_before: str | None = None  #: of *again*, not what has a good result of this time or later
     reclassify: bool = False  #: this once, whatever ``limits.max_reclassify`` says

@@ -10,9 +10,11 @@ from datetime import datetime
 from orchestrator.ledger import Transaction
 from orchestrator.ledger.chunks import parses, retry
 from orchestrator.ledger.chunks import plan as ledger_plan
+from orchestrator.ledger.chunks import sample as drawing
 from orchestrator.ledger.scope import Scope
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import GOOD, Config, JobStatus
+from orchestrator.plaintext import counted
 from orchestrator.planning.ceiling import Ceiling, ceiling
 from orchestrator.planning.limits import files_per_chunk, over_limits, over_reclassify, parses_since
 from orchestrator.planning.options import Options
@@ -25,6 +27,23 @@ class Batch:
     config: Config
     files: int
     free: int  #: of ``files``: on a parse that is still there, which bills nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The part of the new files that ``run --sample`` sends; the others stay new."""
+
+    files: int
+    of: int
+    seed: int
+    whole_credits_ceiling: int | None  #: what all of them would cost at most; None: not known
+
+    @property
+    def words(self) -> str:
+        """One line for a person."""
+        cost = self.whole_credits_ceiling
+        most = "unknown" if cost is None else f"up to {cost:,}"
+        return f"a sample of {self.files:,} of {counted(self.of, 'new file')}; credits for all of them: {most}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +60,7 @@ class Outlook:
     reclassified: retry.Changes  #: of the manifest, since files that a run sends as new were last classified
     batches: list[Batch]
     over_limits: str | None  #: why the manifest's limits forbid it
+    sample: Sample | None  #: with ``--sample``
 
 
 def work_out(
@@ -70,12 +90,19 @@ def work_out(
     cost: int | None = 0
     dearest: int | None = 0  # if no parse is there any more: that one is free is known only once it was used
     changes = reclassified = retry.Changes()
+    sample: Sample | None = None
     for config, choose in _selections(manifest, options, counts.new):
         chosen = choose(connection, scope)
         if choose is not ledger_plan.select_new:
             changes = retry.changes(connection, scope, manifest.config)
-        else:
+        elif options.sample is None:
             reclassified = retry.changed_since(connection, scope, manifest.config, counts.changed)
+        else:
+            drawing.draw(connection, scope, options.sample, options.seed)
+            sample = Sample(min(options.sample, chosen), chosen, options.seed, config.credits_ceiling(chosen))
+            chosen = sample.files
+            changed = drawing.chosen_before(connection, scope)
+            reclassified = retry.changed_since(connection, scope, manifest.config, changed)
         saved = 0
         if manifest.api == "v2" and chosen:
             saved = parses.count_reusable(connection, scope, config, since=parses_since(now))
@@ -87,7 +114,7 @@ def work_out(
     over = over_limits(manifest, files, dearest, planned)
     if over is None and not options.reclassify and not options.sandbox:
         over = over_reclassify(manifest, reclassified, counts.done + counts.failed + counts.changed)
-    return Outlook(counts, files, chunks, free, cost, planned, changes, reclassified, batches, over)
+    return Outlook(counts, files, chunks, free, cost, planned, changes, reclassified, batches, over, sample)
 
 
 def most(

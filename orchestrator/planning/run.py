@@ -20,7 +20,7 @@ from orchestrator.models import Json
 from orchestrator.planning import naming
 from orchestrator.planning.limits import files_per_chunk, parses_since
 from orchestrator.planning.options import Options
-from orchestrator.planning.plan import Batch, work_out
+from orchestrator.planning.plan import Batch, Sample, work_out
 
 log = structlog.get_logger()
 
@@ -37,6 +37,7 @@ class Plan:
     changes: retry.Changes
     reclassified: retry.Changes
     renamed_from: str | None  #: the name under which the ledger knows this file, if the present one is new
+    sample: Sample | None = None  #: with ``--sample``
 
 
 def register(connection: Transaction, manifest: Manifest, *, rehearsal: bool, origin: str) -> ledger_scope.Scope:
@@ -114,9 +115,18 @@ def plan(
     uploads.doubt(connection, scope.manifest_id)
     if found.over_limits:
         raise OutOfCredits(f"{found.over_limits}; nothing was sent")
-    ceiling, changes = found.credits_ceiling, found.changes
     return _announced(
-        Plan(scope, found.counts, found.chunks, found.files, ceiling, changes, found.reclassified, renamed_from)
+        Plan(
+            scope,
+            found.counts,
+            found.chunks,
+            found.files,
+            found.credits_ceiling,
+            found.changes,
+            found.reclassified,
+            renamed_from,
+            found.sample,
+        )
     )
 
 
@@ -126,6 +136,8 @@ def _announced(plan: Plan) -> Plan:
         log.warning("manifest.changed", files=plan.changes.files, fields=plan.changes.fields)
     if plan.reclassified.files:
         log.warning("files.reclassified", files=plan.reclassified.files, fields=plan.reclassified.fields)
+    if plan.sample is not None:
+        log.info("files.sampled", files=plan.sample.files, of=plan.sample.of, seed=plan.sample.seed)
     if plan.renamed_from is not None:
         log.warning("manifest.renamed", was=plan.renamed_from, new_files=plan.counts.new)
     return plan

@@ -29,6 +29,9 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 FORMATS = ("jsonl", "csv", "parquet", "xlsx")
 
+#: A format besides: nothing but the API's file IDs.
+IDS = "ids"
+
 #: Rows of a sheet, the header among them (Excel's limit).
 MOST_SHEET_ROWS = 1_048_576
 
@@ -65,6 +68,18 @@ def write_jsonl(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Jso
         out.write(json.dumps(dict(zip(columns, row, strict=True)), allow_nan=False) + "\n")
         count += 1
     return count
+
+
+def write_ids(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Json]]) -> int:
+    """The API's file IDs, each once, one a line; how many. A document that the API has never had has none."""
+    at = columns.index("file_id")
+    seen: set[str] = set()
+    for row in rows:
+        file_id = str(row[at])
+        if file_id not in seen and not file_id.startswith("sha256:"):
+            seen.add(file_id)
+            out.write(f"{file_id}\n")
+    return len(seen)
 
 
 def write_csv(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[Json]]) -> int:
@@ -155,7 +170,7 @@ def export(
             raise InputError(f"{form} is not text: name a file with -o")
         with replacing(path, mode) as temporary:
             return (write_parquet if form == "parquet" else write_xlsx)(temporary, columns, rows)
-    write = write_csv if form == "csv" else write_jsonl
+    write = {"csv": write_csv, IDS: write_ids}.get(form, write_jsonl)
     if path is None:
         if form == "csv" and sys.stdout.isatty():  # JSONL is ASCII anyway
             rows = ([safe(value) if isinstance(value, str) else value for value in row] for row in rows)
