@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from orchestrator.documents.kinds import is_supported, is_temporary
+from orchestrator.documents.kinds import SUPPORTED, is_supported, is_temporary
 from orchestrator.errors import ManifestError, Problem
 from orchestrator.manifest.sources import Place, Sources
 from orchestrator.plaintext import safe
@@ -150,7 +150,13 @@ def _walk(
             with os.scandir(here) as entries:
                 for entry in entries:
                     name = entry.name
-                    if not picker.follow_links and entry.is_symlink():
+                    if picker.takes_plainly(name) and entry.is_file(follow_symlinks=False):
+                        # A hundred thousand documents go this way.
+                        status = entry.stat(follow_symlinks=False)
+                        item = Found(entry.path, status.st_size, status.st_mtime_ns, status.st_ino)
+                        if picker.takes(item):
+                            yield item
+                    elif not picker.follow_links and entry.is_symlink():
                         picker.skipped[Skip.LINK] += 1
                     elif entry.is_dir():
                         if name.startswith("."):
@@ -190,8 +196,13 @@ class _Picker:
         self.follow_links = sources.follow_links
         self.skipped: Counter[Skip] = Counter()
         self._include, self._exclude = _patterns(sources.include), _patterns(sources.exclude)
+        self._plain = self._include is None and self._exclude is None
         self._max_bytes = sources.max_bytes
         self._now_ns, self._settle_ns = now_ns, int(sources.settle_s * 1e9)
+
+    def takes_plainly(self, name: str) -> bool:
+        """Whether ``takes_name`` surely takes *name*: the quick question, to which no is no answer."""
+        return self._plain and name[0] not in ".~" and name.rpartition(".")[2].lower() in SUPPORTED
 
     def takes_name(self, name: str, path: str) -> bool:
         """*path* is from the place on. What a pattern includes by name is taken whatever its type."""

@@ -18,7 +18,7 @@ from orchestrator.errors import InputError
 from orchestrator.ledger import Ledger
 from orchestrator.ledger.documents import known as ledger_documents
 from orchestrator.ledger.documents import names
-from orchestrator.ledger.documents.known import Read, Remembered
+from orchestrator.ledger.documents.known import Read
 from orchestrator.ledger.views import reading
 from orchestrator.manifest.loading import Manifest
 from orchestrator.plaintext import counted, safe
@@ -67,14 +67,15 @@ def take(manifest: Manifest, opened: Ledger, *, write: bool) -> tuple[Manifest, 
     unread: list[Found] = []
     documents = 0
     for item in found.found:
-        row = known.pop(stored(item.path), None)
-        if row is None or not _unchanged(row, item):
+        path, size, mtime_ns, inode = item
+        row = known.pop(stored(path), None)
+        if row is None or row[1] != size or row[2] != mtime_ns or row[3] != ledger_documents.inode(inode):
             unread.append(item)
             continue
         documents += 1
-        contents[row.content] = None
-        if row.gone:
-            back.append(row.id)
+        contents[row[4]] = None
+        if row[5]:
+            back.append(row[6])
     read = 0
     for batch in _batches(hashing.contents(unread)):
         good = [(item, content) for item, content in batch if not isinstance(content, Skip)]
@@ -84,7 +85,7 @@ def take(manifest: Manifest, opened: Ledger, *, write: bool) -> tuple[Manifest, 
         if write and good:
             with opened.transaction() as connection:
                 ledger_documents.remember(connection, manifest.name, [_read(item, content) for item, content in good])
-    gone = [row.id for row in known.values() if not row.gone]
+    gone = [row[6] for row in known.values() if not row[5]]
     if write and (gone or back):
         with opened.transaction() as connection:
             ledger_documents.mark_gone(connection, gone, gone=True)
@@ -94,10 +95,6 @@ def take(manifest: Manifest, opened: Ledger, *, write: bool) -> tuple[Manifest, 
     if write:
         log.info("documents.found", documents=taken.documents, contents=taken.contents, read=read, **skipped)
     return replace(manifest, ids=(*manifest.ids, *contents), allow_empty=True), taken
-
-
-def _unchanged(row: Remembered, item: Found) -> bool:
-    return (row.size, row.mtime_ns, row.inode) == (item.size, item.mtime_ns, ledger_documents.inode(item.inode))
 
 
 def _read(item: Found, content: str) -> Read:

@@ -55,6 +55,8 @@ def stage(connection: Connection, file_ids: Iterable[str]) -> int:
 
 def _canonical(file_id: str) -> tuple[str, str | None]:
     """*file_id* in its canonical form, and as it is if that differs."""
+    if file_id.startswith("sha256:"):
+        return file_id, None
     canonical = canonical_id(file_id)
     return canonical, None if canonical == file_id else file_id
 
