@@ -34,7 +34,7 @@ from support.api_server import verdict
 from support.procs import PATIENCE_S, ApiServer, LedgerState, Stats, environment, read_ledger, write_manifest
 
 from orchestrator import cli
-from orchestrator.cli import screens  # noqa: F401 - for the children
+from orchestrator.cli.screens import summary  # noqa: F401 - for the children
 
 #: A run recovers for two settle times before it sends a lost call again. Short, so that kills fall on all of its work.
 HURRY = {

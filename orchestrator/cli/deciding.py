@@ -53,7 +53,7 @@ def accept(
     as_json: JsonOption = False,
 ) -> None:
     """Record a person's verdict on files; later runs respect it."""
-    from orchestrator.cli import screens
+    from orchestrator.cli.screens.parts import called
     from orchestrator.clock import SystemClock
     from orchestrator.commands import accept as command
     from orchestrator.planning import documents, retry
@@ -97,7 +97,7 @@ def accept(
         print_json({"manifest": loaded.name, "exit_code": 0, "by": signature.by, "note": note, "files": files})
         return
     for file_id, verdict in verdicts.items():
-        print(f"{screens.called(file_id, said.get(file_id))}: {safe(verdict)}")
+        print(f"{called(file_id, said.get(file_id))}: {safe(verdict)}")
 
 
 @app.command()

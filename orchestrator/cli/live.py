@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli import screens
+from orchestrator.cli.screens.parts import console
 from orchestrator.commands.run import Watcher
 from orchestrator.models import GOOD
 from orchestrator.plaintext import counted, safe, span
@@ -31,7 +31,7 @@ SILENCE_S = 10.0
 
 def watcher(stream: TextIO) -> Watcher | None:
     """Shows a running run on *stream*; None where that is a terminal that can't go back over a line."""
-    out = screens.console(stream)
+    out = console(stream)
     told: set[str] = set()
     return partial(_watch, out, told) if out.is_terminal and not out.is_dumb_terminal else None
 

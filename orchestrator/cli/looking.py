@@ -44,7 +44,8 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Where everything is."""
-    from orchestrator.cli import screens, tables
+    from orchestrator.cli.screens.parts import show
+    from orchestrator.cli.screens.status import status_view
     from orchestrator.reports import status as reports
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
@@ -55,7 +56,7 @@ def status(
     if as_json:
         print_json({"ledger": opened.describe().location, "manifests": [state.as_json() for state in states]})
     else:
-        screens.show(tables.status_view(states, at))
+        show(status_view(states, at))
 
 
 @app.command()
@@ -206,7 +207,8 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Show what changed from one run to another. Types, flipped files, new failures, confidence."""
-    from orchestrator.cli import screens, tables
+    from orchestrator.cli.screens.diff import diff_view
+    from orchestrator.cli.screens.parts import show
     from orchestrator.reports import diff as reports
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
@@ -219,7 +221,7 @@ def diff(
     if as_json:
         print_json(found.as_json())
     else:
-        screens.show(tables.diff_view(found))
+        show(diff_view(found))
 
 
 def _runs_called(connection: Transaction, manifest_ids: list[int], run: str) -> set[str]:

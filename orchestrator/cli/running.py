@@ -69,7 +69,8 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what `run` would do and cost; no network, no key."""
-    from orchestrator.cli import screens
+    from orchestrator.cli.screens.parts import show
+    from orchestrator.cli.screens.plan import plan_view
     from orchestrator.clock import SystemClock
     from orchestrator.planning import preview as planning
 
@@ -83,7 +84,7 @@ def plan(
     if as_json:
         print_json(preview.as_json())
     else:
-        screens.show(screens.plan_view(preview, _again(manifest, ledger)))
+        show(plan_view(preview, _again(manifest, ledger)))
 
 
 @app.command()
@@ -188,7 +189,8 @@ def retry(
 
 
 def _preview_retry(loaded: Manifest, manifest: str, ledger: str | None, options: Options, *, as_json: bool) -> None:
-    from orchestrator.cli import screens
+    from orchestrator.cli.screens.parts import show
+    from orchestrator.cli.screens.retry import retry_view
     from orchestrator.clock import SystemClock
     from orchestrator.commands import cancel
     from orchestrator.planning import retry as planning
@@ -199,7 +201,7 @@ def _preview_retry(loaded: Manifest, manifest: str, ledger: str | None, options:
     if as_json:
         print_json(found.as_json())
     else:
-        screens.show(screens.retry_view(found, _again(manifest, ledger)))
+        show(retry_view(found, _again(manifest, ledger)))
 
 
 @app.command()
@@ -280,9 +282,10 @@ def execute(path: str, api: str | None, options: Options, *, as_json: bool, quie
     if as_json:
         print_json(summary.as_json())
     elif not quiet:
-        from orchestrator.cli import screens
+        from orchestrator.cli.screens.parts import show
+        from orchestrator.cli.screens.summary import summary_view
 
-        screens.show(screens.summary_view(summary, _again(path, options.ledger)))
+        show(summary_view(summary, _again(path, options.ledger)))
     if summary.exit_code > ExitCode.SOME_FAILED and (as_json or quiet):
         say(summary.reason)
     if summary.exit_code == ExitCode.CONTRACT:

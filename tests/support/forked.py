@@ -19,7 +19,7 @@ FORKS.set_forkserver_preload(
     [
         "orchestrator.cli",
         "orchestrator.commands.run",
-        "orchestrator.cli.screens",
+        "orchestrator.cli.screens.summary",
         "orchestrator.settings",
         "orchestrator.reports.status",
     ]

@@ -1,4 +1,4 @@
-"""The tables of what the ledger says: status and diff."""
+"""The screen of ``status``: how each manifest of a ledger stands."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.screens import REHEARSAL, STYLES, called, failed_files, pairs, quarantine
+from orchestrator.cli.screens.parts import REHEARSAL, STYLES, failed_files, pairs, quarantine
 from orchestrator.ledger.views.runs import Run
 from orchestrator.plaintext import counted, safe, span
-from orchestrator.reports.diff import Diff
 from orchestrator.reports.glance import Address, glance, not_ended
 from orchestrator.reports.status import Status
 
@@ -99,24 +98,3 @@ def _numbers(run: Run) -> list[str]:
     good, bad = told["classified"] + told["unmatched"], told["failed"] + told["missing"] + told["cancelled"]
     billed = "" if told.get("credits") is None else f"{told['credits']:,g}"
     return [span(told["seconds"]), f"{good:,}", f"{bad:,}", billed]
-
-
-def diff_view(found: Diff) -> RenderableType:
-    """Totals side by side, then what moved."""
-    totals = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("outcome", found.run_a, found.run_b, "change"):
-        totals.add_column(column, justify="left" if column == "outcome" else "right", overflow="fold")
-    for row in found.totals:
-        change = row.after - row.before
-        totals.add_row(safe(row.label, 60), f"{row.before:,}", f"{row.after:,}", f"{change:+,}" if change else "")
-    lines = [f"{counted(found.new_files, 'new file')}, {counted(found.new_failures, 'new failure')}"]
-    lines += [
-        f"{flow.files:,} flipped: {safe(flow.before, 60)} -> {safe(flow.after, 60)}, "
-        f"such as {called(flow.example, flow.example_name)}"
-        for flow in found.flipped[:20]
-    ]
-    lines += [
-        f"{safe(flow.before, 60)}: mean confidence {flow.confidence_before:.3f} -> {flow.confidence_after:.3f}"
-        for flow in found.drift[:20]
-    ]
-    return Group(totals, *map(Text, lines))
