@@ -148,16 +148,16 @@ def read_jobs(answer: Json, read: Callable[[Json], RemoteJob]) -> Page:
     return Page(tuple(jobs), token, len(items) - len(jobs))
 
 
-def read_echo(told: Mapping[str, Json], numbers: Callable[[Json], Iterable[int]]) -> Echo:
-    """The config in *told*, field by field; *numbers* reads the target pages as page numbers from 0."""
-    parsing = told.get("parsing_configuration")
+def read_echo(said: Mapping[str, Json], numbers: Callable[[Json], Iterable[int]]) -> Echo:
+    """The config in *said*, field by field; *numbers* reads the target pages as page numbers from 0."""
+    parsing = said.get("parsing_configuration")
     parsing = parsing if isinstance(parsing, dict) else {}
-    mode, lang = told.get("mode"), parsing.get("lang")
+    mode, lang = said.get("mode"), parsing.get("lang")
     languages = [
         each.lower() if isinstance(each, str) else None for each in (lang if isinstance(lang, list) else [lang])
     ]
     return Echo(
-        _read_rules(told.get("rules")),
+        _read_rules(said.get("rules")),
         mode.strip().upper() if isinstance(mode, str) else None,
         None if None in languages else tuple(sorted(each for each in languages if each)),
         _read_pages(parsing, numbers),
@@ -207,8 +207,8 @@ def words(value: Json) -> str | None:
 
 def bounded(value: Json, most: int) -> str | None:
     """Server text that can be stored, cut to *most* characters."""
-    told = plain(value)
-    return told if told is None or len(told) <= most else told[: most - 1] + "…"
+    said = plain(value)
+    return said if said is None or len(said) <= most else said[: most - 1] + "…"
 
 
 def name(value: Json) -> str | None:

@@ -120,8 +120,8 @@ def is_missing_route(body: bytes) -> bool:
 
 def _is_of_the_key(body: bytes) -> bool:
     """Whether a refusal is the API's own, in JSON, and about more than a file: a proxy's page says nothing of a key."""
-    told = detail(body)
-    return bool(told) and not _OF_A_FILE.search(told)
+    words = detail(body)
+    return bool(words) and not _OF_A_FILE.search(words)
 
 
 def detail(body: bytes) -> str:

@@ -103,12 +103,12 @@ def route(
     if as_json:
         print_json(found.as_json())
     else:
-        for line in _told(found, dry_run=dry_run, undo=undo):
+        for line in _lines(found, dry_run=dry_run, undo=undo):
             print(line)
     raise typer.Exit(1 if found.troubles else 0)
 
 
-def _told(found: object, *, dry_run: bool, undo: bool) -> list[str]:
+def _lines(found: object, *, dry_run: bool, undo: bool) -> list[str]:
     from orchestrator.commands.route import Routed
 
     if not isinstance(found, Routed):

@@ -82,12 +82,7 @@ def logs(
         raise InputError(f"--level {safe(level)}: must be one of {', '.join(LEVELS)}")
     name = load_manifest(manifest, None, resolve_secrets=False).name
     folder = log_folder(manifest, load_settings(manifest), ledger) / name
-    path = folder / f"{run}.jsonl" if run else max(folder.glob("*.jsonl"), key=_written, default=None)
-    if path is None or path.parent != folder or not path.is_file():
-        kept = ", ".join(sorted(found.stem for found in folder.glob("*.jsonl"))[-5:])
-        raise InputError(
-            f"no log of {'run ' + safe(run) if run else 'any run'} in {folder}; there are: {kept or 'none'}"
-        )
+    path = _log_of(folder, run)
     least = LEVELS.index(level.upper())
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
@@ -119,6 +114,17 @@ def _event(line: str) -> dict[str, object]:
     if isinstance(event, dict) and "event" in event and str(event.get("level", "info")).upper() in LEVELS:
         return event
     return {"level": "info", "event": "log.cut_short", "text": line.strip()[:200]}
+
+
+def _log_of(folder: Path, run: str | None) -> Path:
+    """The log of *run*, or the latest, in *folder*. Raises InputError where there is none."""
+    path = folder / f"{run}.jsonl" if run else max(folder.glob("*.jsonl"), key=_written, default=None)
+    if path is None or path.parent != folder or not path.is_file():
+        kept = ", ".join(sorted(found.stem for found in folder.glob("*.jsonl"))[-5:])
+        raise InputError(
+            f"no log of {'run ' + safe(run) if run else 'any run'} in {folder}; there are: {kept or 'none'}"
+        )
+    return path
 
 
 def _written(path: Path) -> float:

@@ -87,6 +87,24 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, clock: Clock, *, b
     return adopted
 
 
+def _in_order(manifest: Manifest, found: list[tuple[RemoteJob, Config | None]]) -> list[tuple[RemoteJob, Config]]:
+    """Those jobs that were made with a config of *manifest*, and it, in the order in which they are taken in.
+
+    Ended jobs first: a file whose older job is stuck counts as in flight, and its good result would be passed over.
+    """
+    alike = [(job, config) for job, config in found if config is not None]
+    return sorted(
+        alike,
+        key=lambda each: (
+            each[1] != manifest.config,
+            each[0].status not in TERMINAL,
+            each[0].created_at is None,
+            each[0].created_at,
+            each[0].id,
+        ),
+    )
+
+
 async def _adopt(
     api: Api, manifest: Manifest, opened: Ledger, scope: ledger_scope.Scope, run_id: str, at: str
 ) -> Adopted:
@@ -99,32 +117,16 @@ async def _adopt(
     strangers = [job for job in listed if job.id not in known]
     settled = await _settle_unanswered(api, manifest, opened, scope, strangers, echoes, at)
     strangers = [job for job in strangers if job.id not in settled]
-    alike: list[RemoteJob] = []
-    config_of: dict[str, Config] = {}
-    for job in strangers:
-        if (config := _made_with(job, manifest, echoes)) is not None:
-            alike.append(job)
-            config_of[job.id] = config
-    # Ended jobs first: a file whose older job is stuck counts as in flight, and its good result would be passed over.
-    alike.sort(
-        key=lambda job: (
-            config_of[job.id] != manifest.config,
-            job.status not in TERMINAL,
-            job.created_at is None,
-            job.created_at,
-            job.id,
-        )
-    )
+    alike = _in_order(manifest, [(job, _made_with(job, manifest, echoes)) for job in strangers])
     file_of = {job.parse_job_id: job.file_id for job in listed if job.parse_job_id != job.file_id}
     jobs_adopted, running = len(settled), 0
     file_ids: set[str] = {file_id for files in settled.values() for file_id in files}
-    for job in alike:
+    for job, config in alike:
         if job.status not in TERMINAL and job.file_id is None:
             running += 1
             continue
         answer = await results_of(api, job) if job.status in TERMINAL else JobResults(())
         with opened.transaction() as connection:
-            config = config_of[job.id]
             taken = _take_in(connection, manifest, scope, _of_a_file(job, file_of), config, answer, run_id, at)
         jobs_adopted += bool(taken)
         file_ids.update(taken)
@@ -192,11 +194,11 @@ def _take_in(
     at: str,
 ) -> list[str]:
     """Record what *job* says of the manifest's files, where the ledger has nothing good of them; which these are."""
-    told = [row.file_id for row in answer.rows] + ([job.file_id] if job.file_id else [])
+    reported = [row.file_id for row in answer.rows] + ([job.file_id] if job.file_id else [])
     escalation = config != manifest.config
     ended = job.status in TERMINAL
     fixed_by = run_id if ended else None
-    file_ids = ledger_adopt.to_take_in(connection, scope, told, fixed_by=fixed_by, escalation=escalation)
+    file_ids = ledger_adopt.to_take_in(connection, scope, reported, fixed_by=fixed_by, escalation=escalation)
     if not file_ids:
         return []
     chunk_id = ledger_adopt.take_in(

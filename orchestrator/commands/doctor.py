@@ -145,7 +145,7 @@ def _reach(settings: Settings, base_url: str | None, api: str, clock: Clock) -> 
     yield Finding("key", f"set, {len(key)} characters")
     yield Finding("network", settings_.in_clear(base) or network.words(base))
     try:
-        told = loop.run(_server_time(base, key, settings, network, api))
+        server_time = loop.run(_server_time(base, key, settings, network, api))
     except Rejected as error:
         yield Finding(
             "api", f"{base} refuses to list {api} jobs ({error}); is `api: {api}` right?", ExitCode.UNREACHABLE
@@ -160,10 +160,10 @@ def _reach(settings: Settings, base_url: str | None, api: str, clock: Clock) -> 
         else ""
     )
     yield Finding("api", f"{base} answers and takes the key ({api}{old})")
-    if told is None:
+    if server_time is None:
         yield Finding("clock", "the API tells no time to compare with")
         return
-    skew = (clock.now() - told).total_seconds()
+    skew = (clock.now() - server_time).total_seconds()
     words = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the API's; set this machine's"
     yield Finding("clock", words if abs(skew) > SKEW_S else "agrees with the API's", ExitCode.OK)
 

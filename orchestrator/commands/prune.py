@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -72,21 +73,24 @@ def prune(
             rng = random.Random()
             api = connect(manifest, manifest.api, settings, base_url=base, key=key, clock=clock, rng=rng)
             files = Files(api, Target(manifest.project_id, manifest.organization_id))
-            deleted = gone = 0
             try:
-                for each in kept:
-                    if await files.delete(each.file_id):
-                        deleted += 1
-                    else:
-                        gone += 1
-                    with opened.transaction() as connection:
-                        uploads.lost(connection, manifest_id, each.content)
-                    log.info("file.deleted", file_id=each.file_id)
+                deleted = await _delete(files, opened, manifest_id, kept)
             finally:
                 await api.close()
-            return Pruned(manifest.name, len(kept), deleted, gone)
+            return Pruned(manifest.name, len(kept), deleted, len(kept) - deleted)
 
         return loop.run(go())
+
+
+async def _delete(files: Files, opened: Ledger, manifest_id: int, kept: Sequence[Kept]) -> int:
+    """Delete *kept* at the API and record each at once; how many the API still had."""
+    deleted = 0
+    for each in kept:
+        deleted += await files.delete(each.file_id)
+        with opened.transaction() as connection:
+            uploads.lost(connection, manifest_id, each.content)
+        log.info("file.deleted", file_id=each.file_id)
+    return deleted
 
 
 def _kept(manifest: Manifest, opened: Ledger, before: str, origin: str | None = None) -> tuple[int, list[Kept]]:

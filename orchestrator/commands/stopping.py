@@ -24,7 +24,7 @@ def signals(work: Work) -> Iterator[None]:
     """
     loop = asyncio.get_running_loop()
 
-    def told(name: str) -> None:
+    def signalled(name: str) -> None:
         if work.stop.hurried.is_set():
             os._exit(int(ExitCode.UNFINISHED))
         log.warning("run.stopping", why=name)
@@ -35,7 +35,7 @@ def signals(work: Work) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in caught:
-        loop.add_signal_handler(number, told, number.name)
+        loop.add_signal_handler(number, signalled, number.name)
     try:
         yield
     finally:

@@ -205,8 +205,8 @@ def why(
     if bad > known + dismissed:
         more = f", {known:,} of them known" if known else ""
         return ExitCode.SOME_FAILED, f"{counted(bad - dismissed, 'file')} failed, missing or cancelled{more}"
-    told = [f"known failures: {known:,}"] * (known > 0) + [f"dismissed: {dismissed:,}"] * (dismissed > 0)
-    return ExitCode.OK, "; ".join([sample.words if sample else "every file has an outcome", *told])
+    remarks = [f"known failures: {known:,}"] * (known > 0) + [f"dismissed: {dismissed:,}"] * (dismissed > 0)
+    return ExitCode.OK, "; ".join([sample.words if sample else "every file has an outcome", *remarks])
 
 
 def _ceiling(manifest: Manifest, ended: Ended) -> int | None:

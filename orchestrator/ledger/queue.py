@@ -155,10 +155,9 @@ def chunks(connection: Connection, rows: Sequence[Row[int, int, str | None, str 
         spellings[chunk_id].append(spelling)
         generations[chunk_id] = generation
         kept_under[chunk_id] = config_id
+    fingerprint = text("SELECT fingerprint FROM configs WHERE id = :id")
     counts_for = {
-        chunk_id: connection.execute(
-            text("SELECT fingerprint FROM configs WHERE id = :id"), {"id": kept_under[chunk_id]}
-        ).scalar_one()
+        chunk_id: connection.execute(fingerprint, {"id": kept_under[chunk_id]}).scalar_one()
         for chunk_id, config_id, *_ in rows
         if kept_under[chunk_id] != config_id
     }

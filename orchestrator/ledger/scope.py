@@ -90,6 +90,9 @@ def _refuse_other_place(
         )
 
 
+_KNOWN = text("SELECT origin, project_id FROM manifests WHERE name = :name AND rehearsal = :rehearsal")
+
+
 def register(
     connection: Connection,
     name: str,
@@ -115,9 +118,7 @@ def register(
         "path": path,
         "sha256": sha256,
     }
-    known = connection.execute(
-        text("SELECT id, origin, project_id FROM manifests WHERE name = :name AND rehearsal = :rehearsal"), row
-    ).first()
+    known = connection.execute(_KNOWN, row).first()
     if known is None:
         columns, values = ", ".join(row), ", ".join(f":{column}" for column in row)
         connection.execute(text(f"INSERT INTO manifests ({columns}) VALUES ({values})"), row)

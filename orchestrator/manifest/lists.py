@@ -188,19 +188,19 @@ def _read_csv(reader: _Reader) -> Iterator[str]:
     texts = lines if separator else chain([first], lines)
     rows = csv.reader((f"{text}\n" for text in texts), delimiter=separator[1] if separator else ",", strict=True)
     column: int | None = None
-    told: list[tuple[int, str]] = []  # the other columns
+    more: list[tuple[int, str]] = []  # the other columns
     try:
         for row in rows:
             if not any(map(str.strip, row)):
                 continue
             if column is None:
                 column = _id_column(row, before + rows.line_num)
-                told = _other_columns(row, column) if reader.note is not None else []
+                more = _other_columns(row, column) if reader.note is not None else []
                 continue
             for file_id in reader.checked(row[column].strip() if column < len(row) else "", before + rows.line_num):
-                if told and reader.note is not None:
+                if more and reader.note is not None:
                     values: dict[str, Json] = {
-                        title: row[at].strip() or None if at < len(row) else None for at, title in told
+                        title: row[at].strip() or None if at < len(row) else None for at, title in more
                     }
                     reader.note(file_id, *_named(values))
                 yield file_id
@@ -265,12 +265,12 @@ def _read_jsonl(reader: _Reader) -> Iterator[str]:
             except (ValueError, RecursionError):
                 reader.wrong(line, 1, 'not valid JSON; each line must be {"file_id": "..."} or "..."')
                 continue
-            told = value if isinstance(value, dict) else {}
-            file_id = told.pop("file_id", None) if isinstance(value, dict) else value
+            more = value if isinstance(value, dict) else {}
+            file_id = more.pop("file_id", None) if isinstance(value, dict) else value
             if isinstance(file_id, str):
                 for good in reader.checked(file_id, line):
-                    if told and reader.note is not None:
-                        reader.note(good, *_named(told))
+                    if more and reader.note is not None:
+                        reader.note(good, *_named(more))
                     yield good
             else:
                 reader.wrong(line, 1, 'no text `file_id` here; each line must be {"file_id": "..."} or "..."')

@@ -132,13 +132,13 @@ def called(manifest: Manifest, location: ledger.Location, given: Iterable[str], 
                 kind, advice = "files", "give the ID"
                 if any(file_id.startswith(hashing.PREFIX) for file_id in files):
                     kind, advice = "documents", "give the path"
-                told = ", ".join(map(_told, which))
-                raise InputError(f"--file {safe(name)}: {len(files)} {kind} are called so: {told}; {advice}")
+                listed = ", ".join(map(_in_words, which))
+                raise InputError(f"--file {safe(name)}: {len(files)} {kind} are called so: {listed}; {advice}")
             found.append(next(iter(files), name))
     return found
 
 
-def _told(file: names.Called) -> str:
+def _in_words(file: names.Called) -> str:
     """A document's path, or what a list calls a file behind its ID."""
     name = safe(file.name, 200)
     return name if file.file_id.startswith(hashing.PREFIX) else f"{safe(file.file_id)} ({name})"

@@ -142,12 +142,10 @@ def _preview(
 
         found = work_out(connection, scope, manifest, options, listed=listed, now=now, take=show)
         highest, _ = most(connection, scope, manifest, found)
-        most_generations = manifest.limits.max_generations
-        quarantined = retry.quarantined(connection, scope, most_generations, wanted=True, most=MOST_SHOWN)
-        allowed = retry.Allowed(most_generations)
-        stuck = (
-            [] if rehearsal else select_stuck(connection, scope, again, allowed, manifest.file_ids(), since=stale_since)
-        )
+        allowed = retry.Allowed(manifest.limits.max_generations)
+        quarantined = retry.quarantined(connection, scope, allowed.max_generations, wanted=True, most=MOST_SHOWN)
+        listing = () if rehearsal else manifest.file_ids()
+        stuck = select_stuck(connection, scope, again, allowed, listing, since=stale_since)
         can = [job.file_id for job in stuck if job.api == "v2"]
         first = [*shown, *can][:MOST_SHOWN]
         named = names.of_files(connection, scope.manifest_id, first)

@@ -107,6 +107,31 @@ def of_latest(runs: Sequence[Run], tallies: Iterable[Tally], alert: float | None
     )
 
 
+def _shifts(
+    types_before: Counter[str], types: Counter[str], sure_before: Counter[int], sure: Counter[int]
+) -> list[Shift]:
+    """The shares that have changed by more than chance explains: of each type, of the surer and the less sure."""
+    tests = [
+        (("types", label), types_before[label], types_before.total(), types[label], types.total())
+        for label in sorted(types_before | types)
+    ]
+    if sure_before and sure:
+        middle = _median(sure_before)
+        for label, side in (("surer than usual", 1), ("less sure than usual", -1)):
+            before, after = (
+                sum(files for percent, files in which.items() if (percent - middle) * side > 0)
+                for which in (sure_before, sure)
+            )
+            tests.append((("confidence", label), before, sure_before.total(), after, sure.total()))
+    return [
+        Shift("types" if measure == "types" else "confidence", label, before / of_before, after / of_after, p)
+        for ((measure, label), before, of_before, after, of_after), p in zip(
+            tests, holm([two_proportions(*test[1:]) for test in tests]), strict=True
+        )
+        if p < ALPHA
+    ]
+
+
 def compare(
     run_id: str,
     types: Counter[str],
@@ -116,26 +141,8 @@ def compare(
     alert: float | None,
 ) -> Drift:
     """The drift of one run's *types* and confidences (*sure*, in whole percent) from those before it."""
-    pooled, pooled_sure = sum(types_before, Counter()), sum(sure_before, Counter())
-    tests = [
-        (("types", label), pooled[label], pooled.total(), types[label], types.total())
-        for label in sorted(pooled | types)
-    ]
-    if pooled_sure and sure:
-        middle = _median(pooled_sure)
-        for label, side in (("surer than usual", 1), ("less sure than usual", -1)):
-            before, after = (
-                sum(files for percent, files in which.items() if (percent - middle) * side > 0)
-                for which in (pooled_sure, sure)
-            )
-            tests.append((("confidence", label), before, pooled_sure.total(), after, sure.total()))
-    shifts = [
-        Shift("types" if measure == "types" else "confidence", label, before / of_before, after / of_after, p)
-        for ((measure, label), before, of_before, after, of_after), p in zip(
-            tests, holm([two_proportions(*test[1:]) for test in tests]), strict=True
-        )
-        if p < ALPHA
-    ]
+    pooled_sure = sum(sure_before, Counter())
+    shifts = _shifts(sum(types_before, Counter()), types, pooled_sure, sure)
     distances: dict[str, float] = {
         "types": distance(_mean_shares(types_before), _shares(types)),
         "confidence": distance(_mean_shares([*map(_tenths, sure_before)]), _shares(_tenths(sure))),

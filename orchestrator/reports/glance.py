@@ -98,9 +98,9 @@ def _what(night: Night) -> str:
 
 
 def _standing(standing: Mapping[str, int]) -> str:
-    told = [f"{standing[name]:,} {name}" for name in ("classified", "unmatched", *BAD, "unfinished") if standing[name]]
+    parts = [f"{standing[name]:,} {name}" for name in ("classified", "unmatched", *BAD, "unfinished") if standing[name]]
     review = f"; {standing['review']:,} to review" if standing["review"] else ""
-    return f"all files: {standing['files']:,}{': ' if told else ''}{', '.join(told)}{review}"
+    return f"all files: {standing['files']:,}{': ' if parts else ''}{', '.join(parts)}{review}"
 
 
 def _since(since: Since) -> str:

@@ -124,10 +124,10 @@ def _cost(
     time: bool = False,
 ) -> str:
     values = [of(night) for night in nights]
-    told = [value for value in values if value is not None]
-    highest = max(told, default=0)
+    known = [value for value in values if value is not None]
+    highest = max(known, default=0)
     size, unit = _unit(highest) if time else (1, "")
-    said = f"From {shown(min(told))} to {shown(highest)}." if told else "Nothing is known."
+    said = f"From {shown(min(known))} to {shown(highest)}." if known else "Nothing is known."
     svg = charts.plot(
         title,
         f"Bars, one for each of {counted(len(nights), 'run')}. {said}",

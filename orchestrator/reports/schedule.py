@@ -86,6 +86,12 @@ Persistent=true
 [Install]
 WantedBy=timers.target
 
+{_failed(unit, night)}"""
+
+
+def _failed(unit: str, night: Night) -> str:
+    """The part of ``systemd`` that a failed night starts."""
+    return f"""\
 # /etc/systemd/system/{unit}-failed.service
 [Unit]
 Description=Tell of a failed night of {night.name}

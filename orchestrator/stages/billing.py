@@ -53,8 +53,8 @@ async def _ask(work: Work, chunks: dict[str, int]) -> int:
         if work.stop.everything is not None or silent == 2:
             break
         tasks = [asyncio.create_task(_bill(work, job_id)) for job_id in job_ids[start : start + AT_ONCE]]
-        told = await _while_going_on(work, tasks)
-        bills = {chunks[job_id]: amount for job_id, amount in told if amount is not None}
+        answers = await _while_going_on(work, tasks)
+        bills = {chunks[job_id]: amount for job_id, amount in answers if amount is not None}
         await work.writer.write(partial(billing.bill, bills=bills))
         billed += len(bills)
         silent = 0 if bills else silent + 1

@@ -45,7 +45,7 @@ def collect(file_ids: Collection[str], types: Collection[str], job: RemoteJob, a
         raise ValueError(f"job {job.id} has not ended")
     own = {canonical_id(file_id): file_id for file_id in file_ids}
     oddities = list(answer.oddities)
-    told: dict[str, list[FileResult]] = {}
+    by_file: dict[str, list[FileResult]] = {}
     strangers: list[str] = []
     for row in answer.rows:
         file_id = own.get(row.file_id)
@@ -53,10 +53,10 @@ def collect(file_ids: Collection[str], types: Collection[str], job: RemoteJob, a
             strangers.append(row.file_id)
             continue
         found = row if row.file_id == file_id else replace(row, file_id=file_id)
-        if found not in (others := told.setdefault(file_id, [])):
+        if found not in (others := by_file.setdefault(file_id, [])):
             others.append(found)
-    oddities += [f"two different results for {file_id}" for file_id, several in told.items() if len(several) > 1]
-    rows = {file_id: _the_one(several) for file_id, several in told.items()}
+    oddities += [f"two different results for {file_id}" for file_id, several in by_file.items() if len(several) > 1]
+    rows = {file_id: _the_one(several) for file_id, several in by_file.items()}
     if strangers:
         if not rows:
             raise ContractBroken(f"job {job.id} has results only for files that were never sent in it")

@@ -41,7 +41,7 @@ class Submitter:
         self._exhausted = False
         self._marked = False
         self._proved = work.api.traits.idempotent  #: the API has answered a create call with a job, now or before
-        self._told_to_look_again = False
+        self._to_look_again = False
         self._more = asyncio.Event()
         self._more.set()
 
@@ -57,7 +57,7 @@ class Submitter:
 
     def look_again(self) -> None:
         """Some chunk has become pending."""
-        self._told_to_look_again = True
+        self._to_look_again = True
         self._cursor = 0
         self._exhausted = False
         self._more.set()
@@ -127,10 +127,10 @@ class Submitter:
         for chunk in chunks:
             if chunk.id not in self._busy:
                 self._start(tasks, chunk, resumed=False)
-        if self._cursor == after and not self._told_to_look_again:
+        if self._cursor == after and not self._to_look_again:
             self._exhausted = len(chunks) < room
             self._cursor = chunks[-1].id if chunks else after
-        self._told_to_look_again = False
+        self._to_look_again = False
 
     def _start(self, tasks: asyncio.TaskGroup, chunk: Chunk, *, resumed: bool) -> None:
         self._busy.add(chunk.id)

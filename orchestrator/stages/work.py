@@ -94,8 +94,8 @@ class HeldBack:
             f"{counted(self.halves, 'file')} of failed jobs" if self.halves else "",
             f"second opinions on {counted(self.second_opinions, 'file')}" if self.second_opinions else "",
         ]
-        told = " and ".join(filter(None, parts))
-        return f"limits.max_credits held back {told}" if told else ""
+        what = " and ".join(filter(None, parts))
+        return f"limits.max_credits held back {what}" if what else ""
 
 
 @dataclass(slots=True)

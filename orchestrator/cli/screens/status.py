@@ -92,9 +92,9 @@ def _runs_table(runs: Sequence[Run], *, running: str | None) -> Table:
 
 def _numbers(run: Run) -> list[str]:
     """How long a run took, how all files stood at its end, and what it was billed; blank where that is not known."""
-    told = run.summary or {}
-    if "seconds" not in told:
+    said = run.summary or {}
+    if "seconds" not in said:
         return [""] * 4
-    good, bad = told["classified"] + told["unmatched"], told["failed"] + told["missing"] + told["cancelled"]
-    billed = "" if told.get("credits") is None else f"{told['credits']:,g}"
-    return [span(told["seconds"]), f"{good:,}", f"{bad:,}", billed]
+    good, bad = said["classified"] + said["unmatched"], said["failed"] + said["missing"] + said["cancelled"]
+    billed = "" if said.get("credits") is None else f"{said['credits']:,g}"
+    return [span(said["seconds"]), f"{good:,}", f"{bad:,}", billed]

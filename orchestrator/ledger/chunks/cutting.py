@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection
+from dataclasses import asdict
 
 from sqlalchemy import Connection, bindparam, text
 
@@ -110,7 +111,7 @@ def cut(
     depth: int = 0,
     job_id: str | None = None,
 ) -> int:
-    """Make chunks of at most *chunk_size* out of the chosen files, in order; how many. All chunks are made here.
+    """Make chunks of at most *chunk_size* out of the chosen files, in order; how many.
 
     *job_config_id* is what the jobs are created with; it differs from the scope's when a retry overrides it. The
     chunks are pending; with *job_id*, the one chunk has been submitted *at*. *parent_id* and *depth*: of a half.
@@ -118,11 +119,8 @@ def cut(
     chunks = math.ceil(scalar_int(connection, "SELECT count(*) FROM chosen") / chunk_size)
     if not chunks:
         return 0
-    parameters = {
-        "first": chunk_ids(connection, chunks),
-        "size": chunk_size,
-        "manifest_id": scope.manifest_id,
-        "config_id": scope.config_id,
+    where = {"first": chunk_ids(connection, chunks), "size": chunk_size, **asdict(scope)}
+    job = {
         "job_config_id": job_config_id,
         "run_id": run_id,
         "api": api,
@@ -134,6 +132,6 @@ def cut(
         "job_id": job_id,
         "submitted_at": None if job_id is None else at,
     }
-    connection.execute(_CUT_JOBS, parameters)
-    connection.execute(_CUT_FILES, {name: parameters[name] for name in ("first", "size", "manifest_id", "config_id")})
+    connection.execute(_CUT_JOBS, {**where, **job})
+    connection.execute(_CUT_FILES, where)
     return chunks

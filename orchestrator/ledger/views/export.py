@@ -34,18 +34,7 @@ def export_rows(
     Under several configs the manifest's current one comes first, then the latest. *history*: every generation instead.
     *further*: the lists' columns that follow.
     """
-    several = connection.execute(
-        text("SELECT count(DISTINCT config_id) > 1 FROM files WHERE manifest_id IN :ids").bindparams(
-            bindparam("ids", expanding=True)
-        ),
-        {"ids": manifest_ids},
-    ).scalar_one()
-    only = "1 = 1" if history else "f.standing = 1"
-    if several and not history:
-        only += """ AND NOT EXISTS (
-            SELECT 1 FROM files g JOIN results gr ON gr.file_row = g.id
-            WHERE g.manifest_id = f.manifest_id AND g.file_id = f.file_id AND g.standing = 1 AND g.id <> f.id
-              AND (g.config_id = m.config_id, g.config_id) > (f.config_id = m.config_id, f.config_id))"""
+    only = "1 = 1" if history else _the_standing(connection, manifest_ids)
     rows = connection.execution_options(yield_per=2000).execute(
         text(f"""
         SELECT m.name, {spelt("f")} AS file_id, r.outcome, r.type, r.confidence, r.reasoning, r.error, m.review,
@@ -70,8 +59,24 @@ def export_rows(
         values[COLUMNS.index("review")] = why_review(row.outcome, row.confidence, review(row.review))
         values[COLUMNS.index("mode")] = mode(row.canonical)
         values[COLUMNS.index("name")] = name_of(row.document, row.name)
-        told = json.loads(row.more) if further and row.more else {}
-        yield (*values, *map(told.get, further))
+        said = json.loads(row.more) if further and row.more else {}
+        yield (*values, *map(said.get, further))
+
+
+def _the_standing(connection: Connection, manifest_ids: list[int]) -> str:
+    """SQL for: file ``f`` of manifest ``m`` has the one result that counts."""
+    several = connection.execute(
+        text("SELECT count(DISTINCT config_id) > 1 FROM files WHERE manifest_id IN :ids").bindparams(
+            bindparam("ids", expanding=True)
+        ),
+        {"ids": manifest_ids},
+    ).scalar_one()
+    if not several:
+        return "f.standing = 1"
+    return """f.standing = 1 AND NOT EXISTS (
+        SELECT 1 FROM files g JOIN results gr ON gr.file_row = g.id
+        WHERE g.manifest_id = f.manifest_id AND g.file_id = f.file_id AND g.standing = 1 AND g.id <> f.id
+          AND (g.config_id = m.config_id, g.config_id) > (f.config_id = m.config_id, f.config_id))"""
 
 
 def why_review(outcome: str, confidence: float | None, review: dict[str, Json]) -> str | None:

@@ -46,15 +46,15 @@ class Pages:
         asking: set[int],
         schedule: PollSchedule,
         *,
-        told: Callable[[int, RemoteJob], Awaitable[None]],
+        news: Callable[[int, RemoteJob], Awaitable[None]],
         ask_one: Callable[[int, str], Awaitable[None]],
     ) -> None:
-        """*watched*, *asking*, *schedule* are the poller's own; *told* takes in news of a job, *ask_one* gets it."""
+        """*watched*, *asking*, *schedule* are the poller's own; *news* takes in a job's news, *ask_one* gets it."""
         self._work = work
         self._watched = watched
         self._asking = asking
         self._schedule = schedule
-        self._told = told
+        self._news = news
         self._ask_one = ask_one
         self._one_listing = asyncio.Lock()
         self._lags = 0
@@ -69,22 +69,22 @@ class Pages:
         """Ask for the newest pages of the listing, then by name about the jobs of *due* that they leave out."""
         asked_at = self._work.clock.monotonic()
         async with self._one_listing:
-            # A call before this one may have told of them.
+            # A call before this one may have had news of them.
             due = {
                 job_id: key
                 for job_id, key in due.items()
                 if (watched := self._watched.get(key)) is not None and watched.heard < asked_at
             }
-            told = await self._read(due) if due else []
+            said = await self._read(due) if due else []
         by_name = dict(due)
-        for _, job in told:
+        for _, job in said:
             by_name.pop(job.id, None)
         # A listing may lag, so one job that it calls unfinished is asked about by name each time.
-        check = next((key for key, job in told if job.id in due and job.status not in TERMINAL), None)
+        check = next((key for key, job in said if job.id in due and job.status not in TERMINAL), None)
         try:
             await _all_of(
                 [
-                    *(partial(self._told, key, job) for key, job in told),
+                    *(partial(self._news, key, job) for key, job in said),
                     *(partial(self._ask_one, key, job_id) for job_id, key in by_name.items()),
                 ]
             )
@@ -94,15 +94,15 @@ class Pages:
                 if self._lags >= LAGS:
                     self._do_without()
         finally:
-            self._asking.difference_update(key for key, _ in told)
+            self._asking.difference_update(key for key, _ in said)
 
     async def _read(self, due: dict[str, int]) -> list[tuple[int, RemoteJob]]:
         """What the newest pages say of watched jobs that nobody else is asking about; nothing where they don't pay."""
-        work, told = self._work, list[tuple[int, RemoteJob]]()
+        work, said = self._work, list[tuple[int, RemoteJob]]()
         by_job_id = {watched.job_id: key for key, watched in self._watched.items()}
         most, missing, token, read = -(-len(by_job_id) // PAGE), set(due), None, 0
         if len(due) < WORTH_CALLS * most:
-            return told
+            return said
         try:
             while missing and read < most and (token is not None or not read):
                 page = await work.api.page(token, page_size=PAGE, patient=False)
@@ -116,12 +116,12 @@ class Pages:
                         self._schedule.asked(key, now)
                     missing.discard(job.id)
                     self._watched[key].heard = now
-                    told.append((key, job))
+                    said.append((key, job))
         except (Rejected, Unanswered, ContractBroken) as error:
             work.warn("status.listing_refused", why=str(error))
         if not read or len(due) - len(missing) < WORTH_CALLS * read:
             self._do_without()
-        return told
+        return said
 
     def _do_without(self) -> None:
         self._not_before = self._work.clock.monotonic() + NO_PAGES_S

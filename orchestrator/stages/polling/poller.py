@@ -39,7 +39,9 @@ class Poller:
         self._more = asyncio.Event()
         self._ready = False
         self._asking: set[int] = set()  #: a call about them is out, or their results are being fetched
-        self._pages = Pages(work, self._watched, self._asking, self._schedule, told=self._told, ask_one=self._ask_one)
+        self._pages = Pages(
+            work, self._watched, self._asking, self._schedule, news=self._take_news, ask_one=self._ask_one
+        )
         self.set_aside: dict[int, str] = {}  #: chunk id -> why this run leaves its job to a later one
 
     @property
@@ -119,15 +121,15 @@ class Poller:
             await self._pages.look_through(by_job_id)
             return
         try:
-            told = await self._work.api.status(list(by_job_id))
+            said = await self._work.api.status(list(by_job_id))
         except (Rejected, Unanswered) as error:
             self._work.warn("status.bulk_refused", why=str(error))
             self._bulk_from = self._work.clock.monotonic() + NO_PAGES_S
-            told = ()
-        for job in told:
-            told_of = by_job_id.pop(job.id, None)
-            if told_of is not None:
-                await self._told(told_of, job)
+            said = ()
+        for job in said:
+            chunk_id = by_job_id.pop(job.id, None)
+            if chunk_id is not None:
+                await self._take_news(chunk_id, job)
         for job_id, key in by_job_id.items():  # left out of the listing
             await self._ask_one(key, job_id)
 
@@ -141,11 +143,11 @@ class Poller:
             self._wait_apart(key, f"job {job_id}: {error}")
             return
         if job.id == job_id:
-            await self._told(key, job)
+            await self._take_news(key, job)
         else:
             self._leave(key, f"asked about job {job_id}, told about {job.id}")
 
-    async def _told(self, key: int, job: RemoteJob) -> None:
+    async def _take_news(self, key: int, job: RemoteJob) -> None:
         watched = self._watched.get(key)
         if watched is None:
             return

@@ -37,8 +37,8 @@ class Echoes:
     def learnt(cls, known: Iterable[tuple[Config, RemoteJob]]) -> Echoes:
         """From jobs whose configs are known."""
         pairs: set[tuple[str, object, object]] = set()
-        for asked, told in {(config.echo, job.echo) for config, job in known}:
-            both = [(name, getattr(asked, name), getattr(told, name)) for name in _FIELDS]
+        for asked, said in {(config.echo, job.echo) for config, job in known}:
+            both = [(name, getattr(asked, name), getattr(said, name)) for name in _FIELDS]
             pairs |= {pair for pair in both if None not in pair[1:]}
         rewritten = frozenset(name for name, sent, back in pairs if sent != back)
         return cls(frozenset(name for name, *_ in pairs) - rewritten, rewritten, frozenset(pairs))
@@ -64,12 +64,12 @@ class Echoes:
         return job.echo.rules is not None and "rules" not in self.rewritten
 
 
-def _differences(asked: Echo, told: Echo) -> list[str]:
+def _differences(asked: Echo, said: Echo) -> list[str]:
     """The fields that both tell, and differently."""
     return [
         name
         for name in _FIELDS
-        if None not in (pair := (getattr(asked, name), getattr(told, name))) and pair[0] != pair[1]
+        if None not in (pair := (getattr(asked, name), getattr(said, name))) and pair[0] != pair[1]
     ]
 
 

@@ -269,15 +269,7 @@ class Reconciler:
         mine = open_.may_have_made(candidates, self._echoes)
         unclear = {job.id for job in mine if self._echoes.likeness(job, open_.chunk.config) is Likeness.UNCLEAR}
         empty = tuple(job for job in mine if job.status in TERMINAL and evidence.files.get(job.id) == frozenset())
-        partial = [
-            job
-            for job in mine
-            if job.id not in unclear
-            and evidence.suggests(job, open_.chunk)
-            and not self._is_contested(job, open_.chunk)
-        ]
-        ours = frozenset(open_.chunk.file_ids)
-        partial.sort(key=lambda job: (-len(evidence.files[job.id] & ours), *_oldest_first(job)))
+        partial = self._partial([job for job in mine if job.id not in unclear], open_.chunk)
         rivals = [other for other in self._open.values() if other.chunk.config == open_.chunk.config]
         others = (self.held | self.set_aside.keys() | self._out() | self._released) - self._open.keys()
         return Case(
@@ -310,6 +302,12 @@ class Reconciler:
             eased=bool(work.created) or parked.cut_off or open_.from_an_earlier_run,
             sending=work.stop.sending,
         )
+
+    def _partial(self, mine: list[RemoteJob], chunk: Chunk) -> list[RemoteJob]:
+        """The jobs of *mine* whose results are of some of *chunk*'s files, or of more; those with the most first."""
+        evidence, ours = self._evidence, frozenset(chunk.file_ids)
+        found = [job for job in mine if evidence.suggests(job, chunk) and not self._is_contested(job, chunk)]
+        return sorted(found, key=lambda job: (-len(evidence.files[job.id] & ours), *_oldest_first(job)))
 
     async def _adopt(self, open_: _Open, job: RemoteJob, why: str) -> None:
         work, chunk = self._work, open_.chunk
