@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     ping_down: str | None = Field(
         None, description="`nightly`: exit codes reported to the monitor as down, such as 5,6,7; default: all but 0"
     )
+    notify: SecretStr | None = Field(
+        None, description="more services to notify beside the manifest's `notify`, separated by white space"
+    )
     metrics_file: str | None = Field(
         None, description="the file for node_exporter that the end of each run writes; see `run --metrics-file`"
     )

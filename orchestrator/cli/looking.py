@@ -179,6 +179,7 @@ def doctor(
     manifest: MaybeManifest = None,
     ledger: LedgerOption = None,
     base_url: BaseUrlOption = None,
+    notify_test: Annotated[bool, typer.Option("--notify-test", help="Send a test to all that `notify` names.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """See whether all is ready for a run. Settings, ledger, key, clock, reachability: each good, or what to do."""
@@ -186,7 +187,7 @@ def doctor(
     from orchestrator.commands import doctor as command
 
     findings = []
-    for finding in command.examine(manifest, ledger, base_url, SystemClock()):
+    for finding in command.examine(manifest, ledger, base_url, SystemClock(), notify_test=notify_test):
         findings.append(finding)
         if not as_json:
             print(f"{'good' if finding.good else 'BAD '}  {finding.what:9} {safe(finding.words)}")

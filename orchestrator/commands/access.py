@@ -22,6 +22,7 @@ from orchestrator.clock import Clock
 from orchestrator.errors import SettingsError
 from orchestrator.logs import redactor
 from orchestrator.manifest.loading import Manifest
+from orchestrator.reports.glance import Address
 from orchestrator.settings import Settings
 
 log = structlog.get_logger()
@@ -120,6 +121,12 @@ def log_folder(manifest: str | None, settings: Settings, option: str | None) -> 
         folder = settings_.folder_of(manifest) if manifest else Path.cwd()
         return folder / os.path.expanduser(settings.log_dir)  # noqa: PTH111 - as above
     return ledger_path(manifest, settings, option).parent / "logs"
+
+
+def address(manifest: str, settings: Settings, option: str | None, *, rehearsal: bool = False) -> Address:
+    """How a command that works from any folder names the work of *manifest*."""
+    real, at = Path(os.path.realpath(manifest)), ledger_path(manifest, settings, option)
+    return Address(real, None if at == real.parent / "ledger.db" else at, rehearsal)
 
 
 def lock_name(manifest: Manifest, *, rehearsal: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ from orchestrator.api.network import Network
 from orchestrator.api.v1 import V1
 from orchestrator.api.v2 import V2
 from orchestrator.clock import Clock
+from orchestrator.commands import notify
 from orchestrator.commands.access import ledger_path, network_of
 from orchestrator.errors import ExitCode, LedgerError, OrchestratorError, Rejected
 from orchestrator.ledger.views import reading
 from orchestrator.manifest import loading as manifests
 from orchestrator.manifest.loading import Manifest
-from orchestrator.plaintext import counted
+from orchestrator.plaintext import counted, safe
 from orchestrator.planning import preview as planning
 from orchestrator.planning.limits import may_begin_again
 from orchestrator.settings import Settings
@@ -48,8 +50,13 @@ class Finding:
         return self.exit_code is ExitCode.OK
 
 
-def examine(manifest: str | None, location: str | None, base_url: str | None, clock: Clock) -> Iterator[Finding]:
-    """Every finding, as it is made. Sends one list call, which costs nothing; changes nothing."""
+def examine(
+    manifest: str | None, location: str | None, base_url: str | None, clock: Clock, *, notify_test: bool = False
+) -> Iterator[Finding]:
+    """Every finding, as it is made. Sends one list call, which costs nothing; changes nothing.
+
+    *notify_test*: also a message to every service that is notified.
+    """
     yield Finding("program", f"orchestrator {__version__}, Python {sys.version.split()[0]}, {ledger.ENGINE}")
     try:
         settings = settings_.load(manifest)
@@ -84,6 +91,7 @@ def examine(manifest: str | None, location: str | None, base_url: str | None, cl
         else:
             api = found.api
             yield _manifest(found, settings, location, clock)
+            yield from _notify(found, settings, test=notify_test)
     yield from _ledger(manifest, found, settings, location)
     yield from _reach(settings, base_url, api, clock)
 
@@ -101,6 +109,34 @@ def _manifest(found: Manifest, settings: Settings, option: str | None, clock: Cl
     if preview.over_limits:
         return Finding("manifest", preview.over_limits, ExitCode.OUT_OF_CREDITS)
     return Finding("manifest", f"{good}; {counted(preview.files, 'file')}, {preview.new:,} of them new")
+
+
+def _notify(found: Manifest, settings: Settings, *, test: bool) -> Iterator[Finding]:
+    """The services that are notified, by their kind: their addresses are secrets."""
+    urls = notify.urls(found, settings)
+    try:
+        notify.check(found, settings)
+    except OrchestratorError as error:
+        yield Finding("notify", str(error), error.exit_code)
+        return
+    if not urls:
+        if test:
+            yield Finding("notify", "nobody to notify; add `notify` to the manifest", ExitCode.USAGE)
+        return
+    unknown = [number for number, service in enumerate(notify.services(urls), 1) if service is None]
+    if unknown:
+        which = ", ".join(map(str, unknown))
+        yield Finding(
+            "notify", f"Apprise does not know number {which} of {counted(len(urls), 'service')}", ExitCode.USAGE
+        )
+    elif test:
+        words = f"a test of the notifications of {found.name}, from {socket.gethostname()}"
+        taken = notify.send(urls, "test", f"orchestrator: {found.name}", words)
+        good = ExitCode.OK if taken == len(urls) else ExitCode.UNREACHABLE
+        yield Finding("notify", f"a test message was taken by {taken} of {counted(len(urls), 'service')}", good)
+    else:
+        kinds = ", ".join(safe(url.partition("://")[0], 20) for url in urls)
+        yield Finding("notify", f"{counted(len(urls), 'service')} ({kinds}); try with --notify-test")
 
 
 def _ledger(manifest: str | None, found: Manifest | None, settings: Settings, option: str | None) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from dotenv import dotenv_values
 from orchestrator import ledger, logs
 from orchestrator import settings as settings_
 from orchestrator.commands import metrics
-from orchestrator.commands.access import ledger_path, log_folder
+from orchestrator.commands.access import address, ledger_path, log_folder
 from orchestrator.commands.pings import Monitor
 from orchestrator.errors import ExitCode, OrchestratorError, SettingsError
 from orchestrator.ledger.views import reading
@@ -92,9 +92,7 @@ class Task:
 
     @property
     def address(self) -> glance.Address:
-        manifest = Path(os.path.realpath(self.manifest))
-        at = ledger_path(self.manifest, self.settings, self.ledger)
-        return glance.Address(manifest, None if at == manifest.parent / "ledger.db" else at, self.sandbox)
+        return address(self.manifest, self.settings, self.ledger, rehearsal=self.sandbox)
 
 
 def monitor(settings: Settings) -> Monitor | None:

@@ -1,16 +1,20 @@
-"""What a run tells others at its end: the page, the metrics file.
+"""What a run tells others at its end: the page, the metrics file, a notification.
 
 All is recorded by then. What can't be told is a warning in the log; none of it changes how the run ended.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import structlog
 
-from orchestrator.clock import Clock
-from orchestrator.commands import metrics
+from orchestrator import ledger
+from orchestrator.clock import Clock, timestamp
+from orchestrator.commands import metrics, notify
+from orchestrator.commands.access import ledger_path, lock_name
 from orchestrator.commands.summary import Summary
 from orchestrator.errors import ExitCode, LedgerError, LockHeld, OrchestratorError, SettingsError
 from orchestrator.ledger import Ledger
@@ -28,6 +32,8 @@ def check(manifest: Manifest, settings: Settings, options: Options) -> None:
     if options.sandbox and options.metrics_file:
         raise SettingsError("--metrics-file is for real runs; leave it out of a rehearsal")
     metrics.target(manifest, settings, options.metrics_file)
+    if not options.sandbox:
+        notify.check(manifest, settings)
 
 
 def of_end(
@@ -40,9 +46,14 @@ def of_end(
         return
     if manifest.report is not None:
         _write_page(Path(manifest.path).parent / manifest.report, manifest, options, opened, clock)
-    path = metrics.target(manifest, settings, options.metrics_file)
-    if path is not None:
-        metrics.write(path, manifest.name, opened)
+    try:
+        path = metrics.target(manifest, settings, options.metrics_file)
+        if path is not None:
+            metrics.write(path, manifest.name, opened)
+        if options.wait or summary.exit_code != ExitCode.UNFINISHED:  # with --no-wait that is how it is meant to end
+            notify.of_end(manifest, settings, options.ledger, opened, summary)
+    except OrchestratorError as error:
+        log.warning("end.not_told", error=str(error))
 
 
 def of_failure(manifest: Manifest, settings: Settings, options: Options, error: Exception, clock: Clock) -> None:
@@ -50,7 +61,24 @@ def of_failure(manifest: Manifest, settings: Settings, options: Options, error: 
     if options.sandbox or isinstance(error, LockHeld):
         return
     code = error.exit_code if isinstance(error, OrchestratorError) else ExitCode.BUG
+    with suppress(OrchestratorError), _ledger_if_any(manifest, settings, options, clock) as opened:
+        why = str(error).partition("\n")[0] if isinstance(error, OrchestratorError) else "a bug in this program"
+        notify.of_failure(manifest, settings, options.ledger, opened, code, why)
     metrics.write_failure(manifest, settings, (options.metrics_file, options.ledger), code, clock.now())
+
+
+@contextmanager
+def _ledger_if_any(manifest: Manifest, settings: Settings, options: Options, clock: Clock) -> Iterator[Ledger | None]:
+    """The ledger, under the run's own lock; None where there is none or it can't be used."""
+    with ExitStack() as stack:
+        opened = None
+        with suppress(OrchestratorError):
+            path = ledger_path(manifest.path, settings, options.ledger)
+            if ledger.exists(path):
+                holder = {"command": "orchestrator run (notifying)", "since": timestamp(clock.now(), "seconds")}
+                lease = stack.enter_context(ledger.lease(path, lock_name(manifest, rehearsal=False), holder))
+                opened = stack.enter_context(ledger.open(path, lease=lease))
+        yield opened
 
 
 def _write_page(path: Path, manifest: Manifest, options: Options, opened: Ledger, clock: Clock) -> None:

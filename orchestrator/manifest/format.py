@@ -144,6 +144,15 @@ _DRIFT = Record(
     }
 )
 
+_NOTIFY = ListOf(
+    Text(
+        r"[A-Za-z][A-Za-z0-9+.-]*://\S+",
+        "write an address as Apprise does, such as mailto://... or slack://..., or ${NAME}",
+        max_length=2000,
+        secret=True,
+    )
+)
+
 _LIMITS = Record(
     {
         "max_files": Field(Whole(), "most files that one run sends"),
@@ -207,6 +216,11 @@ MANIFEST = Record(
                 max_length=4000,
             ),
             "the page that the end of each run writes, such as report.html; not of a rehearsal",
+        ),
+        "notify": Field(
+            _NOTIFY,
+            "who is told when the state of the work changes: Apprise URLs; ${NAME} takes one from the environment",
+            default=(),
         ),
         "escalate": Field(_ESCALATE, "which results are asked for again in a better mode; v1 only"),
         "limits": Field(_LIMITS, "a guard: beyond it nothing is sent"),

@@ -55,6 +55,7 @@ class Manifest:
     escalate: Escalate | None = None
     drift_alert: float | None = None  #: the distance from which a run's answers have drifted; None: none is said
     report: str | None = None  #: the page that a run's end writes; relative to the manifest's folder
+    notify: tuple[str, ...] = field(default=(), repr=False)  #: the services to tell of a change, each a secret
     limit_lines: Mapping[str, int] = field(
         default_factory=dict, compare=False
     )  #: each limit -> its line in the YAML file
@@ -131,7 +132,8 @@ def json_schema() -> dict[str, Json]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "orchestrator manifest",
-        "description": "What to classify, and how. YAML; ${NAME} in webhook_configurations is an environment variable.",
+        "description": "What to classify, and how. YAML; in webhook_configurations and notify ${NAME} is a variable "
+        "of the environment.",
         **MANIFEST.schema(),
     }
 
@@ -213,10 +215,11 @@ def _build(
         escalate=Escalate(values["escalate"]["below_confidence"]) if values["escalate"] else None,
         drift_alert=values["drift"]["alert"] if values["drift"] else None,
         report=values["report"],
+        notify=tuple(values["notify"]),
         ids=tuple(values["file_ids"]),
         lists=tuple(lists),
         allow_empty=bool(values["allow_empty"]),
-        secrets=tuple(dict.fromkeys([*sorted(filled_in), *written])),
+        secrets=tuple(dict.fromkeys([*sorted(filled_in), *written, *values["notify"]])),
         sources=read_sources(path, root, values),
         route=read_route(path, values),
     )

@@ -270,6 +270,11 @@ def _job_records(connection: Connection) -> None:
         connection.exec_driver_sql(f"ALTER TABLE jobs ADD COLUMN {name} TEXT")
 
 
+def _told(connection: Connection) -> None:
+    """A notification is sent when what the last one said is no longer so."""
+    connection.exec_driver_sql("ALTER TABLE manifests ADD COLUMN told TEXT NOT NULL DEFAULT '{}'")
+
+
 #: ``MIGRATIONS[n]`` takes a ledger of version n to version n + 1.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create,
@@ -281,6 +286,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     documents.add,
     witness.add,
     _job_records,
+    _told,
 )
 
 

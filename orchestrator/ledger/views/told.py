@@ -1,0 +1,23 @@
+"""What the last notification of a manifest said: the next one is sent when that is no longer so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, text
+
+from orchestrator.models import Json
+
+
+def told(connection: Connection, manifest_id: int) -> dict[str, Json]:
+    """The state that was told last; empty before the first."""
+    row = connection.execute(text("SELECT told FROM manifests WHERE id = :id"), {"id": manifest_id}).one()
+    return dict(json.loads(row.told))
+
+
+def keep(connection: Connection, manifest_id: int, state: Mapping[str, Json]) -> None:
+    """Remember *state* as told."""
+    connection.execute(
+        text("UPDATE manifests SET told = :told WHERE id = :id"), {"id": manifest_id, "told": json.dumps(state)}
+    )
