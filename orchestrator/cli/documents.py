@@ -81,7 +81,7 @@ def route(
     from orchestrator import logs
     from orchestrator.clock import SystemClock
     from orchestrator.commands import route as command
-    from orchestrator.manifest.sources import Route
+    from orchestrator.manifest.sources import BUCKETS, Route
 
     if how is not None and how not in _HOW:
         raise InputError(f"--how {safe(how)}: must be one of {', '.join(_HOW)}")
@@ -89,7 +89,8 @@ def route(
     loaded = load_manifest(manifest, None, resolve_secrets=False)
     chosen = loaded.route
     if into is not None:
-        chosen = replace(chosen, into=str(Path(into).absolute())) if chosen else Route(str(Path(into).absolute()))
+        folder = into.rstrip("/") if into.startswith(BUCKETS) else str(Path(into).absolute())
+        chosen = replace(chosen, into=folder) if chosen else Route(folder)
     if chosen is None:
         raise InputError("where to? give --into DIR, or `route` in the manifest")
     chosen = replace(

@@ -15,8 +15,9 @@ import structlog
 from orchestrator import ledger
 from orchestrator.clock import Clock, timestamp
 from orchestrator.commands.access import lock_name
+from orchestrator.documents.bucket_shelf import BucketShelf
 from orchestrator.documents.names import component, native, stored
-from orchestrator.documents.shelf import NotPlaced, Shelf, Taken
+from orchestrator.documents.shelf import NotPlaced, Shelf, Taken, there
 from orchestrator.documents.sorting import Sorted, belongs, numbered, unknown_field
 from orchestrator.errors import InputError, LedgerError
 from orchestrator.ledger import Ledger, Transaction
@@ -24,7 +25,7 @@ from orchestrator.ledger.documents import routes
 from orchestrator.ledger.documents.routes import DONE, PLANNED, UNDONE, Candidate, Entry
 from orchestrator.ledger.views import reading
 from orchestrator.manifest.loading import Manifest
-from orchestrator.manifest.sources import Route
+from orchestrator.manifest.sources import BUCKETS, Route
 from orchestrator.models import Json
 from orchestrator.plaintext import safe
 from orchestrator.reports.export import replacing
@@ -120,7 +121,7 @@ class _Routing:
     def __init__(self, manifest: Manifest, opened: Ledger, chosen: Route, clock: Clock, *, rehearsal: bool) -> None:
         self._ledger, self._route, self._clock = opened, chosen, clock
         self._routed = Routed(manifest.name, chosen.into)
-        self._root = os.path.realpath(chosen.into)
+        self._root = chosen.into if chosen.into.startswith(BUCKETS) else os.path.realpath(chosen.into)
         with opened.transaction() as connection:
             rows = reading.manifests(connection, manifest.name, rehearsal=rehearsal)
         if not rows:
@@ -149,15 +150,13 @@ class _Routing:
                 moves = self._moves(connection, shelf)
                 planned = routes.plan(connection, self._manifest_id, moves, at=self._at()) if moves else []
             self._place(shelf, planned)
-            self._write_lists()
+            self._write_lists(shelf)
         log.info("documents.routed", placed=self._routed.placed, already=self._routed.already, left=self._routed.left)
         return self._routed
 
-    def _shelf(self) -> Shelf:
-        try:
-            return Shelf(self._route.into)
-        except OSError as error:
-            raise LedgerError(f"{safe(self._route.into)}: {error.strerror}") from error
+    def _shelf(self) -> Shelf | BucketShelf:
+        into = self._route.into
+        return BucketShelf(into) if into.startswith(BUCKETS) else Shelf(into)
 
     def _below(self, entry: Entry) -> tuple[str, ...] | None:
         """The names from the folder that is sorted into to the entry's target; None when it lies elsewhere."""
@@ -186,7 +185,9 @@ class _Routing:
         self._routed.undone = len(done)
         return self._routed
 
-    def _moves(self, connection: Transaction, shelf: Shelf | None) -> list[tuple[str, str, str, str, str]]:
+    def _moves(
+        self, connection: Transaction, shelf: Shelf | BucketShelf | None
+    ) -> list[tuple[str, str, str, str, str]]:
         """(document, content, source, target, how) of all that is not where it belongs."""
         journal = routes.journal(connection, self._manifest_id)
         latest = {(entry.document, entry.content): entry for entry in journal}
@@ -207,7 +208,7 @@ class _Routing:
                 claimed.add(target)
                 if before is None:
                     moves.append((found.path, found.content, found.path, target, self._route.how))
-                elif os.path.lexists(native(before.target)):
+                elif there(native(before.target)):
                     moves.append((found.path, found.content, before.target, target, "move"))
                 else:
                     self._routed.already += 1  # somebody has taken it on from there
@@ -222,19 +223,19 @@ class _Routing:
             names[-1] == numbered(where, number)[-1] for number in _numbers_in(names[-1])
         )
 
-    def _free(self, where: tuple[str, ...], content: str, claimed: set[str], shelf: Shelf | None) -> str:
+    def _free(self, where: tuple[str, ...], content: str, claimed: set[str], shelf: Shelf | BucketShelf | None) -> str:
         """The first name that nothing of other content has, and no other document is on its way to."""
         for number in range(1, MOST_ALIKE):
             path = numbered(where, number)
             target = stored("/".join((self._root, *path)))
             if target in claimed:
                 continue
-            there = os.path.lexists("/".join((self._root, *path))) if shelf is None else shelf.there(path)
-            if not there or (shelf is not None and shelf.content(path) == content):
+            taken = there("/".join((self._root, *path))) if shelf is None else shelf.there(path)
+            if not taken or (shelf is not None and shelf.content(path) == content):
                 return target
         raise LedgerError(f"{self._root}: {MOST_ALIKE:,} documents are named {safe(where[-1])}; sort them elsewhere")
 
-    def _place(self, shelf: Shelf, entries: list[Entry]) -> None:
+    def _place(self, shelf: Shelf | BucketShelf, entries: list[Entry]) -> None:
         done: list[int] = []
         given_up: list[int] = []
         targets: list[str] = []
@@ -262,7 +263,7 @@ class _Routing:
         self._routed.placed += len(targets)
         self._count_folders(targets)
 
-    def _record(self, shelf: Shelf, done: list[int], given_up: list[int]) -> None:
+    def _record(self, shelf: Shelf | BucketShelf, done: list[int], given_up: list[int]) -> None:
         shelf.sync()
         with self._ledger.transaction() as connection:
             routes.mark(connection, done, DONE, at=self._at())
@@ -273,7 +274,7 @@ class _Routing:
         for name, number in folders.most_common():
             self._routed.folders[safe(name)] = self._routed.folders.get(safe(name), 0) + number
 
-    def _write_lists(self) -> None:
+    def _write_lists(self, shelf: Shelf | BucketShelf) -> None:
         """Files that are no documents can't be moved: their IDs are listed by type."""
         lists: dict[str, list[str]] = {}
         with self._ledger.transaction() as connection:
@@ -284,10 +285,13 @@ class _Routing:
                 if where is not None:
                     lists.setdefault("-".join(where[:-1]), []).append(file_id)
         for name, file_ids in lists.items():
-            path = Path(self._root) / component(f"{name}.txt")
-            with replacing(path) as temporary:
-                temporary.write_text("".join(f"{file_id}\n" for file_id in file_ids), encoding="utf-8")
-            self._routed.lists[safe(path.name)] = len(file_ids)
+            title, lines = component(f"{name}.txt"), "".join(f"{file_id}\n" for file_id in file_ids)
+            if isinstance(shelf, BucketShelf):
+                shelf.write(title, lines)
+            else:
+                with replacing(Path(self._root) / title) as temporary:
+                    temporary.write_text(lines, encoding="utf-8")
+            self._routed.lists[safe(title)] = len(file_ids)
 
     @property
     def _list_route(self) -> Route:

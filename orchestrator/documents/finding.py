@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from orchestrator.documents import buckets
 from orchestrator.documents.kinds import SUPPORTED, is_supported, is_temporary
 from orchestrator.errors import ManifestError, Problem
 from orchestrator.manifest.sources import Place, Sources
@@ -36,7 +37,7 @@ class Skip(StrEnum):
 
 
 class Found(NamedTuple):
-    """A document as its folder describes it; ``path`` is absolute. Times in nanoseconds."""
+    """A document as its folder or bucket describes it; ``path`` is absolute, or a URL. Times in nanoseconds."""
 
     path: str
     size: int
@@ -72,7 +73,7 @@ def survey(sources: Sources, *, now_ns: int, apart: Sequence[str] = ()) -> Surve
                 here += 1
         except OSError as error:
             if not (sources.allow_empty and isinstance(error, FileNotFoundError)):
-                where = "paths are relative to the manifest's folder"
+                where = "see README, Buckets" if place.is_bucket else "paths are relative to the manifest's folder"
                 why = error.strerror or str(error)
                 problems.append(place.problem(f"documents_from: '{safe(place.path)}' can't be read ({why}); {where}"))
             continue
@@ -97,7 +98,9 @@ def in_words(skipped: Mapping[Skip, int] | Mapping[str, int]) -> str:
 
 
 def _of_place(place: Place, picker: _Picker, apart: frozenset[str]) -> Iterator[Found]:
-    if place.is_pattern:
+    if place.is_bucket:
+        yield from _in_bucket(place.path, picker, apart)
+    elif place.is_pattern:
         yield from _matching(place.path, picker, apart)
     else:
         # The folder itself may be a link: the manifest names it.
@@ -106,6 +109,21 @@ def _of_place(place: Place, picker: _Picker, apart: frozenset[str]) -> Iterator[
             yield from _walk(root, root, picker, apart, {_identity(os.stat(root))})
         else:
             yield from _single(root, picker, os.stat(root))
+
+
+def _in_bucket(url: str, picker: _Picker, apart: frozenset[str]) -> Iterator[Found]:
+    """Yield the objects below *url*. They are never half written; an object's tag stands in the place of an inode."""
+    start = len(url) + 1
+    for each in buckets.listing(url):
+        if any(each.url.startswith(f"{folder}/") for folder in apart):
+            continue
+        folders, _, name = each.url[start:].rpartition("/")
+        if any(part.startswith(".") for part in folders.split("/")):
+            picker.skipped[Skip.HIDDEN] += 1
+        elif picker.takes_name(name or each.url.rpartition("/")[2], each.url[start:]):
+            item = Found(each.url, each.size, each.mtime_ns, each.tag)
+            if picker.takes(item, settled=True):
+                yield item
 
 
 def _matching(pattern: str, picker: _Picker, apart: frozenset[str]) -> Iterator[Found]:
@@ -223,12 +241,12 @@ class _Picker:
         self.skipped[reason] += 1
         return False
 
-    def takes(self, item: Found) -> bool:
+    def takes(self, item: Found, *, settled: bool = False) -> bool:
         if not item.size:
             reason = Skip.EMPTY
         elif item.size > self._max_bytes:
             reason = Skip.TOO_LARGE
-        elif abs(self._now_ns - item.mtime_ns) < self._settle_ns:
+        elif not settled and abs(self._now_ns - item.mtime_ns) < self._settle_ns:
             reason = Skip.CHANGING
         else:
             return True

@@ -13,7 +13,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from orchestrator.documents import buckets
 from orchestrator.documents.hashing import digest, open_document
+from orchestrator.errors import LedgerError
+from orchestrator.manifest.sources import BUCKETS
+from orchestrator.plaintext import safe
 
 #: Folders kept open at once.
 _MOST_OPEN = 64
@@ -31,12 +35,18 @@ class Taken(NotPlaced):
 
 
 class Shelf:
-    """The folder *root*, made if need be. Paths below it are sequences of names. Close it after use."""
+    """The folder *root*, made if need be. Paths below it are sequences of names. Close it after use.
+
+    Raises LedgerError.
+    """
 
     def __init__(self, root: str) -> None:
-        Path(root).mkdir(parents=True, exist_ok=True)
-        self.root = os.path.realpath(root)
-        self._root = os.open(self.root, _FOLDER)
+        try:
+            Path(root).mkdir(parents=True, exist_ok=True)
+            self.root = os.path.realpath(root)
+            self._root = os.open(self.root, _FOLDER)
+        except OSError as error:
+            raise LedgerError(f"{safe(root)}: {error.strerror}") from error
         self._open: OrderedDict[tuple[str, ...], int] = OrderedDict()
 
     def close(self) -> None:
@@ -70,6 +80,8 @@ class Shelf:
     def place(self, source: str, path: Sequence[str], content: str, how: str) -> None:
         """Copy, move, link or symlink the document at *source*. Raises NotPlaced."""
         try:
+            if how in ("link", "symlink") and source.startswith(BUCKETS):
+                raise NotPlaced("there are no links to objects in a bucket; use --how copy")
             folder = self._folder(path[:-1], make=True)
             if how == "symlink":
                 self._symlink(source, path, folder)
@@ -80,7 +92,7 @@ class Shelf:
             if found is None:
                 self._bring(source, path, folder, content, how)
             if how == "move":
-                _remove(source, content)
+                remove(source, content)
         except OSError as error:
             raise NotPlaced(error.strerror or str(error)) from error
 
@@ -93,7 +105,7 @@ class Shelf:
                     raise NotPlaced("it is another link by now")
             else:
                 found = self.content(path)
-                if found is None and how == "move" and _content(source) == content:
+                if found is None and how == "move" and content_at(source) == content:
                     return
                 if found != content:
                     raise NotPlaced("it is gone" if found is None else "it has been changed")
@@ -110,7 +122,7 @@ class Shelf:
 
     def _bring(self, source: str, path: Sequence[str], folder: int, content: str, how: str) -> None:
         if how in ("link", "move"):
-            if _content(source) != content:
+            if content_at(source) != content:
                 raise NotPlaced("the document is gone or has changed; run again")
             try:
                 os.link(source, path[-1], dst_dir_fd=folder, follow_symlinks=False)
@@ -159,9 +171,14 @@ class Shelf:
             raise Taken("something else has that name") from None
 
     def _bring_back(self, path: Sequence[str], folder: int, source: str, content: str) -> None:
-        if os.path.lexists(source):
-            if _content(source) != content:
+        if there(source):
+            if content_at(source) != content:
                 raise NotPlaced("there is another document in its old place")
+            return
+        if source.startswith(BUCKETS):
+            descriptor = os.open(path[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            with open(descriptor, "rb") as file:
+                buckets.put(source, file)
             return
         Path(source).parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -197,7 +214,8 @@ class Shelf:
             os.close(folder)
 
 
-def _content(path: str) -> str | None:
+def content_at(path: str) -> str | None:
+    """The content of the document at *path*, which may be a URL; None when it can't be read."""
     try:
         descriptor = open_document(path)
     except OSError:
@@ -208,10 +226,23 @@ def _content(path: str) -> str | None:
         os.close(descriptor)
 
 
-def _remove(source: str, content: str) -> None:
+def remove(source: str, content: str) -> None:
     """The document is in its new place; what is still in the old one goes, if it is the same."""
-    if _content(source) == content:
-        os.unlink(source)
+    if content_at(source) == content:
+        if source.startswith(BUCKETS):
+            buckets.delete(source)
+        else:
+            os.unlink(source)
+
+
+def there(path: str) -> bool:
+    """Whether anything is at *path*, a link or an object in a bucket included. Raises LedgerError for a bucket."""
+    if not path.startswith(BUCKETS):
+        return os.path.lexists(path)
+    try:
+        return buckets.exists(path)
+    except OSError as error:
+        raise LedgerError(f"{safe(path)}: {error.strerror}") from error
 
 
 def _pour(reading: int, writing: int) -> None:

@@ -21,8 +21,11 @@ MAX_DOCUMENT_BYTES = 512 * 1024 * 1024
 #: What a path or a pattern may hold: anything but control characters and half characters.
 _PATH = r"[^\x00-\x1f\x7f\ud800-\udfff]+"
 
-#: A path and no URL.
-_LOCAL = rf"(?![A-Za-z][A-Za-z0-9+.-]*://){_PATH}"
+#: What the URL of a bucket begins with.
+BUCKETS = ("s3://", "gs://", "az://")
+
+#: A path, or the URL of a bucket and a folder in it; no other URL.
+_PLACE = rf"(?:(?:s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]{{0,254}}(?:/{_PATH})?/?|(?![A-Za-z][A-Za-z0-9+.-]*://){_PATH})"
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -31,8 +34,8 @@ LEAVE = "leave"
 
 PLACES = ListOf(
     Text(
-        _LOCAL,
-        "write a folder, or a pattern such as scans/**/*.pdf; buckets can't be read yet",
+        _PLACE,
+        "write a folder, a pattern such as scans/**/*.pdf, or a bucket such as s3://name/folder (also gs, az)",
         max_length=4000,
     )
 )
@@ -62,8 +65,8 @@ _FOLDER = Text(_PATH, f"write a folder, or {LEAVE} to leave them where they are"
 ROUTE = Record(
     {
         "into": Field(
-            Text(_LOCAL, "write a folder; buckets can't be written yet", max_length=4000),
-            "the folder that holds the sorted documents",
+            Text(_PLACE, "write a folder, or a bucket such as s3://name/folder (also gs, az)", max_length=4000),
+            "the folder or bucket that holds the sorted documents",
             required=True,
         ),
         "template": Field(
@@ -95,11 +98,15 @@ class Place:
 
     @property
     def is_pattern(self) -> bool:
-        return _MAGIC.search(self.text) is not None
+        return not self.is_bucket and _MAGIC.search(self.text) is not None
+
+    @property
+    def is_bucket(self) -> bool:
+        return self.text.startswith(BUCKETS)
 
     @property
     def path(self) -> str:
-        """The folder or pattern; a relative one is relative to the manifest's folder."""
+        """The folder, pattern or URL; a relative one is relative to the manifest's folder."""
         return resolved(self.manifest, self.text)
 
     def problem(self, message: str) -> Problem:
@@ -107,8 +114,8 @@ class Place:
         return Problem(self.manifest, self.line, self.column, message)
 
     def missing(self) -> Problem | None:
-        """Why a folder can't be read; None for patterns, which are looked at when documents are sought."""
-        if self.is_pattern:
+        """Why a folder can't be read; None for patterns and buckets: a run looks at them."""
+        if self.is_pattern or self.is_bucket:
             return None
         try:
             with os.scandir(self.path):
@@ -147,7 +154,12 @@ class Route:
 
 
 def resolved(manifest: str, path: str) -> str:
-    """*path* as an absolute one: ``~`` is the home folder, a relative path starts at the folder of *manifest*."""
+    """*path* as an absolute one: ``~`` is the home folder, a relative path starts at the folder of *manifest*.
+
+    The URL of a bucket only loses a slash at its end.
+    """
+    if path.startswith(BUCKETS):
+        return path.rstrip("/")
     return os.path.normpath(Path(manifest).absolute().parent / Path(path).expanduser())
 
 

@@ -27,6 +27,7 @@ from orchestrator.errors import (
 from orchestrator.ledger import Transaction, jobs
 from orchestrator.ledger.documents import uploads
 from orchestrator.ledger.documents.uploads import Wanted
+from orchestrator.manifest.sources import BUCKETS
 from orchestrator.models import FileResult, JobStatus, Outcome, RemoteFile
 from orchestrator.plaintext import safe
 from orchestrator.stages.work import Work
@@ -228,7 +229,8 @@ class Uploader:
             raise ContentChanged("the document is gone")
         path = native(item.path)
         try:
-            descriptor = open_document(path)
+            in_bucket = path.startswith(BUCKETS)
+            descriptor = await asyncio.to_thread(open_document, path) if in_bucket else open_document(path)
         except OSError as error:
             raise ContentChanged(f"can't be read ({error.strerror})") from error
         try:
