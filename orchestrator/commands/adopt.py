@@ -17,21 +17,26 @@ from orchestrator import ledger
 from orchestrator import settings as settings_
 from orchestrator.api import loop
 from orchestrator.api.client import Api
+from orchestrator.api.dialect import Target
+from orchestrator.api.files import Files
 from orchestrator.api.listing import complete_listing
 from orchestrator.clock import Clock, timestamp
 from orchestrator.commands.access import access, connect, hide_secrets
+from orchestrator.documents.hashing import PREFIX
 from orchestrator.errors import ExitCode
 from orchestrator.ledger import Ledger, Transaction, jobs, queue, runs
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.chunks import adopt as ledger_adopt
 from orchestrator.ledger.chunks import plan
-from orchestrator.ledger.documents import names
+from orchestrator.ledger.documents import names, uploads
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import TERMINAL, Config, JobResults, Json, RemoteJob
+from orchestrator.models import TERMINAL, Config, JobResults, Json, RemoteJob, canonical_id
 from orchestrator.plaintext import counted
+from orchestrator.planning import documents
 from orchestrator.planning.run import register
 from orchestrator.settings import Settings
 from orchestrator.stages.collector import end_job, results_of
+from orchestrator.stages.contents import recognized
 from orchestrator.stages.unanswered.likeness import Echoes, compared
 
 log = structlog.get_logger()
@@ -63,6 +68,7 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, clock: Clock, *, b
         ledger.lease(path, manifest.name, holder) as lease,
         ledger.open(path, lease=lease, rebuilding=True) as opened,
     ):
+        manifest, _ = documents.take(manifest, opened, write=True)
         with opened.transaction() as connection:
             listed_names = names.Names(connection)
             plan.stage(connection, manifest.file_ids(listed_names))
@@ -73,8 +79,11 @@ def adopt(manifest: Manifest, settings: Settings, path: Path, clock: Clock, *, b
 
         async def go() -> Adopted:
             api = connect(manifest, manifest.api, settings, base_url=base, key=key, clock=clock, rng=random.Random())
+            contents = [each for each in manifest.ids if each.startswith(PREFIX)]
+            files = Files(api, Target(manifest.project_id, manifest.organization_id))
             try:
-                return await _adopt(api, manifest, opened, scope, run_id, at)
+                of_content = await recognized(files, opened, scope.manifest_id, contents, at=at)
+                return await _adopt(api, manifest, opened, scope, run_id, at, of_content)
             finally:
                 await api.close()
 
@@ -106,8 +115,15 @@ def _in_order(manifest: Manifest, found: list[tuple[RemoteJob, Config | None]]) 
 
 
 async def _adopt(
-    api: Api, manifest: Manifest, opened: Ledger, scope: ledger_scope.Scope, run_id: str, at: str
+    api: Api,
+    manifest: Manifest,
+    opened: Ledger,
+    scope: ledger_scope.Scope,
+    run_id: str,
+    at: str,
+    of_content: Mapping[str, tuple[str, str]],
 ) -> Adopted:
+    """*of_content*: canonical file ID -> content, and the ID as the API spells it, of the documents' files."""
     unreadable: list[int] = []
     listed = await complete_listing(api, unreadable=unreadable.append)
     if any(unreadable):
@@ -127,7 +143,8 @@ async def _adopt(
             continue
         answer = await results_of(api, job) if job.status in TERMINAL else JobResults(())
         with opened.transaction() as connection:
-            taken = _take_in(connection, manifest, scope, _of_a_file(job, file_of), config, answer, run_id, at)
+            job = _of_a_file(job, file_of)
+            taken = _take_in(connection, manifest, scope, job, config, answer, run_id, at, of_content)
         jobs_adopted += bool(taken)
         file_ids.update(taken)
         log.info("job.adopted", job_id=job.id, files=len(taken))
@@ -192,9 +209,12 @@ def _take_in(
     answer: JobResults,
     run_id: str,
     at: str,
+    of_content: Mapping[str, tuple[str, str]],
 ) -> list[str]:
     """Record what *job* says of the manifest's files, where the ledger has nothing good of them; which these are."""
-    reported = [row.file_id for row in answer.rows] + ([job.file_id] if job.file_id else [])
+    told = [row.file_id for row in answer.rows] + ([job.file_id] if job.file_id else [])
+    sent_as = dict(of_content[key] for file_id in told if (key := canonical_id(file_id)) in of_content)
+    reported = [of_content.get(canonical_id(file_id), (file_id,))[0] for file_id in told]
     escalation = config != manifest.config
     ended = job.status in TERMINAL
     fixed_by = run_id if ended else None
@@ -212,6 +232,7 @@ def _take_in(
         job_id=job.id,
         at=at,
     )
+    uploads.sent_as(connection, chunk_id, sent_as)
     jobs.note(connection, chunk_id, "adopted", "found in the API's list of jobs", at=at)
     if ended:
         end_job(connection, chunk_id, job, answer, at=at, partly=True)

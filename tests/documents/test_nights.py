@@ -139,3 +139,26 @@ def test_the_page_names_the_documents_to_review(tmp_path: Path) -> None:
         (section,) = json.loads(at.cli("report", "m.yaml", "--json").stdout)["manifests"]
         assert {each["name"] for each in section["review"]} == {"a.txt", "b.txt"}
         assert "a.txt" in at.cli("report", "m.yaml").stdout
+
+
+@pytest.mark.parametrize("api", ["v1", "v2"])
+def test_adopt_knows_the_documents_of_a_lost_ledger(tmp_path: Path, api: str) -> None:
+    """By the content in ``external_file_id``: nothing is uploaded or bought again, and both twins have the outcome."""
+    with desk(tmp_path) as at:
+        at.manifest(f"api: {api}")
+        at.put(a=INVOICE, twin=INVOICE, b=RECEIPT)
+        at.cli("run", "m.yaml")
+        for path in tmp_path.glob("ledger.db*"):
+            path.unlink()
+        adopted = json.loads(at.cli("adopt", "m.yaml", "--json").stdout)
+        assert adopted["files_adopted"] == 2
+        done = json.loads(at.cli("run", "m.yaml", "--json").stdout)
+        assert (done["exit_code"], done["classified"], done["jobs_created"], done["uploaded"]) == (0, 2, 0, 0)
+        assert set(uploads(at.embedded).values()) == set(creates(at.embedded).values()) == {1}
+        rows = [json.loads(line) for line in at.cli("export", "m.yaml").stdout.splitlines()]
+        assert {row["name"]: row["type"] for row in rows} == {
+            "a.txt": "invoice",
+            "twin.txt": "invoice",
+            "b.txt": "receipt",
+        }
+        assert {row["file_id"][:4] for row in rows} == {"dfl-"}

@@ -6,7 +6,7 @@ content, whatever IDs it gets. When a create call is about to leave, the ID of t
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, text
@@ -54,6 +54,15 @@ def freeze(connection: Connection, chunk_ids: Collection[int]) -> None:
         ).bindparams(bindparam("ids", expanding=True)),
         {"ids": list(chunk_ids)},
     )
+
+
+def sent_as(connection: Connection, chunk_id: int, file_ids: Mapping[str, str]) -> None:
+    """The job of this chunk was made with these *file_ids* of its contents (content -> file ID)."""
+    if file_ids:
+        connection.execute(
+            text("UPDATE files SET sent_id = :file_id WHERE chunk_id = :chunk_id AND file_id = :content"),
+            [{"chunk_id": chunk_id, "content": each, "file_id": file_id} for each, file_id in file_ids.items()],
+        )
 
 
 def thaw(connection: Connection, chunk_ids: Collection[int]) -> None:
