@@ -97,6 +97,7 @@ EVENTS = {
     "run.stopping": "the run is asked to stop",
     "status.bulk_refused": "the API refused to tell the status of many jobs at once",
     "status.listing_refused": "the API refused to list its jobs",
+    "traces.not_sent": "the spans of the run could not be sent to the collector",
     "upload.left": "a document is left to a later run",
     "upload.refused": "the API refused a document",
     "upload.unanswered": "an upload went unanswered; it may have had its effect",

@@ -89,6 +89,14 @@ class Settings(BaseSettings):
     notify: SecretStr | None = Field(
         None, description="more services to notify beside the manifest's `notify`, separated by white space"
     )
+    otel_endpoint: str | None = Field(
+        None,
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="the collector that gets a span for each run and each of its jobs, by OTLP over HTTP",
+    )
+    traceparent: str | None = Field(
+        None, validation_alias="TRACEPARENT", description="the trace that a run's span joins, as W3C writes it"
+    )
     metrics_file: str | None = Field(
         None, description="the file for node_exporter that the end of each run writes; see `run --metrics-file`"
     )

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 
 import structlog
 
@@ -62,10 +63,11 @@ def run(
     Raises OrchestratorError when nothing was begun.
     """
     clock = clock or SystemClock()
+    began = clock.now()
     try:
         return _run(manifest, settings, options, clock, watcher)
     except Exception as error:
-        telling.of_failure(manifest, settings, options, error, clock)
+        telling.of_failure(manifest, settings, options, error, clock, began)
         raise
 
 
@@ -277,7 +279,8 @@ class _Execution:
         if recorded:
             telling.of_end(self.manifest, self.settings, self.options, self.ledger, summary, self.clock)
         elif error is not None:
-            telling.of_failure(self.manifest, self.settings, self.options, error, self.clock)
+            began = self.clock.now() - timedelta(seconds=ended.seconds)
+            telling.of_failure(self.manifest, self.settings, self.options, error, self.clock, began)
         return summary
 
     def _recorded(self, ended: Ended) -> tuple[Summary, bool]:

@@ -1,4 +1,4 @@
-"""What a run tells others at its end: the page, the metrics file, a notification.
+"""What a run tells others at its end: the page, the metrics file, a notification, traces.
 
 All is recorded by then. What can't be told is a warning in the log; none of it changes how the run ended.
 """
@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 import structlog
 
 from orchestrator import ledger
 from orchestrator.clock import Clock, timestamp
-from orchestrator.commands import metrics, notify
+from orchestrator.commands import metrics, notify, traces
 from orchestrator.commands.access import ledger_path, lock_name
 from orchestrator.commands.summary import Summary
 from orchestrator.errors import ExitCode, LedgerError, LockHeld, OrchestratorError, SettingsError
 from orchestrator.ledger import Ledger
-from orchestrator.ledger.views import reading
+from orchestrator.ledger.views import reading, traced
+from orchestrator.ledger.views import runs as ledger_runs
 from orchestrator.manifest.loading import Manifest
 from orchestrator.plaintext import safe
 from orchestrator.planning.options import Options
@@ -52,19 +54,44 @@ def of_end(
             metrics.write(path, manifest.name, opened)
         if options.wait or summary.exit_code != ExitCode.UNFINISHED:  # with --no-wait that is how it is meant to end
             notify.of_end(manifest, settings, options.ledger, opened, summary)
-    except OrchestratorError as error:
-        log.warning("end.not_told", error=str(error))
+        if traces.wanted(settings):
+            _trace(settings, options, opened, summary, clock)
+    except Exception as error:  # noqa: BLE001 - the run is recorded: whatever is wrong here must not change how it ended
+        log.warning("end.not_told", error=str(error), kind=type(error).__name__)
 
 
-def of_failure(manifest: Manifest, settings: Settings, options: Options, error: Exception, clock: Clock) -> None:
+def of_failure(
+    manifest: Manifest, settings: Settings, options: Options, error: Exception, clock: Clock, began: datetime
+) -> None:
     """Tell of a run that *error* ended without a record. Of one that another run kept out nothing is told."""
     if options.sandbox or isinstance(error, LockHeld):
         return
     code = error.exit_code if isinstance(error, OrchestratorError) else ExitCode.BUG
-    with suppress(OrchestratorError), _ledger_if_any(manifest, settings, options, clock) as opened:
-        why = str(error).partition("\n")[0] if isinstance(error, OrchestratorError) else "a bug in this program"
-        notify.of_failure(manifest, settings, options.ledger, opened, code, why)
+    why = str(error).partition("\n")[0] if isinstance(error, OrchestratorError) else "a bug in this program"
     metrics.write_failure(manifest, settings, (options.metrics_file, options.ledger), code, clock.now())
+    if notify.urls(manifest, settings):
+        with suppress(OrchestratorError), _ledger_if_any(manifest, settings, options, clock) as opened:
+            notify.of_failure(manifest, settings, options.ledger, opened, code, why)
+    if traces.wanted(settings):
+        about = {"orchestrator.manifest": manifest.name}
+        traces.send(settings, traces.Ended(options.command, began, clock.now(), code, why, about), [])
+
+
+def _trace(settings: Settings, options: Options, opened: Ledger, summary: Summary, clock: Clock) -> None:
+    """Send the spans of a run that is recorded."""
+    with opened.transaction() as connection:
+        (row,) = reading.manifests(connection, summary.manifest, rehearsal=False)
+        (run,) = ledger_runs.latest(connection, row.id, 1, verdicts=False)
+        jobs = traced.jobs(connection, row.id, run.id, since=run.started_at, most=traces.MOST_JOBS)
+    about = {
+        "orchestrator.manifest": summary.manifest,
+        "orchestrator.run.id": summary.run_id,
+        "orchestrator.run.files": summary.files,
+        "orchestrator.run.jobs_created": summary.jobs_created,
+        "orchestrator.run.credits": summary.credits,
+    }
+    began, code = datetime.fromisoformat(run.started_at), summary.exit_code
+    traces.send(settings, traces.Ended(options.command, began, clock.now(), code, summary.reason, about), jobs)
 
 
 @contextmanager
