@@ -102,7 +102,7 @@ class LedgerError(OrchestratorError):
 
 
 class LedgerBusy(LedgerError):
-    """Another process has been writing to the ledger all the while; nothing of this transaction was begun."""
+    """Another process has been writing to the ledger all the while, or its server is away; nothing was recorded."""
 
 
 class Interrupted(OrchestratorError):

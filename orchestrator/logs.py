@@ -71,7 +71,7 @@ EVENTS = {
     "job.orphan": "a job was paid for twice: the API had made it after all",
     "job.status_unknown": "the API says a status that is not known; the job counts as not ended",
     "job.submitted": "a job was created",
-    "ledger.busy": "another process writes to the ledger; this run waits for it",
+    "ledger.busy": "the ledger can't be written to at the moment; this run waits",
     "ledger.created": "a new ledger was made",
     "library.said": "a library logged",
     "list.doubtful": "a list of file IDs may not be whole",

@@ -62,7 +62,12 @@ class Settings(BaseSettings):
         True, description="use HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR from the environment, for https"
     )
     allow_http: bool = Field(False, description="allow http:// to another host: the key travels in clear")
-    ledger: str | None = Field(None, description="path of the ledger; default: ledger.db beside the manifest")
+    ledger: str | None = Field(
+        None, description="path or postgresql:// URL of the ledger; default: ledger.db beside the manifest"
+    )
+    ledger_patience_s: Seconds = Field(
+        60, description="how long a run waits for a ledger's server that is away, sending nothing, before it ends (8)"
+    )
     creates_per_s: Rate = Field(40, description="most create calls a second; adapted downwards when the API says 429")
     reads_per_s: Rate = Field(80, description="most status and result calls a second, likewise")
     lists_per_s: Rate = Field(5, description="most list calls a second, likewise")
@@ -114,6 +119,11 @@ def env_file(manifest: str | None = None) -> Path | None:
     else:
         places = [folder / ".env" for folder in (*([folder_of(manifest)] if manifest else []), Path())]
     return next((place for place in places if place.is_file()), None)
+
+
+def database_passwords() -> list[str]:
+    """What libpq takes from the environment to sign in to a ledger's server; none of our business but to hide it."""
+    return [value for name in ("PGPASSWORD", "PGSSLPASSWORD") if (value := os.environ.get(name))]
 
 
 def folder_of(manifest: str) -> Path:

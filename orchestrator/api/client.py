@@ -82,9 +82,11 @@ class Wire:
         secrets: Sequence[str] = (),
         network: Network = Network(),  # noqa: B008 - frozen
         transport: httpx.AsyncBaseTransport | None = None,
+        may_send: Callable[[], bool] | None = None,
     ) -> None:
         """*fresh_creates*: creates never reuse a connection, as one that the API has just closed looks like a call
         that may have been sent. *secrets*: what no words of the API's may repeat. *transport* is for tests.
+        *may_send* is asked just before the first byte of a create call or an upload leaves.
 
         Raises SettingsError for a proxy or certificates in the environment that can't be used.
         """
@@ -92,6 +94,7 @@ class Wire:
         self._timeout_s = timeout_s
         self._key = key
         self._hiding = Hiding(key, secrets)
+        self._may_send = may_send
         self.requests: Calls = Counter()
         self.server_time: datetime | None = None
         reads = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS)
@@ -124,10 +127,14 @@ class Wire:
             headers["content-type"] = "application/json"
         elif call.stream is not None:
             content = call.stream()
-        client = self._creating if kind in ("create", "upload") else self._reading
+        buying = kind in ("create", "upload")
+        client = self._creating if buying else self._reading
+        last_look = {"trace": self._last_look} if buying and self._may_send is not None else None
         try:
             async with asyncio.timeout(self._timeout_s + call.extra_s):
-                request = client.build_request(call.method, url, params=call.query, content=content, headers=headers)
+                request = client.build_request(
+                    call.method, url, params=call.query, content=content, headers=headers, extensions=last_look
+                )
                 response = await client.send(request, stream=True)
                 try:
                     body = await self._read(response)
@@ -149,6 +156,11 @@ class Wire:
             self._hiding.of_error(error)
             raise
         return self._hiding.of(answer)
+
+    async def _last_look(self, event: str, _: object) -> None:
+        """Raise NotSent where the run may not send any more: a process can stand still after its last question."""
+        if event.endswith("send_request_headers.started") and self._may_send is not None and not self._may_send():
+            raise NotSent("the ledger has not been heard of for too long, so the call was not sent")
 
     async def _read(self, response: httpx.Response) -> bytes:
         """The body as it came, bounded. A compressed one is refused: nobody asked for it, and it can be a bomb."""

@@ -8,7 +8,6 @@ import os
 import sys
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
 
-    from orchestrator.ledger import Ledger, Transaction
+    from orchestrator.ledger import Ledger, Location, Transaction
     from orchestrator.ledger.views.reading import ManifestRow
     from orchestrator.manifest.loading import Manifest
     from orchestrator.models import Json
@@ -43,7 +42,10 @@ MaybeManifest = Annotated[
     str | None, typer.Argument(metavar="MANIFEST", help="The YAML manifest; default: all in the ledger.")
 ]
 LedgerOption = Annotated[
-    str | None, typer.Option("--ledger", metavar="PATH", help="The ledger. Default: ledger.db beside the manifest.")
+    str | None,
+    typer.Option(
+        "--ledger", metavar="PATH|URL", help="File, or postgresql://… Default: ledger.db beside the manifest."
+    ),
 ]
 ApiOption = Annotated[str | None, typer.Option("--api", metavar="v1|v2", help="API version, over the manifest's.")]
 BaseUrlOption = Annotated[str | None, typer.Option("--base-url", metavar="URL", help="Over LLAMA_CLOUD_BASE_URL.")]
@@ -155,7 +157,7 @@ def checked_api(value: str | None) -> str | None:
     return value
 
 
-def find_ledger(manifest: str | None, option: str | None) -> Path:
+def find_ledger(manifest: str | None, option: str | None) -> Location:
     from orchestrator.commands.access import ledger_path
 
     return ledger_path(manifest, load_settings(manifest), option)
@@ -201,10 +203,12 @@ def print_json(value: Json) -> None:
     print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
 
 
-def tell_of_new_ledger(path: Path) -> None:
+def tell_of_new_ledger(location: Location) -> None:
     """A mistyped path would make every file count as new: name it before anything is sent."""
-    if not path.exists():
-        say(f"no ledger at {path.absolute()} yet: every file counts as new")
+    from orchestrator import ledger
+
+    if not ledger.exists(location):
+        say(f"no ledger at {location.absolute()} yet: every file counts as new")
 
 
 def tell_of_doubts(manifest: Manifest) -> None:

@@ -28,7 +28,7 @@ from orchestrator.plaintext import safe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.ledger import Transaction
+    from orchestrator.ledger import Location, Transaction
     from orchestrator.ledger.views.reading import ManifestRow
 
 #: How far back a run is looked for by its ID.
@@ -131,6 +131,7 @@ def report(
 ) -> None:
     """Write one self-contained page. Did it work, what changed, what to do; plots of the latest runs."""
     from orchestrator.clock import SystemClock
+    from orchestrator.commands.access import beside
     from orchestrator.reports import export as exports
     from orchestrator.reports.html import html
     from orchestrator.reports.page import page as page_of
@@ -138,7 +139,7 @@ def report(
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         mode = output_mode() if output is not None else 0o600
         if show and output is None:
-            output = opened.path.with_name("report.html")
+            output = beside(manifest, opened.location) / "report.html"
         if output is not None:
             exports.refuse_sources(output, *opened.describe().files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
@@ -215,7 +216,7 @@ def diff(
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         rows = known_manifests(connection, manifest, rehearsal=sandbox)
         if not rows:
-            raise InputError(f"{opened.path}: nothing to compare")
+            raise InputError(f"{opened.location}: nothing to compare")
         found = reports.diff(connection, rows[0], run_a, run_b)
     if found.rehearsal:
         say("these runs are rehearsals; nothing was billed")
@@ -236,7 +237,7 @@ def _runs_called(connection: Transaction, manifest_ids: list[int], run: str) -> 
     return chosen
 
 
-def _running(ledger: Path, rows: Sequence[ManifestRow]) -> dict[int, str]:
+def _running(ledger: Location, rows: Sequence[ManifestRow]) -> dict[int, str]:
     """Who holds the lock of each of *rows*; nothing of one that is free."""
     from orchestrator import ledger as ledgers
 

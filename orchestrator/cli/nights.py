@@ -47,7 +47,7 @@ def schedule(
     from orchestrator import settings as settings_
     from orchestrator.cli.app import load_manifest
     from orchestrator.commands import accept
-    from orchestrator.commands.access import ledger_path, log_folder
+    from orchestrator.commands.access import beside, ledger_path, log_folder
     from orchestrator.reports import schedule as reports
     from orchestrator.reports.glance import program
 
@@ -56,7 +56,7 @@ def schedule(
     settings_.seconds(deadline, "--deadline")
     settings, name = load_settings(manifest), load_manifest(manifest, None, resolve_secrets=False).name
     at = ledger_path(manifest, settings, ledger).absolute()
-    writes = [at.parent, log_folder(manifest, settings, ledger).absolute()]
+    writes = [beside(manifest, at).absolute(), log_folder(manifest, settings, ledger).absolute()]
     if writes[1].is_relative_to(writes[0]):
         writes = writes[:1]
     options = ["--deadline", deadline, *(["--ledger", str(at)] if ledger else [])]

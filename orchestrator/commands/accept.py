@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator import ledger
 from orchestrator.clock import Clock, timestamp
@@ -43,7 +42,7 @@ def login_name() -> str:
 
 def accept(
     manifest: Manifest,
-    path: Path,
+    path: ledger.Location,
     file_ids: Sequence[str],
     *,
     label: str | None,
@@ -76,7 +75,7 @@ def accept(
 
 def dismiss(
     manifest: Manifest,
-    path: Path,
+    path: ledger.Location,
     file_ids: Sequence[str] | None,
     error: str | None,
     *,
@@ -108,7 +107,13 @@ def dismiss(
 
 @contextmanager
 def _verdicts(
-    manifest: Manifest, path: Path, given: dict[str, str | None], signature: Signature, clock: Clock, *, rehearsal: bool
+    manifest: Manifest,
+    path: ledger.Location,
+    given: dict[str, str | None],
+    signature: Signature,
+    clock: Clock,
+    *,
+    rehearsal: bool,
 ) -> Iterator[tuple[Transaction, ledger_scope.Scope, str, str]]:
     """A transaction under the manifest's lock, in which the verdicts *given* are recorded: all of them, or none."""
     ledger.require(path)

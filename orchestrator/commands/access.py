@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -72,8 +73,9 @@ def connect(
     clock: Clock,
     rng: random.Random,
     transport: httpx.AsyncBaseTransport | None = None,
+    may_send: Callable[[], bool] | None = None,
 ) -> Api:
-    """The API at *base_url*, paced by the settings' ceilings."""
+    """The API at *base_url*, paced by the settings' ceilings. *may_send*: whether the manifest is still this run's."""
     dialect, network = dialect_of(manifest, api), network_of(settings)
     urls = [webhook.webhook_url for webhook in manifest.webhook_configurations if webhook.webhook_url]
     wire = Wire(
@@ -84,6 +86,7 @@ def connect(
         secrets=(*manifest.secrets, *network.headers.values(), *urls),
         network=network,
         transport=transport,
+        may_send=may_send,
     )
     limiter = partial(AdaptiveLimiter, clock=clock)
     limiters = Limiters(
@@ -95,11 +98,14 @@ def connect(
     return Api(dialect, wire, limiters, clock=clock, rng=rng, retry_budget_s=settings.retry_budget_s)
 
 
-def ledger_path(manifest: str | None, settings: Settings, option: str | None) -> Path:
+def ledger_path(manifest: str | None, settings: Settings, option: str | None) -> ledger.Location:
     """``--ledger``, else ``ORCHESTRATOR_LEDGER``, else ``ledger.db`` beside *manifest*, links resolved (or here).
+
+    No output of this process shows a database's password from now on.
 
     Raises SettingsError where it is unclear which of two ledgers is meant.
     """
+    redactor.add(settings_.database_passwords())
     if option is not None:
         return ledger.locate(os.path.expanduser(option))  # noqa: PTH111 - as the settings are read
     if settings.ledger is not None:
@@ -116,11 +122,21 @@ def ledger_path(manifest: str | None, settings: Settings, option: str | None) ->
 
 
 def log_folder(manifest: str | None, settings: Settings, option: str | None) -> Path:
-    """The folder of the runs' logs: ``ORCHESTRATOR_LOG_DIR``, else ``logs`` beside the ledger."""
+    """The folder of the runs' logs: ``ORCHESTRATOR_LOG_DIR``, else ``logs`` beside the ledger.
+
+    On a server nothing is beside the ledger: then beside *manifest*, or here.
+    """
     if settings.log_dir is not None:
         folder = settings_.folder_of(manifest) if manifest else Path.cwd()
         return folder / os.path.expanduser(settings.log_dir)  # noqa: PTH111 - as above
-    return ledger_path(manifest, settings, option).parent / "logs"
+    return beside(manifest, ledger_path(manifest, settings, option)) / "logs"
+
+
+def beside(manifest: str | None, location: ledger.Location) -> Path:
+    """The folder for what goes beside the ledger; of a ledger on a server, that of *manifest*, or the current one."""
+    if isinstance(location, Path):
+        return location.parent
+    return settings_.folder_of(manifest) if manifest else Path.cwd()
 
 
 def address(manifest: str, settings: Settings, option: str | None, *, rehearsal: bool = False) -> Address:

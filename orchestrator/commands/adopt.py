@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import structlog
 
@@ -57,7 +56,9 @@ class Adopted:
         return asdict(self)
 
 
-def adopt(manifest: Manifest, settings: Settings, path: Path, clock: Clock, *, base_url: str | None) -> Adopted:
+def adopt(
+    manifest: Manifest, settings: Settings, path: ledger.Location, clock: Clock, *, base_url: str | None
+) -> Adopted:
     """Raises OrchestratorError; what was recorded until then stays recorded."""
     base, key = access(manifest, settings, base_url)
     hide_secrets(manifest, settings, key)

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import structlog
 
@@ -171,7 +170,9 @@ class Cancelled:
         return asdict(self)
 
 
-def cancel(manifest: Manifest, settings: Settings, path: Path, clock: Clock, *, base_url: str | None) -> Cancelled:
+def cancel(
+    manifest: Manifest, settings: Settings, path: ledger.Location, clock: Clock, *, base_url: str | None
+) -> Cancelled:
     """Cancel the manifest's jobs that are in flight and record it. Raises OrchestratorError."""
     ledger.require(path)
     base, key = access(manifest, settings, base_url)

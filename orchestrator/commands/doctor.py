@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from orchestrator import __version__, ledger
 from orchestrator import settings as settings_
@@ -160,11 +159,13 @@ def _ledger(manifest: str | None, found: Manifest | None, settings: Settings, op
     yield _room(path, f"sound; {size / 1e6:,.1f} MB; manifests: {', '.join(names) or 'none'}")
 
 
-def _room(path: Path, words: str) -> Finding:
+def _room(path: ledger.Location, words: str) -> Finding:
     room = ledger.room(path)
     if room.problem:
         return Finding("ledger", room.problem, ExitCode.LEDGER)
     free = room.free_bytes
+    if free is None:
+        return Finding("ledger", f"{path}: {words}")
     if free < FREE_BYTES:
         return Finding("ledger", f"{path}: only {free / 1e6:,.0f} MB free on its disk", ExitCode.LEDGER)
     return Finding("ledger", f"{path}: {words}; {free / 1e9:,.1f} GB free")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import structlog
 
@@ -46,7 +45,7 @@ class Pruned:
 def prune(
     manifest: Manifest,
     settings: Settings,
-    path: Path,
+    path: ledger.Location,
     *,
     older_than: str,
     dry_run: bool,

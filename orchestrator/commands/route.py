@@ -79,7 +79,7 @@ class Routed:
 
 def route(
     manifest: Manifest,
-    path: Path,
+    path: ledger.Location,
     chosen: Route,
     *,
     clock: Clock,

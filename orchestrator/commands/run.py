@@ -24,6 +24,7 @@ from orchestrator.commands.stopping import deadline, signals
 from orchestrator.commands.summary import Ended, Summary, conclude
 from orchestrator.errors import LedgerBusy, OrchestratorError
 from orchestrator.ledger import Ledger, Transaction, runs
+from orchestrator.ledger.chunks import plan as ledger_plan
 from orchestrator.ledger.queue import Shard, open_apis
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest.loading import Manifest
@@ -42,6 +43,8 @@ log = structlog.get_logger()
 #: The embedded sandbox shows a job as soon as it is made: no need to wait as long as for the API.
 REHEARSAL_SETTLE_S = 3.0
 
+#: The least time that the API gets to show a job of a run that was pushed out: how long it may have gone on sending.
+TAKEN_OVER_SETTLE_S = 20.0
 
 #: How long a run that is to end waits for the ledger while another process writes to it.
 LAST_PATIENCE_S = 1.0
@@ -93,7 +96,9 @@ def _run(manifest: Manifest, settings: Settings, options: Options, clock: Clock,
         structlog.contextvars.bound_contextvars(
             manifest=manifest.name, run_id=run_id, **({"rehearsal": True} if options.sandbox else {})
         ),
-        ledger.lease(path, lock_name(manifest, rehearsal=options.sandbox), holder) as lease,
+        ledger.lease(
+            path, lock_name(manifest, rehearsal=options.sandbox), holder, away_s=settings.ledger_patience_s
+        ) as lease,
         ledger.open(path, lease=lease, rebuilding=rebuilding, patience_s=_patience_s(deadline_s)) as opened,
     ):
         log.info("run.started", command=options.command, pid=os.getpid(), version=__version__)
@@ -160,6 +165,7 @@ class _Execution:
                 now=self.clock.now(),
             )
             apis = self._apis_with_work(connection, plan)
+        self.ledger.stage_again(lambda connection: ledger_plan.stage(connection, self.manifest.file_ids()))
         log.info(
             "run.planned",
             files=plan.counts.files,
@@ -204,10 +210,19 @@ class _Execution:
     async def _carry_shard(self, plan: Plan, shard: Shard, base_url: str, writer: Writer) -> BaseException | None:
         rng = random.Random()
         settle_s, late_s = self.settings.settle_s, self.settings.late_results_s
+        if self.ledger.took_over:  # the run before may have sent its last call just before it lost the manifest
+            settle_s = max(settle_s, TAKEN_OVER_SETTLE_S)
         pipeline = Pipeline(
             self.manifest,
             connect(
-                self.manifest, shard.api, self.settings, base_url=base_url, key=self.key, clock=self.clock, rng=rng
+                self.manifest,
+                shard.api,
+                self.settings,
+                base_url=base_url,
+                key=self.key,
+                clock=self.clock,
+                rng=rng,
+                may_send=(lambda: self.ledger.still_ours) if self.ledger.remote else None,
             ),
             shard=shard,
             run_id=self.run_id,

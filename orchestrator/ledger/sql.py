@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import islice
@@ -18,6 +19,9 @@ Transaction = Connection
 
 #: Values that one statement takes in a list: SQLite may take no more than 999.
 BATCH = 500
+
+#: A table that has got so many rows at once is looked at by a server before it is used.
+MANY = 1_000
 
 
 def listed(words: Iterable[StrEnum]) -> str:
@@ -51,9 +55,37 @@ def insert(
 
     The driver gets the rows as they are: a dictionary for each of a million would take longer than the database.
     """
-    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-    marks = ", ".join([mark] * len(columns))
-    connection.exec_driver_sql(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) {rest}", list(rows))
+    names = ", ".join(columns)
+    if connection.dialect.name == "sqlite":
+        marks = ", ".join("?" * len(columns))
+        connection.exec_driver_sql(f"INSERT INTO {table} ({names}) VALUES ({marks}) {rest}", list(rows))
+        return
+    # One statement, whose values get their types from the table: a statement for each row would wait for each.
+    given = [{name: _without_nul(value) for name, value in zip(columns, row, strict=True)} for row in rows]
+    connection.exec_driver_sql(
+        f"INSERT INTO {table} ({names}) SELECT {names} FROM json_populate_recordset(CAST(NULL AS {table}), "
+        f"CAST(%s AS json)) {rest}",
+        (json.dumps(given, ensure_ascii=False),),
+    )
+
+
+def _without_nul(value: object) -> object:
+    """A server stores no NUL in a text, and the API may send one."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+def scratch(connection: Connection, table: str, columns: str) -> None:
+    """A new, empty temporary *table* of this connection with *columns*."""
+    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table}")
+    if connection.dialect.name != "sqlite":
+        columns = columns.replace("TEXT", 'TEXT COLLATE "C"')  # as the ledger's own: an index serves one order only
+    connection.exec_driver_sql(f"CREATE TEMP TABLE {table} ({columns})")
+
+
+def analyse(connection: Connection, *tables: str) -> None:
+    """Have a server look at *tables* after large writes: without it, it makes ruinous plans."""
+    if connection.dialect.name != "sqlite":
+        connection.exec_driver_sql(f"ANALYZE {', '.join(tables)}")
 
 
 def percent(confidence: float | None) -> int:

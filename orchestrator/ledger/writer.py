@@ -34,7 +34,8 @@ class Writer:
 
     A piece is synchronous, so no cancellation can cut it in half, and its caller goes on only once it is on disk. What
     comes during a commit waits for the next. On a slow disk pieces run in another thread: they may use what
-    they are given and the connection, and no two run at once. While another process writes, the event loop goes on.
+    they are given and the connection, and no two run at once. While another process writes, the event loop goes on. A
+    piece is done once more where nothing of it was recorded, as a server's connection was lost.
     """
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
@@ -78,7 +79,7 @@ class Writer:
         began, pause_s, told = self._clock.monotonic(), FIRST_PAUSE_S, False
         while True:
             try:
-                slow = self._disk_s > SLOW_S
+                slow = self._disk_s > SLOW_S or self._ledger.remote
                 return await asyncio.to_thread(self._work_off, batch) if slow else self._work_off(batch)
             except LedgerBusy:
                 waited_s = self._clock.monotonic() - began

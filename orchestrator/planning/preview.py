@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 
 from orchestrator import ledger
 from orchestrator.ledger import scope as ledger_scope
@@ -64,7 +63,7 @@ class Preview:
         return asdict(self)
 
 
-def preview(manifest: Manifest, path: Path, *, rehearsal: bool, now: datetime) -> Preview:
+def preview(manifest: Manifest, path: ledger.Location, *, rehearsal: bool, now: datetime) -> Preview:
     """Raises ManifestError for a list that can't be read, LedgerError for a ledger that can't, InputError as `run`."""
     if not may_begin_again(manifest, rehearsal=rehearsal):
         ledger.refuse_gone(path)

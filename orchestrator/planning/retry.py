@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from pathlib import Path
 
 from orchestrator import ledger
 from orchestrator.errors import InputError, ManifestError, Problem
@@ -119,7 +118,9 @@ class RetryPreview:
         return asdict(self)
 
 
-def preview(manifest: Manifest, path: Path, options: Options, *, now: datetime, stale_since: str) -> RetryPreview:
+def preview(
+    manifest: Manifest, path: ledger.Location, options: Options, *, now: datetime, stale_since: str
+) -> RetryPreview:
     """Work out what a retry with *options* would send; write nothing. Raises LedgerError, ManifestError, InputError."""
     with closing(ledger.open(path, read_only=True)) as opened:
         manifest, _ = documents.take(manifest, opened, write=False)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import ExitCode
+from orchestrator.ledger import Location
 from orchestrator.models import BAD
 from orchestrator.plaintext import counted, safe, span
 from orchestrator.reports.nights import LastNight, Night, Since
@@ -21,7 +22,7 @@ class Address:
     """How a command names one manifest's work, from whichever folder it is typed in."""
 
     manifest: Path
-    ledger: Path | None = None  #: only where it is not the manifest's own
+    ledger: Location | None = None  #: only where it is not the manifest's own
     rehearsal: bool = False
 
     def command(self, name: str, *options: str) -> str:

@@ -56,7 +56,11 @@ holders = pytest.mark.parametrize("hold", [as_another_run, as_a_shell])
 def test_a_transaction_waits_only_for_as_long_as_it_may(tmp_path: Path, hold: Hold) -> None:
     """It waited without end for the one, and for a minute for the other."""
     with Ledger(tmp_path / "ledger.db") as ledger:
-        with hold(ledger.path), pytest.raises(LedgerBusy, match="another process"), ledger.transaction(patience_s=0.01):
+        with (
+            hold(tmp_path / "ledger.db"),
+            pytest.raises(LedgerBusy, match="another process"),
+            ledger.transaction(patience_s=0.01),
+        ):
             raise AssertionError("began all the same")
         with ledger.transaction(patience_s=0.0) as connection:
             jobs.note(connection, None, "noted", "", at="now")
@@ -68,7 +72,7 @@ def test_the_event_loop_goes_on_while_another_process_writes(tmp_path: Path, hol
 
     async def go(ledger: Ledger) -> bool:
         writer = Writer(ledger, SystemClock())
-        with hold(ledger.path):
+        with hold(tmp_path / "ledger.db"):
             waiting = asyncio.create_task(
                 writer.write(lambda connection: connection.exec_driver_sql("SELECT 1").scalar_one())
             )
@@ -86,7 +90,7 @@ def test_what_was_committed_can_be_read_meanwhile(tmp_path: Path, hold: Hold) ->
     with Ledger(tmp_path / "ledger.db") as ledger:
         with ledger.transaction() as connection:
             jobs.note(connection, None, "noted", "", at="now")
-        with hold(ledger.path), ledger.glance() as connection:
+        with hold(tmp_path / "ledger.db"), ledger.glance() as connection:
             assert connection.exec_driver_sql("SELECT event FROM events").scalars().all() == ["noted"]
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 from support.ledgers import AT, SMALL, again, bring, cut, end, events, plan, register
 
-from orchestrator.ledger import Ledger, jobs, queue, runs
+from orchestrator.ledger import Ledger, jobs, locate, queue, runs
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.chunks import accept, cutting, halving
 from orchestrator.ledger.chunks import plan as planning
@@ -23,16 +23,24 @@ from orchestrator.models import MOVES, TERMINAL, Config, FileResult, JobStatus, 
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def sqlite(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger(tmp_path / "ledger.db") as opened:
+        yield opened
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    """The same in both databases."""
+    server = request.param == "PostgreSQL"
+    with Ledger(locate(request.getfixturevalue("database")) if server else tmp_path / "ledger.db") as opened:
         yield opened
 
 
 @pytest.mark.parametrize("source", JobStatus)
 @pytest.mark.parametrize("to", JobStatus)
-def test_only_the_allowed_moves_are_made(ledger: Ledger, config: Config, source: JobStatus, to: JobStatus) -> None:
+def test_only_the_allowed_moves_are_made(sqlite: Ledger, config: Config, source: JobStatus, to: JobStatus) -> None:
     """Every pair of statuses; a move that is not allowed is a bug, and changes nothing."""
-    with ledger.transaction() as connection:
+    with sqlite.transaction() as connection:
         plan(connection, config, ["a"])
         bring(connection, 1, source)
         before = events(connection, 1)
@@ -212,9 +220,9 @@ def test_a_released_chunk_begins_without_its_old_reason(ledger: Ledger, config: 
     assert ("submitting", None) in [tuple(row) for row in notes]
 
 
-def test_a_listing_of_any_length_is_looked_up(ledger: Ledger, config: Config) -> None:
+def test_a_listing_of_any_length_is_looked_up(sqlite: Ledger, config: Config) -> None:
     """A project may hold more jobs than one statement takes values."""
-    with ledger.transaction() as connection:
+    with sqlite.transaction() as connection:
         plan(connection, config, ["a"])
         bring(connection, 1, JobStatus.SUBMITTED)
         listed = [f"job-{number}" for number in range(300_000)]

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.screens.parts import REHEARSAL, STYLES, failed_files, pairs, quarantine
+from orchestrator.ledger import Location
 from orchestrator.ledger.views.runs import Run
 from orchestrator.plaintext import counted, safe, span
 from orchestrator.reports.glance import Address, glance, not_ended
@@ -39,7 +40,7 @@ def _standing(state: Status) -> RenderableType:
     return table
 
 
-def status_view(states: Sequence[Status], ledger: Path) -> RenderableType:
+def status_view(states: Sequence[Status], ledger: Location) -> RenderableType:
     """Every manifest of the *ledger*."""
     parts: list[RenderableType] = [Text(f"ledger {safe(ledger.absolute())}", style="dim")]
     for state in states:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from sqlalchemy import Connection, bindparam, text
 
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import insert, scalar_int
+from orchestrator.ledger.sql import MANY, analyse, insert, scalar_int, scratch
 from orchestrator.models import JobStatus, canonical_id
 
 
@@ -28,10 +28,7 @@ def choose(connection: Connection, query: str, scope: Scope, **parameters: objec
 
     *query* gives ``position``, ``file_id`` and ``generation``; of *parameters* those are bound that it names.
     """
-    connection.exec_driver_sql("DROP TABLE IF EXISTS chosen")
-    connection.exec_driver_sql(
-        "CREATE TEMP TABLE chosen (n INTEGER PRIMARY KEY, file_id TEXT NOT NULL, generation INTEGER NOT NULL)"
-    )
+    scratch(connection, "chosen", "n INTEGER PRIMARY KEY, file_id TEXT NOT NULL, generation INTEGER NOT NULL")
     values = {"manifest_id": scope.manifest_id, "config_id": scope.config_id, **parameters}
     statement = text(f"""
         INSERT INTO chosen (n, file_id, generation)
@@ -59,10 +56,7 @@ def choose_named(connection: Connection, scope: Scope, file_ids: Collection[str]
 
 def name_files(connection: Connection, file_ids: Collection[str]) -> None:
     """Put *file_ids*, in order and each once, into the connection's table ``named``; ``spelling`` is as given."""
-    connection.exec_driver_sql("DROP TABLE IF EXISTS named")
-    connection.exec_driver_sql(
-        "CREATE TEMP TABLE named (position INTEGER PRIMARY KEY, file_id TEXT NOT NULL UNIQUE, spelling TEXT NOT NULL)"
-    )
+    scratch(connection, "named", "position INTEGER PRIMARY KEY, file_id TEXT NOT NULL UNIQUE, spelling TEXT NOT NULL")
     rows = [(position, canonical_id(file_id), file_id) for position, file_id in enumerate(file_ids)]
     if rows:
         insert(connection, "named", ("position", "file_id", "spelling"), rows, "ON CONFLICT (file_id) DO NOTHING")
@@ -134,4 +128,6 @@ def cut(
     }
     connection.execute(_CUT_JOBS, {**where, **job})
     connection.execute(_CUT_FILES, where)
+    if chunks * chunk_size > MANY:
+        analyse(connection, "jobs", "files")
     return chunks

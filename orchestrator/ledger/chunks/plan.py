@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from orchestrator.ledger.chunks.cutting import choose
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import GOOD_SQL, OPEN_SQL, batches, insert, scalar_int
+from orchestrator.ledger.sql import GOOD_SQL, MANY, OPEN_SQL, analyse, batches, insert, scalar_int, scratch
 from orchestrator.models import Config, JobStatus, canonical_id
 
 #: Rows that are handed to the driver at once.
@@ -41,15 +41,14 @@ def stage(connection: Connection, file_ids: Iterable[str]) -> int:
 
     Two spellings of a UUID are one file: ``file_id`` is its canonical form, ``spelling`` the first one if it differs.
     """
-    connection.exec_driver_sql("DROP TABLE IF EXISTS wanted")
-    connection.exec_driver_sql(
-        "CREATE TEMP TABLE wanted (position INTEGER PRIMARY KEY, file_id TEXT NOT NULL UNIQUE, spelling TEXT)"
-    )
+    scratch(connection, "wanted", "position INTEGER PRIMARY KEY, file_id TEXT NOT NULL UNIQUE, spelling TEXT")
     listed = 0
     for batch in batches(file_ids, BATCH):
         rows = [(position, *_canonical(file_id)) for position, file_id in enumerate(batch, start=listed)]
         insert(connection, "wanted", ("position", "file_id", "spelling"), rows, "ON CONFLICT (file_id) DO NOTHING")
         listed += len(batch)
+    if listed > MANY:
+        analyse(connection, "wanted")
     return listed
 
 
@@ -82,7 +81,9 @@ def hide_unsent(connection: Connection, scope: Scope, *, api: str, rehearsal: bo
     """
     if not _find_unsent(connection, scope, api=api, rehearsal=rehearsal):
         return
-    schema = "main" if connection.dialect.name == "sqlite" else "public"
+    schema = "main"
+    if connection.dialect.name != "sqlite":
+        schema = connection.exec_driver_sql("SELECT quote_ident(current_schema())").scalar_one()
     for table, column in (("files", "chunk_id"), ("jobs", "id")):
         rows = f"SELECT * FROM {schema}.{table} WHERE {column} NOT IN (SELECT id FROM unsent)"
         connection.exec_driver_sql(f"CREATE TEMP VIEW {table} AS {rows}")
@@ -102,8 +103,7 @@ def _find_unsent(connection: Connection, scope: Scope, *, api: str, rehearsal: b
     condition = "j.finished_at IS NULL" if rehearsal else stale
     parameters = {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "api": api}
     used = {name: value for name, value in parameters.items() if not rehearsal or name == "manifest_id"}
-    connection.exec_driver_sql("DROP TABLE IF EXISTS unsent")
-    connection.exec_driver_sql("CREATE TEMP TABLE unsent (id INTEGER PRIMARY KEY)")
+    scratch(connection, "unsent", "id INTEGER PRIMARY KEY")
     connection.execute(
         text(f"INSERT INTO unsent (id) SELECT j.id FROM jobs j WHERE j.manifest_id = :manifest_id AND {condition}"),
         used,

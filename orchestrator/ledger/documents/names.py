@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Row, bindparam, text
 
 from orchestrator.ledger.documents import known
-from orchestrator.ledger.sql import batches, insert
+from orchestrator.ledger.sql import batches, insert, scratch
 from orchestrator.models import Json, canonical_id
 
 #: Rows that are handed to the driver at once.
@@ -22,10 +22,7 @@ class Names:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._rows: list[tuple[str, str | None, str]] = []
-        connection.exec_driver_sql("DROP TABLE IF EXISTS named_by_lists")
-        connection.exec_driver_sql(
-            "CREATE TEMP TABLE named_by_lists (file_id TEXT NOT NULL UNIQUE, name TEXT, more TEXT NOT NULL)"
-        )
+        scratch(connection, "named_by_lists", "file_id TEXT NOT NULL UNIQUE, name TEXT, more TEXT NOT NULL")
 
     def __call__(self, file_id: str, name: str | None, more: Mapping[str, Json]) -> None:
         self._rows.append((canonical_id(file_id), name, json.dumps(more)))
@@ -125,11 +122,12 @@ def called(connection: Connection, manifest: str, manifest_id: int, ways: Sequen
 
 def further_columns(connection: Connection, manifest_ids: Collection[int]) -> list[str]:
     """The titles of the further columns that lists give to these manifests' files, in the lists' order."""
-    rows = connection.execution_options(yield_per=2000).execute(
+    rows = connection.execute(
         text(
             "SELECT x.more FROM names x JOIN manifests m ON m.name = x.manifest "
             "WHERE m.id IN :ids AND x.more <> '{}' ORDER BY m.id"
         ).bindparams(bindparam("ids", expanding=True)),
         {"ids": list(manifest_ids)},
+        execution_options={"yield_per": 2000},
     )
     return list(dict.fromkeys(title for more in rows.scalars() for title in json.loads(more)))

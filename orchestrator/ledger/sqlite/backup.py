@@ -12,7 +12,7 @@ from sqlalchemy.pool import StaticPool
 
 from orchestrator.errors import InputError, LedgerError
 from orchestrator.ledger.sqlite import place, witness
-from orchestrator.ledger.sqlite.database import Ledger
+from orchestrator.ledger.sqlite.database import Database
 from orchestrator.ledger.sqlite.schema import APPLICATION_ID
 
 
@@ -22,7 +22,7 @@ def backup(source: Path, target: Path, *, force: bool) -> int:
     Raises InputError when *target* is anything but an older backup of the same ledger, unless *force*, and LedgerError
     when one of the two can't be read or written.
     """
-    with Ledger(source, read_only=True) as ledger, ledger.transaction() as connection:
+    with Database(source, read_only=True) as ledger, ledger.transaction() as connection:
         for own in (*ledger.describe().files, place.witness(source)):
             if target.exists() and own.exists() and target.samefile(own):
                 raise InputError(f"{target}: this is the ledger; give the backup a file of its own")

@@ -6,9 +6,8 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from orchestrator.errors import LedgerBusy, LedgerError
+from orchestrator.ledger.database import Description
 from orchestrator.ledger.sqlite import place, turns, witness
 from orchestrator.ledger.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_version, is_empty, migrate
 
 ENGINE = f"SQLite {sqlite3.sqlite_version}"
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
-    """Which ledger this is."""
-
-    location: str  #: in full, whatever the working folder
-    engine: str
-    version: int  #: of the schema
-    bytes: int  #: on disk, with what SQLite keeps beside it
-    files: tuple[Path, ...]  #: nothing else may be written over these
-
-
-class Ledger:
+class Database:
     """One open ledger. At most one of a process is open for writing; readers never block it.
 
     The database is in WAL mode with ``synchronous=FULL``: a committed transaction survives a power loss. SQLite before
@@ -82,6 +71,7 @@ class Ledger:
             path, f"file:{place.uri_path(path)}?{place.read_only_mode(path) if read_only else 'mode=rw'}", write_lock
         )
 
+    remote = False
     patience_s = turns.PATIENCE_S  #: how long a transaction waits while other processes write
     _held: Sequence[place.Held] = ()
     _rebuilding = False
@@ -89,7 +79,7 @@ class Ledger:
     _counts = False  #: its writes, for itself and for the witness; not while it lacks what the witness has seen
 
     @classmethod
-    def in_memory(cls) -> Ledger:
+    def in_memory(cls) -> Database:
         """An empty ledger that is never written anywhere."""
         ledger = cls.__new__(cls)
         ledger._open(Path(":memory:"), "file::memory:", None)
@@ -132,6 +122,9 @@ class Ledger:
         with self._connection.begin():
             has = None if is_empty(self._connection) else witness.of_ledger(self._connection)
         return witness.problem(place.witness(self.path), seen, has)
+
+    def stage_again(self, stage: Callable[[Connection], object]) -> None:
+        """Its one connection is never lost."""
 
     def rebuilt(self) -> None:
         """All that can be known is in it (again): from now on it counts as the ledger that was here."""
@@ -255,7 +248,7 @@ class Ledger:
             self._connection.close()
             self._engine.dispose()
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> Database:
         return self
 
     def __exit__(self, *_: object) -> None:

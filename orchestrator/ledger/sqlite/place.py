@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from orchestrator.errors import LedgerError, SettingsError
+from orchestrator.ledger.database import Room
 from orchestrator.ledger.sqlite import witness as witnesses
 
 #: SQLite's WAL "does not work over a network filesystem" (sqlite.org/wal.html), and neither do kernel locks reliably.
@@ -42,13 +43,14 @@ class Held:
         except OSError:
             return False
 
+    @property
+    def fresh(self) -> bool:
+        """The kernel takes no lock from a process that lives."""
+        return True
 
-@dataclass(frozen=True, slots=True)
-class Room:
-    """The state of the folder where a run wants to write."""
-
-    problem: str | None  #: why it could not write there
-    free_bytes: int
+    @property
+    def took_over(self) -> bool:
+        return False
 
 
 def room(path: Path) -> Room:

@@ -35,7 +35,7 @@ def export_rows(
     *further*: the lists' columns that follow.
     """
     only = "1 = 1" if history else _the_standing(connection, manifest_ids)
-    rows = connection.execution_options(yield_per=2000).execute(
+    rows = connection.execute(
         text(f"""
         SELECT m.name, {spelt("f")} AS file_id, r.outcome, r.type, r.confidence, r.reasoning, r.error, m.review,
                j.job_id, f.chunk_id, j.api, c.canonical, f.generation, c.fingerprint, j.run_id, j.submitted_at,
@@ -51,6 +51,7 @@ def export_rows(
         ORDER BY f.id, d.path
         """).bindparams(bindparam("ids", expanding=True)),
         {"ids": manifest_ids},
+        execution_options={"yield_per": 2000},
     )
     mode = cache(lambda canonical: json.loads(canonical)["mode"])
     review = cache(json.loads)

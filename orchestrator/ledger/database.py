@@ -1,0 +1,57 @@
+"""What every kind of database does for the ledger, and what it says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """Which ledger this is."""
+
+    location: str  #: in full, whatever the working folder
+    engine: str
+    version: int  #: of the schema
+    bytes: int  #: on disk, with what the database keeps beside it
+    files: tuple[Path, ...]  #: nothing else may be written over these
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The state of the place where a run wants to write."""
+
+    problem: str | None  #: why it could not write there
+    free_bytes: int | None  #: None: nobody but the server knows
+
+
+class Lease(Protocol):
+    """A run's hold on its manifest."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nobody can have taken over; known without asking anybody."""
+
+    @property
+    def took_over(self) -> bool:
+        """Whether the holder before had not ended by itself: its last call may still be on its way."""
+
+
+class Database(Protocol):
+    """One open database with a ledger; see ``opening.Ledger``."""
+
+    remote: bool  #: each transaction waits for a network
+    patience_s: float  #: how long a transaction waits to begin
+
+    def transaction(self, *, patience_s: float | None = None) -> AbstractContextManager[Connection]: ...
+    def glance(self) -> AbstractContextManager[Connection]: ...
+    def rebuilt(self) -> None: ...
+    def describe(self) -> Description: ...
+    def check(self) -> str | None: ...
+    def stage_again(self, stage: Callable[[Connection], object]) -> None: ...
+    def close(self) -> None: ...

@@ -1,0 +1,135 @@
+"""The command line with its ledger in PostgreSQL: the same nights, and what is said when the server can't be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.commands import Classify, Cli, Serve, command_line, creates
+from support.postgres import Postgres
+
+from orchestrator import ledger
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    with command_line(tmp_path) as cli:
+        yield cli
+
+
+def test_a_night_and_what_looks_at_it(cli: Cli, serve: Serve, database: str) -> None:
+    """plan, run, status, export, report, diff, doctor and logs find one ledger; the second run buys nothing."""
+    server = serve(Classify())
+    cli.use(server)
+    cli.environ["ORCHESTRATOR_LEDGER"] = database
+    assert json.loads(cli("plan", "m.yaml", "--json").stdout)["new"] == 3
+    assert [cli("run", "m.yaml").returncode for _ in range(2)] == [0, 0]
+    assert creates(server) == 1
+    assert (cli.state()["files"], cli.state()["unfinished"]) == (3, 0)
+    assert [row["file_id"] for row in cli.exported()] == ["a", "b", "c"]
+    assert "<html" in cli("report", "m.yaml").stdout
+    assert "sound" in cli("doctor", "m.yaml").stdout
+    assert "the run ended" in cli("logs", "m.yaml").stdout
+    assert not list(cli.folder.glob("ledger.db*"))
+
+
+def test_what_a_person_decides_is_kept(cli: Cli, serve: Serve, database: str) -> None:
+    """accept and retry write to the server too, and each command is named so that it finds it again."""
+    server = serve(Classify())
+    cli.use(server)
+    done = cli("run", "m.yaml", "--ledger", database)
+    assert done.returncode == 0
+    assert f"--ledger {database}" in done.stdout
+    cli.environ["ORCHESTRATOR_LEDGER"] = database
+    assert cli("accept", "m.yaml", "--file", "a", "--type", "receipt").returncode == 0
+    assert cli("retry", "m.yaml", "--file", "b").returncode == 0
+    assert {row["file_id"]: row["type"] for row in cli.exported()} == {"a": "receipt", "b": "invoice", "c": "invoice"}
+    assert creates(server) == 2
+
+
+def test_a_nul_in_the_words_of_the_api_loses_no_outcome(cli: Cli, serve: Serve, database: str) -> None:
+    """The server stores none: a mark stands in its place."""
+    api = Classify()
+    api.result = {"type": "invoice", "confidence": 0.9, "reasoning": "a\0b \\u0000"}
+    cli.use(serve(api))
+    cli.environ["ORCHESTRATOR_LEDGER"] = database
+    assert cli("run", "m.yaml").returncode == 0
+    assert {row["reasoning"] for row in cli.exported()} == {"a\ufffdb \\u0000"}
+
+
+def test_a_second_run_is_kept_out(cli: Cli, serve: Serve, database: str) -> None:
+    """Exit 4, in words that say who has the manifest; status says so too. Another manifest is free."""
+    server = serve(Classify())
+    cli.use(server)
+    cli.environ["ORCHESTRATOR_LEDGER"] = database
+    assert cli("run", "m.yaml").returncode == 0
+    with ledger.lease(ledger.locate(database), "letters", {"command": "orchestrator run", "since": "02:00"}):
+        done = cli("run", "m.yaml")
+        assert done.returncode == 4
+        assert "orchestrator run since 02:00 (epoch 2" in done.stderr
+        assert ledger.holder(ledger.locate(database), "letters") is not None
+        assert ledger.holder(ledger.locate(database), "others") is None
+    assert cli("run", "m.yaml").returncode == 0
+    assert creates(server) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:open-sesame@127.0.0.1/db",
+        "postgresql://127.0.0.1/db?password=open-sesame",
+        "postgresql://127.0.0.1/db?open-sesame=1",
+        "postgresql:open-sesame",
+        "postgres://[open-sesame/db",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_not_repeated(cli: Cli, serve: Serve, url: str) -> None:
+    """Exit 2, one line, nothing sent; what was typed may hold a password, so no output shows it."""
+    server = serve(Classify())
+    cli.use(server)
+    done = cli("run", "m.yaml", "--ledger", url)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "open-sesame" not in done.stdout + done.stderr
+    assert not server.seen
+
+
+def test_a_server_that_is_away_stops_a_run_before_it_sends(cli: Cli, serve: Serve, unused_port: int) -> None:
+    """Exit 8, in libpq's words on one line."""
+    server = serve(Classify())
+    cli.use(server)
+    for command in ("run", "status"):
+        done = cli(command, "m.yaml", "--ledger", f"postgresql://127.0.0.1:{unused_port}/db", PGPASSWORD="open-sesame")
+        assert done.returncode == 8
+        assert "refused" in done.stderr.splitlines()[-1]
+        assert "open-sesame" not in done.stderr
+    assert not server.seen
+
+
+def test_a_role_that_may_not_write_sends_nothing(cli: Cli, serve: Serve, postgres_server: Postgres) -> None:
+    """It may look; a run of its ends with exit 8."""
+    url = postgres_server.new_database()
+    name = url.rpartition("/")[2]
+    server = serve(Classify())
+    cli.use(server)
+    assert cli("run", "m.yaml", "--ledger", url).returncode == 0
+    postgres_server.sql(
+        f"CREATE ROLE r{name} LOGIN", f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO r{name}", database=name
+    )
+    reader = postgres_server.url(name, f"r{name}")
+    assert cli("status", "--ledger", reader).returncode == 0
+    assert cli("export", "--ledger", reader).returncode == 0
+    cli.manifest("a", "b", "c", "d")
+    done = cli("run", "m.yaml", "--ledger", reader)
+    assert done.returncode == 8
+    assert "permission denied" in done.stderr
+    assert creates(server) == 1
+
+
+def test_an_empty_database_is_no_ledger(cli: Cli, database: str) -> None:
+    """status does not make one."""
+    done = cli("status", "--ledger", database)
+    assert done.returncode == 8
+    assert "no ledger at" in done.stderr
