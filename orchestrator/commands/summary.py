@@ -71,6 +71,7 @@ class Summary:
     sample: Sample | None = None  #: with ``--sample``
     held_back: HeldBack = field(default_factory=HeldBack)  #: by ``limits.max_credits``, left to a later run
     held: int = 0  #: files in chunks that wait for a person's decision
+    review_by_type: dict[str, int] = field(default_factory=dict)  #: type, or ``unmatched`` -> files to review
     requests_by_kind: dict[str, dict[str, int]] = field(default_factory=dict)  #: kind -> result -> calls
     create_limit_per_s: float | None = None  #: the limit found on create calls; None when none was refused
 
@@ -178,6 +179,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         sample=plan.sample,
         held_back=ended.progress.held_back,
         held=reading.held_files(connection, scope.manifest_id),
+        review_by_type={label: files for label, files in totals.review_by_type.items() if files},
         requests_by_kind=by_kind(ended.requests),
         create_limit_per_s=None if ended.create_limit_per_s is None else round(ended.create_limit_per_s, 3),
     )

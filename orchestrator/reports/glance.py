@@ -54,7 +54,7 @@ def glance(name: str, last: LastNight | None, holder: str | None, address: Addre
         how = not_ended(holder) + ("" if holder else "; the next run goes on where it stopped")
     lines = [f"{name}: {safe(how)}", _what(night)]
     if night.standing:
-        lines.append(_standing(night.standing))
+        lines.append(_standing(night.standing, night.review_by_type))
     if last.since:
         lines.append(_since(last.since))
     if night.credits is not None or night.credits_ceiling:
@@ -98,9 +98,12 @@ def _what(night: Night) -> str:
     return f"last run {night.run_id}: {started} UTC{took}; {did}{f' ({detail})' if detail else ''}"
 
 
-def _standing(standing: Mapping[str, int]) -> str:
+def _standing(standing: Mapping[str, int], by_type: Mapping[str, int]) -> str:
     parts = [f"{standing[name]:,} {name}" for name in ("classified", "unmatched", *BAD, "unfinished") if standing[name]]
     review = f"; {standing['review']:,} to review" if standing["review"] else ""
+    if review and by_type:
+        kinds = [f"{safe(label, 50)} {files:,}" for label, files in list(by_type.items())[:5]]
+        review += f" ({', '.join(kinds)}{', ...' if len(by_type) > len(kinds) else ''})"
     return f"all files: {standing['files']:,}{': ' if parts else ''}{', '.join(parts)}{review}"
 
 

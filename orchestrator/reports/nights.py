@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.ledger import Transaction
 from orchestrator.ledger.views import runs
@@ -38,6 +38,7 @@ class Night:
     outcomes: dict[str, int]  #: outcome -> files for which this run recorded it
     types: dict[str, int]  #: type -> files that this run recorded as such
     standing: dict[str, int] | None  #: all files of the manifest at the run's end: see ``STANDING``
+    review_by_type: dict[str, int] = field(default_factory=dict)  #: type, or ``unmatched`` -> files to review
 
     @property
     def files(self) -> int:
@@ -122,4 +123,5 @@ def _night(run: Run, outcomes: Counter[str], types: Counter[str]) -> Night:
         outcomes={outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
         types=dict(sorted(types.items(), key=lambda item: (-item[1], item[0]))),
         standing={name: summary[name] for name in STANDING} if summary.keys() >= set(STANDING) else None,
+        review_by_type=summary.get("review_by_type") or {},
     )

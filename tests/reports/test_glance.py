@@ -39,6 +39,7 @@ NIGHT = Night(
         "unfinished": 0,
         "review": 3,
     },
+    review_by_type={"invoice": 2, "unmatched": 1},
 )
 
 SINCE = Since("20261126T042000Z-000000", "2026-11-26T04:20:00.000+00:00", {"files": 3, "failed": 1, "review": -2}, {})
@@ -52,7 +53,7 @@ def test_it_says_how_the_run_ended_what_it_did_and_what_is_different() -> None:
         "last run 20261127T042000Z-ab12cd: 2026-11-27 04:20 UTC, took 2 min; "
         "3 outcomes recorded (2 classified, 1 failed; invoice 2)"
     )
-    assert third == "all files: 10: 8 classified, 1 unmatched, 1 failed; 3 to review"
+    assert third == "all files: 10: 8 classified, 1 unmatched, 1 failed; 3 to review (invoice 2, unmatched 1)"
     assert fourth == "since the run before (2026-11-26 04:20 UTC): +3 files, +1 failed, -2 to review"
     assert fifth == "credits: 12 billed, at most 15"
     assert [shlex.split(line)[2:5] for line in commands] == [

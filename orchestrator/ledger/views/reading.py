@@ -71,6 +71,7 @@ class Totals:
     types: dict[str, int]
     unfinished: int
     review: int
+    review_by_type: dict[str, int]  #: type, or ``unmatched`` -> files to review
 
 
 def totals(connection: Connection, scope: Scope, *, wanted: bool, review: dict[str, Json]) -> Totals:
@@ -95,7 +96,7 @@ def totals(connection: Connection, scope: Scope, *, wanted: bool, review: dict[s
         counted = "SELECT * FROM tallies WHERE manifest_id = :manifest_id AND config_id = :config_id AND files > 0"
     again = _under_way_again(connection, parameters, wanted=wanted)
     rows = [*connection.execute(text(counted), parameters), *again]
-    return _sum_up(rows, unfinished, review, onto=Totals(dict.fromkeys(Outcome, 0), {}, 0, 0))
+    return _sum_up(rows, unfinished, review, onto=Totals(dict.fromkeys(Outcome, 0), {}, 0, 0, {}))
 
 
 def with_other_rules(
@@ -151,15 +152,19 @@ def _sum_up(
     rows: Iterable[Row[str, str, int, int]], unfinished: int, review: dict[str, Json], *, onto: Totals
 ) -> Totals:
     """*onto* and the (outcome, type, percent, files) of *rows*."""
-    outcomes, types, flagged = dict(onto.outcomes), Counter(onto.types), onto.review
+    outcomes, types, flagged = dict(onto.outcomes), Counter(onto.types), Counter(onto.review_by_type)
     for row in rows:
         outcomes[Outcome(row.outcome)] += row.files
         if row.type:
             types[row.type] += row.files
         # Told by whole percents: a threshold between two of them counts as the lower one.
         if why_review(row.outcome, row.percent / 100, review):
-            flagged += row.files
-    return Totals(outcomes, dict(sorted(types.items(), key=lambda item: (-item[1], item[0]))), unfinished, flagged)
+            flagged[row.type or row.outcome] += row.files
+    return Totals(outcomes, _most_first(types), unfinished, flagged.total(), _most_first(flagged))
+
+
+def _most_first(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _all_wanted(connection: Connection, parameters: dict[str, int]) -> bool:
