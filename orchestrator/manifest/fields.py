@@ -254,7 +254,8 @@ class Field:
     def schema(self) -> dict[str, Json]:
         schema = {"description": self.description, **self.spec.schema()}
         if not self.required:
-            schema["type"] = [schema["type"], "null"]
+            kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+            schema["type"] = list(dict.fromkeys([*kinds, "null"]))
             if "enum" in schema:
                 schema["enum"] = [*schema["enum"], None]
             if self.default not in (None, ()):
