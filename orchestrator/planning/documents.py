@@ -51,9 +51,8 @@ class Taken:
 def take(manifest: Manifest, opened: Ledger, *, write: bool) -> tuple[Manifest, Taken | None]:
     """The manifest with its documents' contents among its file IDs; None: it names no documents.
 
-    With *write* what is learnt of them is recorded for the next time.
-
-    Raises ManifestError for a place that can't be read or is empty, LedgerError.
+    With *write* what is learnt of them is recorded for the next time. Raises ManifestError for a place that can't be
+    read or is empty, LedgerError.
     """
     sources = manifest.sources
     if sources is None:
@@ -85,16 +84,21 @@ def take(manifest: Manifest, opened: Ledger, *, write: bool) -> tuple[Manifest, 
         if write and good:
             with opened.transaction() as connection:
                 ledger_documents.remember(connection, manifest.name, [_read(item, content) for item, content in good])
-    gone = [row[6] for row in known.values() if not row[5]]
-    if write and (gone or back):
-        with opened.transaction() as connection:
-            ledger_documents.mark_gone(connection, gone, gone=True)
-            ledger_documents.mark_gone(connection, back, gone=False)
+    if write:
+        _note_gone(opened, [row[6] for row in known.values() if not row[5]], back)
     skipped = {str(reason): number for reason, number in found.skipped.most_common()}
     taken = Taken(documents + read, len(contents), read, skipped)
     if write:
         log.info("documents.found", documents=taken.documents, contents=taken.contents, read=read, **skipped)
     return replace(manifest, ids=(*manifest.ids, *contents), allow_empty=True), taken
+
+
+def _note_gone(opened: Ledger, gone: list[int], back: list[int]) -> None:
+    """Record which documents have disappeared and which are there again."""
+    if gone or back:
+        with opened.transaction() as connection:
+            ledger_documents.mark_gone(connection, gone, gone=True)
+            ledger_documents.mark_gone(connection, back, gone=False)
 
 
 def _read(item: Found, content: str) -> Read:

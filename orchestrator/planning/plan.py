@@ -79,12 +79,7 @@ def work_out(
     Raises InputError for a selection that makes no sense.
     """
     counts = ledger_plan.count(connection, scope, listed)
-    planned: int | None = 0  # by an earlier run, and sent by this one; asked before *take* plans more
-    if manifest.limits.max_credits is not None:
-        for left in ledger_plan.open_chunks(connection, scope.manifest_id):
-            if left.status is JobStatus.PENDING:
-                planned = _plus(planned, left.config.credits_ceiling(left.files))
-    size = files_per_chunk(manifest)
+    planned = _planned(connection, scope, manifest)  # asked before *take* plans more
     files = chunks = free = 0
     batches: list[Batch] = []
     cost: int | None = 0
@@ -95,26 +90,35 @@ def work_out(
         chosen = choose(connection, scope)
         if choose is not ledger_plan.select_new:
             changes = retry.changes(connection, scope, manifest.config)
-        elif options.sample is None:
-            reclassified = retry.changed_since(connection, scope, manifest.config, counts.changed)
         else:
-            drawing.draw(connection, scope, options.sample, options.seed)
-            sample = Sample(min(options.sample, chosen), chosen, options.seed, config.credits_ceiling(chosen))
-            chosen = sample.files
-            changed = drawing.chosen_before(connection, scope)
+            changed = counts.changed
+            if options.sample is not None:
+                drawing.draw(connection, scope, options.sample, options.seed)
+                sample = Sample(min(options.sample, chosen), chosen, options.seed, config.credits_ceiling(chosen))
+                chosen, changed = sample.files, drawing.chosen_before(connection, scope)
             reclassified = retry.changed_since(connection, scope, manifest.config, changed)
-        saved = 0
-        if manifest.api == "v2" and chosen:
-            saved = parses.count_reusable(connection, scope, config, since=parses_since(now))
+        on_parses = manifest.api == "v2" and chosen
+        saved = parses.count_reusable(connection, scope, config, since=parses_since(now)) if on_parses else 0
         batches.append(Batch(config, chosen, saved))
         take(batches[-1])
-        files, chunks, free = files + chosen, chunks + math.ceil(chosen / size), free + saved
+        files, free = files + chosen, free + saved
+        chunks += math.ceil(chosen / files_per_chunk(manifest))
         cost = _plus(cost, config.credits_ceiling(chosen - saved))
         dearest = _plus(dearest, config.credits_ceiling(chosen))
     over = over_limits(manifest, files, dearest, planned)
     if over is None and not options.reclassify and not options.sandbox:
         over = over_reclassify(manifest, reclassified, counts.done + counts.failed + counts.changed)
     return Outlook(counts, files, chunks, free, cost, planned, changes, reclassified, batches, over, sample)
+
+
+def _planned(connection: Transaction, scope: Scope, manifest: Manifest) -> int | None:
+    """Credits for what an earlier run planned and this one sends, where the manifest limits them; None: not known."""
+    planned: int | None = 0
+    if manifest.limits.max_credits is not None:
+        for left in ledger_plan.open_chunks(connection, scope.manifest_id):
+            if left.status is JobStatus.PENDING:
+                planned = _plus(planned, left.config.credits_ceiling(left.files))
+    return planned
 
 
 def most(

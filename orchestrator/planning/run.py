@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -96,22 +97,8 @@ def plan(
     if options.held:
         released = release_held(connection, Shard(scope.manifest_id, manifest.api), at=at)
         log.warning("chunks.released", chunks=released)
-
-    def cut(batch: Batch) -> None:
-        made = cutting.cut(
-            connection,
-            scope,
-            chunk_size=files_per_chunk(manifest),
-            job_config_id=ledger_scope.config_row(connection, batch.config),
-            api=manifest.api,
-            run_id=run_id,
-            at=at,
-        )
-        if batch.free:
-            after = cutting.last_chunk(connection) - made
-            parses.use_parse_jobs(connection, scope, batch.config, after=after, since=parses_since(now))
-
-    found = work_out(connection, scope, manifest, options, listed=listed, now=now, take=cut)
+    take = partial(_cut, connection, scope, manifest, run_id=run_id, now=now)
+    found = work_out(connection, scope, manifest, options, listed=listed, now=now, take=take)
     uploads.doubt(connection, scope.manifest_id)
     if found.over_limits:
         raise OutOfCredits(f"{found.over_limits}; nothing was sent")
@@ -128,6 +115,24 @@ def plan(
             found.sample,
         )
     )
+
+
+def _cut(
+    connection: Transaction, scope: ledger_scope.Scope, manifest: Manifest, batch: Batch, *, run_id: str, now: datetime
+) -> None:
+    """Cut the chosen files of *batch* into chunks, made on the parses that are still there."""
+    made = cutting.cut(
+        connection,
+        scope,
+        chunk_size=files_per_chunk(manifest),
+        job_config_id=ledger_scope.config_row(connection, batch.config),
+        api=manifest.api,
+        run_id=run_id,
+        at=timestamp(now),
+    )
+    if batch.free:
+        after = cutting.last_chunk(connection) - made
+        parses.use_parse_jobs(connection, scope, batch.config, after=after, since=parses_since(now))
 
 
 def _announced(plan: Plan) -> Plan:
