@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,9 @@ from orchestrator.cli.app import (
 )
 from orchestrator.errors import InputError
 from orchestrator.plaintext import counted, safe
+
+if TYPE_CHECKING:
+    from orchestrator.manifest.sources import Route
 
 _HOW = ("copy", "move", "link", "symlink")
 
@@ -81,24 +84,12 @@ def route(
     from orchestrator import logs
     from orchestrator.clock import SystemClock
     from orchestrator.commands import route as command
-    from orchestrator.manifest.sources import BUCKETS, Route
 
     if how is not None and how not in _HOW:
         raise InputError(f"--how {safe(how)}: must be one of {', '.join(_HOW)}")
     logs.configure("WARNING")
     loaded = load_manifest(manifest, None, resolve_secrets=False)
-    chosen = loaded.route
-    if into is not None:
-        folder = into.rstrip("/") if into.startswith(BUCKETS) else str(Path(into).absolute())
-        chosen = replace(chosen, into=folder) if chosen else Route(folder)
-    if chosen is None:
-        raise InputError("where to? give --into DIR, or `route` in the manifest")
-    chosen = replace(
-        chosen,
-        template=template or chosen.template,
-        how=how or chosen.how,
-        min_confidence=chosen.min_confidence if min_confidence is None else min_confidence,
-    )
+    chosen = _chosen(loaded.route, into, template=template, how=how, min_confidence=min_confidence)
     path = find_ledger(manifest, ledger)
     found = command.route(loaded, path, chosen, clock=SystemClock(), rehearsal=sandbox, dry_run=dry_run, undo=undo)
     if as_json:
@@ -107,6 +98,25 @@ def route(
         for line in _lines(found, dry_run=dry_run, undo=undo):
             print(line)
     raise typer.Exit(1 if found.troubles else 0)
+
+
+def _chosen(
+    route: Route | None, into: str | None, *, template: str | None, how: str | None, min_confidence: float | None
+) -> Route:
+    """The manifest's *route*, with what the command line says in its place. Raises InputError without any folder."""
+    from orchestrator.manifest.sources import BUCKETS, Route
+
+    if into is not None:
+        folder = into.rstrip("/") if into.startswith(BUCKETS) else str(Path(into).absolute())
+        route = replace(route, into=folder) if route else Route(folder)
+    if route is None:
+        raise InputError("where to? give --into DIR, or `route` in the manifest")
+    return replace(
+        route,
+        template=template or route.template,
+        how=how or route.how,
+        min_confidence=route.min_confidence if min_confidence is None else min_confidence,
+    )
 
 
 def _lines(found: object, *, dry_run: bool, undo: bool) -> list[str]:

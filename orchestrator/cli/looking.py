@@ -26,13 +26,29 @@ from orchestrator.errors import ExitCode, InputError
 from orchestrator.plaintext import safe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from orchestrator.ledger import Location, Transaction
     from orchestrator.ledger.views.reading import ManifestRow
+    from orchestrator.models import Json
 
 #: How far back a run is looked for by its ID.
 MOST_RUNS = 100_000
+
+FormOption = Annotated[
+    str | None,
+    typer.Option("--format", metavar="jsonl|csv|parquet|xlsx", help="Default: by the suffix of -o, or jsonl."),
+]
+
+OutputOption = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: standard output.")]
+
+OfRunOption = Annotated[
+    str | None, typer.Option("--run", metavar="RUN|latest", help="Only what this run sent, superseded or not.")
+]
+
+TypesOption = Annotated[
+    list[str] | None, typer.Option("--type", metavar="TYPE", help="Only files classified as this; repeatable.")
+]
 
 
 @app.command()
@@ -63,22 +79,13 @@ def status(
 def export(
     manifest: MaybeManifest = None,
     ledger: LedgerOption = None,
-    form: Annotated[
-        str | None,
-        typer.Option("--format", metavar="jsonl|csv|parquet|xlsx", help="Default: by the suffix of -o, or jsonl."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: standard output.")
-    ] = None,
+    form: FormOption = None,
+    output: OutputOption = None,
     sandbox: RehearsalOption = False,
     review: Annotated[bool, typer.Option("--review", help="Only what a person should look at.")] = False,
     history: Annotated[bool, typer.Option("--history", help="Every generation, not only the one that counts.")] = False,
-    run: Annotated[
-        str | None, typer.Option("--run", metavar="RUN|latest", help="Only what this run sent, superseded or not.")
-    ] = None,
-    types: Annotated[
-        list[str] | None, typer.Option("--type", metavar="TYPE", help="Only files classified as this; repeatable.")
-    ] = None,
+    run: OfRunOption = None,
+    types: TypesOption = None,
     ids: Annotated[bool, typer.Option("--ids", help="The file IDs alone, each once, one a line.")] = False,
     bom: Annotated[bool, typer.Option("--bom", help="Mark a CSV as UTF-8, for spreadsheets.")] = False,
 ) -> None:
@@ -101,13 +108,8 @@ def export(
             connection, [row.id for row in rows], history=history or run is not None, further=further
         )
         columns = (*ledger_export.COLUMNS, *map(ledger_export.column_of, further))
-        if run is not None:
-            wanted = _runs_called(connection, [row.id for row in rows], run)
-            results = (row for row in results if row[columns.index("run_id")] in wanted)
-        if types:
-            results = (row for row in results if row[columns.index("type")] in types)
-        if review:
-            results = (row for row in results if row[columns.index("review")])
+        of_runs = None if run is None else _runs_called(connection, [row.id for row in rows], run)
+        results = _only(results, columns, of_runs, types, review=review)
         if any(row.rehearsal for row in rows):
             say("these rows are of a rehearsal (column rehearsal); nothing was billed")
             columns, results = (*columns, "rehearsal"), ((*row, True) for row in results)
@@ -224,6 +226,24 @@ def diff(
         print_json(found.as_json())
     else:
         show(diff_view(found))
+
+
+def _only(
+    results: Iterator[tuple[Json, ...]],
+    columns: Sequence[str],
+    run_ids: set[str] | None,
+    types: list[str] | None,
+    *,
+    review: bool,
+) -> Iterator[tuple[Json, ...]]:
+    """Those *results* that are of these runs and types, and with *review* those that a person should look at."""
+    if run_ids is not None:
+        results = (row for row in results if row[columns.index("run_id")] in run_ids)
+    if types:
+        results = (row for row in results if row[columns.index("type")] in types)
+    if review:
+        results = (row for row in results if row[columns.index("review")])
+    return results
 
 
 def _runs_called(connection: Transaction, manifest_ids: list[int], run: str) -> set[str]:

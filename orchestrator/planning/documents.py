@@ -81,9 +81,8 @@ def take(manifest: Manifest, opened: Ledger, *, write: bool) -> tuple[Manifest, 
         found.skipped.update(content for _, content in batch if isinstance(content, Skip))
         read += len(good)
         contents.update((content, None) for _, content in good)
-        if write and good:
-            with opened.transaction() as connection:
-                ledger_documents.remember(connection, manifest.name, [_read(item, content) for item, content in good])
+        if write:
+            _remember(opened, manifest.name, good)
     if write:
         _note_gone(opened, [row[6] for row in known.values() if not row[5]], back)
     skipped = {str(reason): number for reason, number in found.skipped.most_common()}
@@ -91,6 +90,13 @@ def take(manifest: Manifest, opened: Ledger, *, write: bool) -> tuple[Manifest, 
     if write:
         log.info("documents.found", documents=taken.documents, contents=taken.contents, read=read, **skipped)
     return replace(manifest, ids=(*manifest.ids, *contents), allow_empty=True), taken
+
+
+def _remember(opened: Ledger, manifest: str, good: list[tuple[Found, str]]) -> None:
+    """Record what was read."""
+    if good:
+        with opened.transaction() as connection:
+            ledger_documents.remember(connection, manifest, [_read(item, content) for item, content in good])
 
 
 def _note_gone(opened: Ledger, gone: list[int], back: list[int]) -> None:

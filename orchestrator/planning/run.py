@@ -21,7 +21,7 @@ from orchestrator.models import Json
 from orchestrator.planning import naming
 from orchestrator.planning.limits import files_per_chunk, parses_since
 from orchestrator.planning.options import Options
-from orchestrator.planning.plan import Batch, Sample, work_out
+from orchestrator.planning.plan import Batch, Outlook, Sample, work_out
 
 log = structlog.get_logger()
 
@@ -102,19 +102,7 @@ def plan(
     uploads.doubt(connection, scope.manifest_id)
     if found.over_limits:
         raise OutOfCredits(f"{found.over_limits}; nothing was sent")
-    return _announced(
-        Plan(
-            scope,
-            found.counts,
-            found.chunks,
-            found.files,
-            found.credits_ceiling,
-            found.changes,
-            found.reclassified,
-            renamed_from,
-            found.sample,
-        )
-    )
+    return _announced(_plan_of(scope, found, renamed_from))
 
 
 def _cut(
@@ -133,6 +121,20 @@ def _cut(
     if batch.free:
         after = cutting.last_chunk(connection) - made
         parses.use_parse_jobs(connection, scope, batch.config, after=after, since=parses_since(now))
+
+
+def _plan_of(scope: ledger_scope.Scope, found: Outlook, renamed_from: str | None) -> Plan:
+    return Plan(
+        scope,
+        found.counts,
+        found.chunks,
+        found.files,
+        found.credits_ceiling,
+        found.changes,
+        found.reclassified,
+        renamed_from,
+        found.sample,
+    )
 
 
 def _announced(plan: Plan) -> Plan:
