@@ -151,5 +151,7 @@ def adopt(
     listed = counted(found.jobs_listed, "job")
     print(f"{listed} listed, {found.jobs_alike:,} of this manifest's config were not in the ledger")
     print(f"{counted(found.jobs_adopted, 'job')} adopted with {counted(found.files_adopted, 'file')}")
+    if found.jobs_adopted:
+        print("the API has no verdicts of `accept`: give them again, or put a backup of the ledger back")
     if found.jobs_running:
         print(f"{found.jobs_running:,} have not ended: run adopt again later, before the next run")

@@ -16,7 +16,7 @@ from orchestrator.ledger.chunks.retry import Changes, Quarantine
 from orchestrator.ledger.views.reading import FailedFile
 from orchestrator.plaintext import safe
 
-REHEARSAL = "REHEARSAL: answered by the embedded sandbox; these are not real results and nothing was billed"
+REHEARSAL = "REHEARSAL: the embedded sandbox invents the answers: no test of the rules, and nothing was billed"
 
 UNKNOWN_CREDITS = "mode and pages are those of the configuration_id, which the server keeps"
 
