@@ -94,6 +94,10 @@ def _trace(settings: Settings, options: Options, opened: Ledger, summary: Summar
     traces.send(settings, traces.Ended(options.command, began, clock.now(), code, summary.reason, about), jobs)
 
 
+#: How long a run that has failed waits for the ledger to tell of it.
+LAST_PATIENCE_S = 1.0
+
+
 @contextmanager
 def _ledger_if_any(manifest: Manifest, settings: Settings, options: Options, clock: Clock) -> Iterator[Ledger | None]:
     """The ledger, under the run's own lock; None where there is none or it can't be used."""
@@ -104,7 +108,7 @@ def _ledger_if_any(manifest: Manifest, settings: Settings, options: Options, clo
             if ledger.exists(path):
                 holder = {"command": "orchestrator run (notifying)", "since": timestamp(clock.now(), "seconds")}
                 lease = stack.enter_context(ledger.lease(path, lock_name(manifest, rehearsal=False), holder))
-                opened = stack.enter_context(ledger.open(path, lease=lease))
+                opened = stack.enter_context(ledger.open(path, lease=lease, patience_s=LAST_PATIENCE_S))
         yield opened
 
 
