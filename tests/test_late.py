@@ -66,6 +66,20 @@ def test_a_later_run_takes_late_rows_in(cli: Cli, serve: Serve) -> None:
     assert len(api.jobs) == 1
 
 
+def test_rows_that_an_earlier_run_saw_count(cli: Cli, serve: Serve) -> None:
+    """The API shows them for a while only: each run that ends too early hands on what it has seen."""
+    api = Late()
+    shown = 0
+    api.rows = lambda _, __, rows: rows[shown : shown + 1]
+    cli.use(serve(api))
+    cli.manifest("f1", "f2")
+    early = ("run", "m.yaml", "--deadline", "3s")
+    assert cli(*early, ORCHESTRATOR_LATE_RESULTS_S="60").returncode == 3
+    shown = 1
+    assert cli("run", "m.yaml", ORCHESTRATOR_LATE_RESULTS_S="60").returncode == 0
+    assert {row["file_id"]: row["type"] for row in cli.exported()} == {"f1": "invoice", "f2": "invoice"}
+
+
 def test_rows_that_never_come_are_missing_in_the_end(cli: Cli, serve: Serve) -> None:
     """They are waited for as long as the setting says, over all runs."""
     api = Late()
@@ -118,6 +132,19 @@ def test_a_result_of_v2_that_is_not_there_yet_is_waited_for(cli: Cli, serve: Ser
     one_by_one.manifest(cli, "f1")
     done = cli("run", "m.yaml", ORCHESTRATOR_LATE_RESULTS_S="60")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_result_of_v2_that_never_comes_is_missing(cli: Cli, serve: Serve) -> None:
+    """The job has not failed: nothing says so."""
+
+    class Never(one_by_one.OneByOne):
+        def _told(self, job_id: str) -> dict[str, Json]:
+            return {**super()._told(job_id), "result": None}
+
+    cli.use(serve(Never()))
+    one_by_one.manifest(cli, "f1")
+    assert cli("run", "m.yaml").returncode == 1
+    assert [row["outcome"] for row in cli.exported()] == ["missing"]
 
 
 class Partly(Classify):

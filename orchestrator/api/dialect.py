@@ -84,7 +84,6 @@ class Traits:
     files_per_job: int
     idempotent: bool  #: an unanswered create may be sent again with the same key
     jobs_per_ask: int  #: how many jobs one status call can ask about
-    results_in_status: bool  #: an ended job comes with its results
     can_cancel: bool
     tells_credits: bool  #: what a job was billed, once it has ended
 

@@ -57,7 +57,6 @@ class V1:
         files_per_job=MAX_CHUNK_SIZE,
         idempotent=False,
         jobs_per_ask=1,
-        results_in_status=False,
         can_cancel=False,
         tells_credits=False,
     )

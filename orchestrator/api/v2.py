@@ -59,7 +59,6 @@ class V2:
         files_per_job=1,
         idempotent=True,
         jobs_per_ask=JOBS_PER_ASK,
-        results_in_status=True,
         can_cancel=True,
         tells_credits=True,
     )
@@ -194,10 +193,10 @@ def _parsing(parsing: ParsingConfiguration) -> dict[str, Json]:
 
 
 def _read_result(job: Mapping[str, Json]) -> JobResults:
-    """The one row of an ended job; none where the API gave no result and no words either."""
-    reader = RowReader()
-    if job.get("result") is not None or job.get("status") == "COMPLETED":
-        reader.read(job.get("file_input"), job.get("result"), words(job.get("error_message")))
+    """The one row of an ended job; none where the API gave no result and no words either: it may come yet."""
+    reader, why = RowReader(), words(job.get("error_message"))
+    if job.get("result") is not None or (job.get("status") == "COMPLETED" and why):
+        reader.read(job.get("file_input"), job.get("result"), why)
     return reader.done()
 
 

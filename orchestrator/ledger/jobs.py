@@ -5,7 +5,9 @@ Every function takes the connection of one transaction. ``at`` is the time to re
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
+from dataclasses import asdict
 
 from sqlalchemy import Connection, bindparam, text
 
@@ -13,12 +15,16 @@ from orchestrator.ledger import runs
 from orchestrator.ledger.documents import uploads
 from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, insert, percent
-from orchestrator.models import MOVES, FileResult, JobStatus
+from orchestrator.models import MOVES, FileResult, JobStatus, Outcome
 
 SOURCES = {to: tuple(source for source in JobStatus if to in MOVES[source]) for to in JobStatus}
 
 
 RESULT = ("file_row", "outcome", "type", "confidence", "percent", "reasoning", "error")
+
+
+#: The event that keeps the rows that were seen of an ended job for as long as others are waited for.
+SEEN = "rows_seen"
 
 
 class ForbiddenMove(RuntimeError):
@@ -82,6 +88,7 @@ def disown(connection: Connection, chunk_id: int, why: str, *, keyed: bool, at: 
     ).rowcount
     if moved != 1:
         raise ForbiddenMove(f"chunk {chunk_id} has no job that could be another's")
+    _forget_seen(connection, chunk_id)
     return answered_with_anothers(connection, chunk_id, why, keyed=keyed, at=at)
 
 
@@ -141,6 +148,26 @@ def hold(connection: Connection, chunk_id: int, why: str, *, at: str) -> None:
     note(connection, chunk_id, "held", why, at=at)
 
 
+def keep_seen(connection: Connection, chunk_id: int, rows: Collection[FileResult], *, at: str) -> None:
+    """Keep *rows* of an ended job that is yet to be recorded: a later read may lack them."""
+    if rows and set(rows) != set(rows_seen(connection, chunk_id)):
+        _forget_seen(connection, chunk_id)
+        note(connection, chunk_id, SEEN, json.dumps([asdict(row) for row in rows]), at=at)
+
+
+def rows_seen(connection: Connection, chunk_id: int) -> tuple[FileResult, ...]:
+    """The rows that were kept of the chunk's job."""
+    kept = text("SELECT note FROM events WHERE chunk_id = :chunk_id AND event = :seen")
+    found = connection.execute(kept, {"chunk_id": chunk_id, "seen": SEEN}).scalar()
+    rows = [] if found is None else json.loads(found)
+    return tuple(FileResult(**{**row, "outcome": Outcome(row["outcome"])}) for row in rows)
+
+
+def _forget_seen(connection: Connection, chunk_id: int) -> None:
+    forget = text("DELETE FROM events WHERE chunk_id = :chunk_id AND event = :seen")
+    connection.execute(forget, {"chunk_id": chunk_id, "seen": SEEN})
+
+
 def end(
     connection: Connection,
     chunk_id: int,
@@ -151,6 +178,7 @@ def end(
     **changes: object,
 ) -> None:
     """The job has ended: its status and, by row of ``files``, how each of its files did. One transaction."""
+    _forget_seen(connection, chunk_id)
     move(connection, [chunk_id], to, at=at, finished_at=at, **changes)
     rows = [
         (

@@ -299,16 +299,16 @@ def neighbours(connection: Connection, shard: Shard, chunk_id: int) -> list[Neig
     return found
 
 
-def to_audit(connection: Connection, manifest_id: int) -> list[int]:
-    """Ended chunks that were sent again and whose first call has not yet been looked for twice since."""
+def to_audit(connection: Connection, manifest_id: int) -> list[tuple[int, str | None]]:
+    """Ended chunks that were sent again and whose first call has not yet been looked for twice since; their jobs."""
     rows = connection.execute(
         text(
-            "SELECT id FROM jobs j WHERE manifest_id = :manifest_id AND resends > 0 AND finished_at IS NOT NULL AND "
-            "(SELECT count(*) FROM events e WHERE e.chunk_id = j.id AND e.event = 'audited') < 2"
+            "SELECT id, job_id FROM jobs j WHERE manifest_id = :manifest_id AND resends > 0 AND "
+            "finished_at IS NOT NULL AND (SELECT count(*) FROM events e WHERE e.chunk_id = j.id AND e.event = 'audited') < 2"
         ),
         {"manifest_id": manifest_id},
     )
-    return list(rows.scalars())
+    return [(row.id, row.job_id) for row in rows]
 
 
 def audited(connection: Connection, chunk_ids: Collection[int], *, at: str) -> None:

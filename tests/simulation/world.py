@@ -137,12 +137,12 @@ class SimJob:
         files = {*self.files}
         mine = None if nameless == 1 and files - named == {file_id} and named <= {*files, None} else file_id
         for file, result in self.rows:
-            if file == mine:
+            if file == mine and (result is not None or api == "v1"):
                 if result is None:
                     return "failed", None
                 return ("unmatched", None) if result["type"] is None else ("classified", result["type"])
         if self.word in GOOD_WORDS[api]:
-            return ("missing" if api == "v1" else "failed"), None
+            return "missing", None
         return ("cancelled" if self.word == "CANCELLED" else "failed"), None
 
 

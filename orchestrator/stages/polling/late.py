@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from orchestrator.api.dialect import NO_RESULT
 from orchestrator.errors import ContractBroken, Rejected, Unanswered
 from orchestrator.ledger import Transaction, jobs, queue
 from orchestrator.models import GOOD, TERMINAL, Chunk, JobResults, JobStatus, RemoteJob
@@ -166,7 +165,7 @@ class Look:
     lacks: str  #: why more is to be expected; empty when nothing is
 
     async def is_final(self, work: Work, *, stale: bool) -> bool:
-        """Whether it is to be recorded: complete, or what lacks has been waited for. Notes when the wait began."""
+        """Whether it is to be recorded: complete, or waited for. If not, what was seen is kept, and since when."""
         if not self.lacks:
             return True
         began = await work.writer.write(self._wait_began(work))
@@ -177,6 +176,7 @@ class Look:
 
     def _wait_began(self, work: Work) -> Callable[[Transaction], str]:
         def read(connection: Transaction) -> str:
+            jobs.keep_seen(connection, self.chunk.id, self.answer.rows, at=work.at())
             if began := queue.first_noted(connection, self.chunk.id, LATE):
                 return began
             jobs.note(connection, self.chunk.id, LATE, self.lacks, at=work.at())
@@ -186,14 +186,16 @@ class Look:
 
 
 async def look_at(work: Work, key: int, job: RemoteJob, seen: JobResults | None = None) -> Look:
-    """Read the results of an ended *job*; what earlier reads have *seen* counts too.
+    """Read the results of an ended *job*; what earlier reads have *seen*, also those of earlier runs, counts too.
 
     Raises ContractBroken, and Unanswered when the API gives no answer.
     """
-    chunk = await work.writer.write(lambda connection: queue.chunk(connection, key))
-    answer = with_earlier(await results_of(work.api, job), seen)
+    chunk, kept = await work.writer.write(
+        lambda connection: (queue.chunk(connection, key), jobs.rows_seen(connection, key))
+    )
+    answer = with_earlier(await results_of(work.api, job), seen or JobResults(kept))
     collected = collect_chunk(chunk, job, answer)
-    return Look(chunk, job, answer, collected, _lacks(work, job, answer, collected))
+    return Look(chunk, job, answer, collected, _lacks(job, answer, collected))
 
 
 def with_earlier(answer: JobResults, seen: JobResults | None) -> JobResults:
@@ -206,14 +208,12 @@ def with_earlier(answer: JobResults, seen: JobResults | None) -> JobResults:
     return replace(answer, rows=(*answer.rows, *kept), nameless=answer.nameless or seen.nameless)
 
 
-def _lacks(work: Work, job: RemoteJob, answer: JobResults, collected: Collected) -> str:
+def _lacks(job: RemoteJob, answer: JobResults, collected: Collected) -> str:
     if answer.refusal is not None and not answer.rows:
         return f"job {job.id} has ended, and the API has no results of it yet ({answer.refusal})"
     if job.status is not JobStatus.SUCCEEDED:
         return ""
     lacking = len(collected.without_row)
-    if work.api.traits.results_in_status:
-        lacking += sum(result.error == NO_RESULT for result in collected.results)
     if not lacking:
         return ""
     return f"job {job.id} succeeded, and the results of {lacking} of its {len(collected.results)} files have not come"

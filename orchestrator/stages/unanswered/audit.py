@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from orchestrator.api.listing import complete_listing
 from orchestrator.ledger import Transaction, jobs, queue
 from orchestrator.models import Chunk, RemoteJob
 from orchestrator.stages.unanswered.evidence import Evidence
 from orchestrator.stages.unanswered.likeness import compared
 from orchestrator.stages.work import Work
+
+#: Most jobs whose results one look reads: those that were made nearest to the jobs that the calls came to.
+MOST_READ = 500
+
+
+def _nearest(strangers: list[RemoteJob], own: list[datetime]) -> list[RemoteJob]:
+    """Those *strangers* that were made nearest to the moments *own*; one without a date may be of any time."""
+
+    def apart(job: RemoteJob) -> timedelta:
+        return min((abs(job.created_at - moment) for moment in own if job.created_at), default=timedelta())
+
+    return sorted(strangers, key=apart)[:MOST_READ]
 
 
 async def report_orphan(work: Work, chunk_id: int, job: RemoteJob) -> None:
@@ -21,12 +35,16 @@ async def report_orphan(work: Work, chunk_id: int, job: RemoteJob) -> None:
 async def audit(work: Work) -> int:
     """Look for jobs of chunks that were sent again, made by their first call after all; how many were found."""
 
-    def read(connection: Transaction) -> list[Chunk]:
-        return [queue.chunk(connection, chunk_id) for chunk_id in queue.to_audit(connection, work.shard.manifest_id)]
+    def read(connection: Transaction) -> list[tuple[Chunk, str | None]]:
+        return [
+            (queue.chunk(connection, chunk_id), job_id)
+            for chunk_id, job_id in queue.to_audit(connection, work.shard.manifest_id)
+        ]
 
-    again = [] if work.api.traits.idempotent else await work.writer.write(read)
-    if not again:
+    sent_again = [] if work.api.traits.idempotent else await work.writer.write(read)
+    if not sent_again:
         return 0
+    again = [chunk for chunk, _ in sent_again]
     listed = {job.id: job for job in await complete_listing(work.api)}
     known, echoes = await work.writer.write(lambda connection: compared(connection, listed))
     strangers = [
@@ -34,8 +52,11 @@ async def audit(work: Work) -> int:
         for job in listed.values()
         if job.id not in known and any(echoes.is_alike(job, chunk.config) for chunk in again)
     ]
+    own = [listed[job_id].created_at for _, job_id in sent_again if job_id in listed]
+    strangers = _nearest(strangers, [moment for moment in own if moment])
     evidence = Evidence()
-    await evidence.gather(work.api, strangers, again)
+    while any(evidence.unread(job) for job in strangers):
+        await evidence.gather(work.api, strangers, again)
     found = [
         (chunk, job)
         for chunk in again
