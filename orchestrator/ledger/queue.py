@@ -304,7 +304,8 @@ def to_audit(connection: Connection, manifest_id: int) -> list[tuple[int, str | 
     rows = connection.execute(
         text(
             "SELECT id, job_id FROM jobs j WHERE manifest_id = :manifest_id AND resends > 0 AND "
-            "finished_at IS NOT NULL AND (SELECT count(*) FROM events e WHERE e.chunk_id = j.id AND e.event = 'audited') < 2"
+            "finished_at IS NOT NULL AND "
+            "(SELECT count(*) FROM events e WHERE e.chunk_id = j.id AND e.event = 'audited') < 2"
         ),
         {"manifest_id": manifest_id},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,7 @@ from orchestrator.api import http_errors, v1, v2
 from orchestrator.api.client import Api
 from orchestrator.commands import run as runner
 from orchestrator.errors import Ambiguous, ApiError, NotSent, RunStopped, Throttled
-from orchestrator.ledger import jobs, queue
+from orchestrator.ledger import jobs, projects, queue
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.chunks import cutting, retry
 from orchestrator.ledger.chunks import halving as halves
@@ -26,6 +26,7 @@ from orchestrator.models import IN_FLIGHT, Chunk, Config, FileResult, JobResults
 from orchestrator.planning import options as planning_options
 from orchestrator.planning import run
 from orchestrator.stages import halving, matching, work
+from orchestrator.stages.polling import late
 from orchestrator.stages.sending import Sending
 from orchestrator.stages.unanswered import evidence, judging, likeness, reconciler
 from simulation import process
@@ -348,6 +349,73 @@ def _released_blindly() -> AbstractContextManager[object]:
     return patch.object(run, "plan", plan)
 
 
+def _first_read_is_final() -> AbstractContextManager[object]:
+    """What an ended job's results lack at the first read has failed to come."""
+    return patch.object(late, "_lacks", lambda job, answer, collected: "")
+
+
+def _refusal_is_final() -> AbstractContextManager[object]:
+    """A job that failed, and whose results are refused once, has none."""
+    honest = late._lacks
+
+    def hasty(job: RemoteJob, answer: JobResults, collected: matching.Collected) -> str:
+        return honest(job, answer, collected) if job.status is JobStatus.SUCCEEDED else ""
+
+    return patch.object(late, "_lacks", hasty)
+
+
+def _last_read_counts() -> AbstractContextManager[object]:
+    """Rows that went again are forgotten."""
+    return patch.object(late, "with_earlier", lambda answer, seen: answer)
+
+
+def _each_run_for_itself() -> AbstractContextManager[object]:
+    """A run knows nothing of the rows that the one before has seen."""
+    return patch.object(jobs, "rows_seen", lambda connection, chunk_id: ())
+
+
+def _absence_without_control() -> AbstractContextManager[object]:
+    """A listing proves absence, whatever else it does not show."""
+    honest = judging.judge
+    return patch.object(reconciler, "judge", lambda case: honest(replace(case, shown=True)))
+
+
+def _any_job_is_ours() -> AbstractContextManager[object]:
+    """Whatever a create call is answered with is the chunk's job, be it another chunk's already."""
+    return patch.object(projects, "is_of_another_chunk", lambda connection, chunk_id, job_id: False)
+
+
+def _mistaken_for_ever() -> AbstractContextManager[object]:
+    """A call that is always answered with another's job is asked for by its key for ever, and no person is asked."""
+    honest = jobs.answered_with_anothers
+
+    def hopeful(connection: Connection, chunk_id: int, why: str, *, keyed: bool, at: str) -> bool:
+        return honest(connection, chunk_id, why, keyed=False, at=at)
+
+    return patch.object(jobs, "answered_with_anothers", hopeful)
+
+
+def _the_key_of_before() -> AbstractContextManager[object]:
+    """What a person has sent again is sent under the key that brought another's job."""
+    return patch.object(queue, "_renew_key", lambda connection, chunk_id: None)
+
+
+def _echo_of_nobody() -> AbstractContextManager[object]:
+    """v2: whatever a create call is answered with is the chunk's job, whichever file it names."""
+    return patch.object(v2.V2, "echoes", lambda self, chunk, job: True)
+
+
+def _strangers_rows_are_missing() -> AbstractContextManager[object]:
+    """A job whose rows are all of other files counts as the chunk's, with every row missing."""
+    honest = matching.collect
+
+    def trusting(file_ids: Collection[str], types: Collection[str], job: RemoteJob, answer: JobResults) -> Any:
+        own = set(file_ids)
+        return honest(file_ids, types, job, replace(answer, rows=tuple(r for r in answer.rows if r.file_id in own)))
+
+    return patch.object(matching, "collect", trusting)
+
+
 BUGS = (
     Bug("an unanswered create is sent again at once", "v1", _resend_at_once),
     Bug("no intent before the call", "v1", _no_intent),
@@ -381,5 +449,16 @@ BUGS = (
     Bug("half of a second opinion is an answer", "v1", _forgetful_halves, 55),
     Bug("one half is forgotten", "v1", _lost_half, 43),
     Bug("good files are halved with the bad", "v1", _halves_of_all, 16),
+    Bug("the first read is final", "v1", _first_read_is_final),
+    Bug("the first read of v2 is final", "v2", _first_read_is_final),
+    Bug("results that are refused once do not exist", "v1", _refusal_is_final),
+    Bug("only the last read counts", "v1", _last_read_counts),
+    Bug("what an earlier run saw is forgotten", "v1", _each_run_for_itself),
+    Bug("absence needs no known job", "v1", _absence_without_control),
+    Bug("a job has two chunks", "v1", _any_job_is_ours),
+    Bug("a stranger's job is missing all rows", "v1", _strangers_rows_are_missing),
+    Bug("a mistaken answer is asked for again for ever", "v2", _mistaken_for_ever),
+    Bug("a mistaken key is kept", "v2", _the_key_of_before),
+    Bug("whatever v2 answers is the chunk's", "v2", _echo_of_nobody),
     Bug("halving is forgotten after a crash", "v1", _nothing_open_nothing_to_do, 52),
 )

@@ -86,9 +86,25 @@ class Line(httpx.AsyncBaseTransport):
     ) -> httpx.Response:
         if (refusal := self._refusal(files, body, intent)) is not None:
             return refusal
-        job = self._commit(files, body, intent, 0.0)
-        await self._take(self._world.rng.uniform(0.05, 3.0))
-        return _answer(200, self._world.as_json(job))
+        world = self._world
+        job = self._mistaken(files, body)
+        if job is None or world.api == "v1":
+            own = self._commit(files, body, intent, 0.0)
+            job = job or own
+        await self._take(world.rng.uniform(0.05, 3.0))
+        return _answer(200, world.as_json(job))
+
+    def _mistaken(self, files: tuple[str, ...], body: dict[str, Json]) -> SimJob | None:
+        """The job that the API takes for the call's, if it mistakes another's; with a key it stands by that."""
+        world, key = self._world, str(body.get("transaction_id"))
+        if key in world.misled_keys or key in world.by_key:
+            return world.misled_keys.get(key)
+        job = world.anothers(files) if world.befalls(world.mood.mistaken) else None
+        if job is not None:
+            world.tell("answers with", job.id)
+            if world.api == "v2":
+                world.misled_keys[key] = job
+        return job
 
     def _refusal(self, files: tuple[str, ...], body: dict[str, Json], intent: Intent | None) -> httpx.Response | None:
         world = self._world
@@ -168,6 +184,8 @@ class Line(httpx.AsyncBaseTransport):
         world, parts = self._world, request.url.path.strip("/").split("/")
         token = request.url.params.get("page_token")
         at = 3 if world.api == "v2" else 4
+        if world.is_down("list" if len(parts) == at else "results" if parts[-1] == "results" else "get"):
+            return _answer(500, {"detail": "simulated 500"})
         if len(parts) == at:
             asked = request.url.params.get_list("job_ids")
             shown = [world.as_json(job) for job in world.listed() if not asked or job.id in asked]
@@ -183,7 +201,7 @@ class Line(httpx.AsyncBaseTransport):
             return _answer(404, {"detail": "Result not found. Check job status to see if it has completed."})
         rows = [
             {"id": f"{job.id}-{n}", "classify_job_id": job.id, "file_id": file_id, "result": result}
-            for n, (file_id, result) in enumerate(job.rows)
+            for n, (file_id, result) in enumerate(world.shown(job))
         ]
         return self._page(rows, token, world.climate.page_size)
 

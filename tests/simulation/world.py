@@ -93,6 +93,36 @@ class Climate:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Mood:
+    """What some APIs do besides, for which the program was once not made."""
+
+    late_rows: float = 0.0  #: rows of a job that has succeeded come late, and go again until all have come
+    mistaken: float = 0.0  #: a create call is answered with another job
+    down: str = ""  #: the route that answers 500, alone, for some time
+    down_at: tuple[float, float] = (0.0, 0.0)
+    in_any_order: bool = False  #: the listing
+
+    @classmethod
+    def draw(cls, api: str, seed: int) -> Mood:
+        """Of some seeds; those of the others are the episodes that they were before there were moods."""
+        if not (seed % 2 if seed >= 300 else seed % 11 == 6 or seed % 13 == 10):
+            return cls()
+        rng = random.Random(f"mood {api} {seed}")
+        began = rng.uniform(0, 30)
+        return cls(
+            late_rows=rng.choice((0.0, 0.3, 0.8)),
+            mistaken=rng.choice((0.0, 0.0, 0.3)),
+            down=rng.choice(("", "", "list", "get", "results")),
+            down_at=(began, began + rng.choice((8.0, 60.0, 4000.0))),
+            in_any_order=rng.random() < 0.3,
+        )
+
+
+#: The rows of a job have all come so long after the first could, at the latest: sooner than the program gives up.
+MOST_ROWS_LATE_S = 20.0
+
+
 @dataclass(slots=True)
 class SimJob:
     """One job that the API has made, or surely will have made by ``commit_at``; it was or will be paid for."""
@@ -107,6 +137,7 @@ class SimJob:
     word: str
     odd_word: str | None
     rows: list[tuple[str | None, Json]]
+    whole_at: float = 0.0  #: all rows are shown from then on
     chunk_id: int | None = None  #: None: a stranger's
     generations: dict[str, int] = field(default_factory=dict)  #: of each file, as the ledger counts them
     written_off: bool = False  #: a person had its chunk sent again, knowing that it may exist
@@ -159,6 +190,7 @@ class World:
     jobs: list[SimJob] = field(default_factory=list)
     by_key: dict[str, SimJob] = field(default_factory=dict)
     cancelled: list[SimJob] = field(default_factory=list)  #: those that were stopped because somebody asked for it
+    misled_keys: dict[str, SimJob] = field(default_factory=dict)  #: v2: keys that bring back another's job
     unknown_files: set[str] = field(default_factory=set)
     sinking_files: set[str] = field(default_factory=set)
     violations: list[str] = field(default_factory=list)
@@ -186,6 +218,33 @@ class World:
         """Any delay up to *most*; half of the time *most* itself."""
         return self.rng.choice((most, self.rng.uniform(0, most)))
 
+    @cached_property
+    def mood(self) -> Mood:
+        return Mood.draw(self.api, self.seed)
+
+    @cached_property
+    def dice(self) -> random.Random:
+        """For what the mood brings: it changes nothing in episodes without."""
+        return random.Random(f"dice {self.api} {self.seed}")
+
+    def befalls(self, rate: float) -> bool:
+        return rate > 0 and not self.calm and self.dice.random() < rate
+
+    def is_down(self, route: str) -> bool:
+        began, ended = self.mood.down_at
+        return route == self.mood.down and not self.calm and began <= self.now < ended
+
+    def anothers(self, files: tuple[str, ...]) -> SimJob | None:
+        """Some job that is not of *files*, for an API that mistakes it for theirs."""
+        others = [job for job in self.jobs if job.files != files and job.commit_at <= self.now]
+        return self.dice.choice(others) if others else None
+
+    def shown(self, job: SimJob) -> list[tuple[str | None, Json]]:
+        """The rows of *job* that are shown now: any of them, until all have come."""
+        if self.now >= job.whole_at:
+            return job.rows
+        return [row for row in job.rows if self.dice.random() < 0.5]
+
     def in_outage(self) -> bool:
         began, ended = self.climate.outage
         return not self.calm and began <= self.now < ended
@@ -206,6 +265,8 @@ class World:
         job_id = f"job-{len(self.jobs):04d}"
         rows = self._rows(files, word)
         job = SimJob(job_id, files, request, at, at + lag, ends, results, word, odd, rows)
+        if word in GOOD_WORDS[self.api] and job.provable and self.befalls(self.mood.late_rows):
+            job.whole_at = results + self.dice.uniform(0, MOST_ROWS_LATE_S)
         self.jobs.append(job)
         if key is not None:
             self.by_key[str(key)] = job
@@ -299,6 +360,8 @@ class World:
     def listed(self) -> list[SimJob]:
         """What a listing shows now, in the order that this API lists in."""
         shown = [job for job in self.jobs if max(job.commit_at, job.listed_at) <= self.now]
+        if self.mood.in_any_order:
+            return sorted(shown, key=lambda job: hashlib.sha256(job.id.encode()).digest())
         return sorted(shown, key=lambda job: job.commit_at, reverse=self.climate.newest_first)
 
     def as_json(self, job: SimJob) -> dict[str, Json]:
@@ -317,7 +380,7 @@ class World:
         if self.api == "v1":
             return told | self._echo(job)
         told |= {name: job.request.get(name) for name in ("file_input", "transaction_id", "configuration")}
-        if ended and job.rows:
+        if ended and self.shown(job):
             told["result"] = job.rows[0][1]
         return told
 
