@@ -51,14 +51,15 @@ class Judge:
     def _judge_held(self) -> set[int]:
         """A chunk may be left to a person only where nobody but a person could tell, or after its last send.
 
-        Nor can anybody tell where the ledger knows no job at all, by which a listing could be checked.
+        Nor can anybody tell where the ledger knows no job at all, by which a listing could be checked, or where the API
+        stands by a mistaken answer.
         """
         unknown = [job for job in self._world.jobs if job.chunk_id is not None and job.id not in self._known]
         riddles = [job for job in unknown if not self._provable(job)]  # a written off one may be of this chunk too
         for chunk_id, resends, accepted in self._held:
             made = any(job.chunk_id == chunk_id and not job.written_off for job in self._world.jobs)
             proof = self._world.echoes_truly if made else resends < MAX_RESENDS and not accepted and self._known
-            if not riddles and proof:
+            if not riddles and proof and not self._world.misled_keys:
                 self._world.violated(f"chunk {chunk_id} is held although it could be settled")
         return {row.id for row in self._held}
 
