@@ -235,8 +235,14 @@ class World:
         return route == self.mood.down and not self.calm and began <= self.now < ended
 
     def anothers(self, files: tuple[str, ...]) -> SimJob | None:
-        """Some job that is not of *files*, for an API that mistakes it for theirs."""
-        others = [job for job in self.jobs if job.files != files and job.commit_at <= self.now]
+        """Some job that is not of *files*, for an API that mistakes it for theirs; one whose rows will tell."""
+        others = [
+            job
+            for job in self.jobs
+            if job.files != files
+            and job.commit_at <= self.now
+            and (self.api == "v2" or (job.provable and job.word in GOOD_WORDS[self.api]))
+        ]
         return self.dice.choice(others) if others else None
 
     def shown(self, job: SimJob) -> list[tuple[str | None, Json]]:
