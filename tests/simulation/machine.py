@@ -392,11 +392,24 @@ class Machine(RuleBasedStateMachine):
         rows = self.rows
         stuck = [row for row in rows if row.outcome is None and not row.held]
         assert not stuck and not self.waiting(), f"still open after three calm runs: {stuck} {self.waiting()}"
+        if any(row.held for row in rows):
+            self.person_settles({row.chunk_id for row in rows if row.held})
+            rows = self.rows
         if not any(row.held for row in rows):
             sent = self.world.jobs[:]
             again = self.execute(Options(), End(), CALM)
             assert again is not None
             assert (again.requests, again.jobs_created, sent) == (0, 0, self.world.jobs), "a run had nothing to do"
+
+    def person_settles(self, chunk_ids: set[int]) -> None:
+        """No dead ends: what is held comes to an outcome once a person says to send it, whatever its calls came to."""
+        self.purchases.write_off(chunk_ids)
+        for options in (Options(command="retry", new=False, again=NOTHING, held=True), Options(), Options()):
+            self.world.now += CALM_S
+            self.execute(options, End(), CALM)
+        left = [row for row in self.rows if row.outcome is None and row.chunk_id in chunk_ids]
+        assert not left, f"no command leads to an outcome: {left}"
+        Machine.counts["settled by a person"] += len(chunk_ids)
 
     # -- one process ---------------------------------------------------------------------------------------------
 
@@ -621,7 +634,7 @@ class Machine(RuleBasedStateMachine):
             for submission in self.bought(job):
                 row = by_submission.get(submission)
                 assert row is not None, f"{job.id} was paid for and {submission} is forgotten"
-                known = row.job_id == job.id or row.status == "submitting"
+                known = row.job_id == job.id or row.status == "submitting" or job.written_off
                 assert known or (row.job_id in recorded and job.id in recorded), f"{job.id} is lost: {row}"
 
     def judge_generations(self, rows: list[Row]) -> None:
