@@ -13,6 +13,7 @@ from orchestrator.ledger.opening import (
     Ledger,
     Location,
     Room,
+    Server,
     backup,
     exists,
     holder,
@@ -20,9 +21,11 @@ from orchestrator.ledger.opening import (
     lease,
     locate,
     open,  # noqa: A004 - called as ledger.open
+    parameters,
     refuse_gone,
     require,
     room,
+    session,
 )
 from orchestrator.ledger.sql import Transaction
 
@@ -34,6 +37,7 @@ __all__ = [
     "Ledger",
     "Location",
     "Room",
+    "Server",
     "Transaction",
     "backup",
     "exists",
@@ -42,7 +46,9 @@ __all__ = [
     "lease",
     "locate",
     "open",
+    "parameters",
     "refuse_gone",
     "require",
     "room",
+    "session",
 ]

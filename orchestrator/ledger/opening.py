@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import InputError, LedgerError
 from orchestrator.ledger.database import Database, Description, Lease, Room
@@ -21,6 +22,9 @@ from orchestrator.ledger.sqlite import place
 from orchestrator.ledger.sqlite.database import ENGINE
 from orchestrator.ledger.sqlite.turns import PATIENCE_S
 
+if TYPE_CHECKING:
+    from orchestrator.ledger.postgres.session import Session
+
 __all__ = [
     "ENGINE",
     "PATIENCE_S",
@@ -29,6 +33,7 @@ __all__ = [
     "Ledger",
     "Location",
     "Room",
+    "Server",
     "backup",
     "exists",
     "holder",
@@ -36,9 +41,11 @@ __all__ = [
     "lease",
     "locate",
     "open",
+    "parameters",
     "refuse_gone",
     "require",
     "room",
+    "session",
 ]
 
 #: Where a ledger is, as ``locate`` reads it from an option: a file, or a database on a server.
@@ -235,3 +242,17 @@ def backup(location: Location, target: Path, *, force: bool) -> int:
             f"{location}: a ledger in PostgreSQL is backed up with PostgreSQL's own tools, such as pg_dump"
         )
     return backups.backup(location, target, force=force)
+
+
+def session(server: Server, name: str) -> Session:
+    """A session with *server* that belongs to no run; *name* is what the server lists it by."""
+    from orchestrator.ledger.postgres import session
+
+    return session.Session(server, name)
+
+
+def parameters(server: Server, name: str) -> str:
+    """What libpq is to connect to *server* with. Holds no secret."""
+    from orchestrator.ledger.postgres import session
+
+    return session.parameters(server, name)

@@ -8,6 +8,7 @@ import re
 from orchestrator.manifest.fields import PROSE, Choice, Field, Flag, ListOf, MapOf, Reading, Record, Share, Text, Whole
 from orchestrator.manifest.lists import FILE_ID, FILE_ID_SAYS, LIST_NAME, LIST_NAME_SAYS, STANDARD_INPUT
 from orchestrator.manifest.nodes import Entries, Items, Node, Scalar, shown
+from orchestrator.manifest.schedule import SCHEDULE, check_schedule
 from orchestrator.manifest.sources import DOCUMENTS, PLACES, ROUTE
 from orchestrator.models import MAX_CHUNK_SIZE, Json, Mode
 
@@ -223,6 +224,7 @@ MANIFEST = Record(
             default=(),
         ),
         "escalate": Field(_ESCALATE, "which results are asked for again in a better mode; v1 only"),
+        "schedule": Field(SCHEDULE, "when workers carry it out; `orchestrator submit` makes it known to them"),
         "limits": Field(_LIMITS, "a guard: beyond it nothing is sent"),
     },
     extra={
@@ -257,6 +259,8 @@ def check_together(root: Entries, values: dict[str, Json], api: str, reading: Re
         _check_v2(root, values, reading)
     elif (node := _given(root, "webhook_configuration_ids")) is not None:
         reading.wrong(node, "webhook_configuration_ids is v2 only; use webhook_configurations, or api: v2")
+    if (node := _given(root, "schedule")) is not None:
+        check_schedule(node, reading)
     escalate = _given(root, "escalate")
     if escalate is not None and api == "v1" and values["mode"] == Mode.MULTIMODAL:
         reading.wrong(escalate, "escalate has nothing better than mode MULTIMODAL; use mode: FAST, or leave it out")

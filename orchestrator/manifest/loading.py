@@ -22,6 +22,7 @@ from orchestrator.manifest.nodes import (
     parse,
     shown,
 )
+from orchestrator.manifest.schedule import Schedule, read_schedule
 from orchestrator.manifest.sources import Route, Sources, read_route, read_sources
 from orchestrator.models import (
     Config,
@@ -65,6 +66,7 @@ class Manifest:
     secrets: tuple[str, ...] = field(default=(), repr=False)  #: never to be shown: see Redactor
     sources: Sources | None = None  #: where its documents are; None: it names files only
     route: Route | None = None  #: where its documents go at the end of a run
+    schedule: Schedule | None = None  #: when workers carry it out
 
     @property
     def stronger_config(self) -> Config | None:
@@ -222,6 +224,7 @@ def _build(
         secrets=tuple(dict.fromkeys([*sorted(filled_in), *written, *values["notify"]])),
         sources=read_sources(path, root, values),
         route=read_route(path, values),
+        schedule=read_schedule(root, values),
     )
 
 

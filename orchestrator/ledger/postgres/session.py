@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from psycopg import conninfo
@@ -53,11 +53,16 @@ def without_nul(value: str) -> str:
     return value.replace("\0", "\ufffd") if "\0" in value else value
 
 
-def connect(server: Server, name: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
-    """A connection of psycopg's; *name* is what the server lists it by. Raises psycopg.Error and LedgerError."""
+def parameters(server: Server, name: str) -> str:
+    """What libpq is to connect with; *name* is what the server lists the connection by."""
     given = conninfo.conninfo_to_dict(server.url)
     more = {option: value for option, value in _CONNECTION.items() if option not in given}
-    connection = psycopg.connect(conninfo.make_conninfo(server.url, **more, application_name=name), autocommit=True)
+    return conninfo.make_conninfo(server.url, **more, application_name=name)
+
+
+def connect(server: Server, name: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
+    """A connection of psycopg's; *name* is what the server lists it by. Raises psycopg.Error and LedgerError."""
+    connection = psycopg.connect(parameters(server, name), autocommit=True)
     try:
         connection.adapters.register_dumper(str, _WithoutNul)
         connection.execute(_SESSION)
@@ -110,6 +115,14 @@ class Session:
         found: Any = self.connection.connection.driver_connection
         return found  # type: ignore[no-any-return]  # SQLAlchemy does not know which driver it is
 
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction, on a new connection where the last one was lost. Raises LedgerError."""
+        if self.lost:
+            self.drop()
+        with translated(self.server), self.connection.begin():
+            yield self.connection
+
     @property
     def lost(self) -> bool:
         """Whether the connection is gone."""
@@ -124,6 +137,12 @@ class Session:
                 connection.close()
             except (SQLAlchemyError, psycopg.Error):
                 return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         if self._connection is not None and not self.lost:

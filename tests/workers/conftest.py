@@ -1,0 +1,5 @@
+"""The fixture of all tests of workers."""
+
+from support.crews import crew
+
+__all__ = ["crew"]
