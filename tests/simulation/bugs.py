@@ -175,7 +175,7 @@ def _failed_poll_is_failed_job() -> AbstractContextManager[object]:
         try:
             return await self._attempt(self.dialect.get(job_id), "read", self.limiters.reads, self.dialect.read_job)
         except (Ambiguous, NotSent) as error:
-            return RemoteJob(job_id, JobStatus.FAILED, "ERROR", error=str(error))
+            return RemoteJob(job_id, JobStatus.FAILED, "ERROR", error=str(error), results=JobResults(()))
 
     return patch.object(Api, "get", impatient)
 
