@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -149,13 +149,9 @@ class Config:
     def canonical(self) -> str:
         """JSON text that two configs share if and only if the API would answer them alike."""
         parsing = self.parsing_configuration
-        value = {
-            "rules": [[rule.type, rule.description] for rule in self.rules],
-            "mode": self.mode.value,
-            "lang": parsing.lang,
-            "max_pages": parsing.max_pages,
-            "target_pages": parsing.target_pages,
-        }
+        rules = [[rule.type, rule.description] for rule in self.rules]
+        pages = {"max_pages": parsing.max_pages, "target_pages": parsing.target_pages}
+        value = {"rules": rules, "mode": self.mode.value, "lang": parsing.lang, **pages}
         if self.configuration_id is not None:
             value["configuration_id"] = self.configuration_id
         return json.dumps(value, sort_keys=True, separators=(",", ":"))
@@ -171,8 +167,7 @@ class Config:
         parsing = self.parsing_configuration
         pages = parsing.target_pages and tuple(sorted(set(parsing.target_pages)))
         rules = tuple(Rule(rule.type, " ".join(rule.description.split())) for rule in self.rules)
-        same = replace(self, rules=rules, parsing_configuration=replace(parsing, target_pages=pages))
-        return same.canonical
+        return replace(self, rules=rules, parsing_configuration=replace(parsing, target_pages=pages)).canonical
 
     @cached_property
     def echo(self) -> Echo:
@@ -250,9 +245,7 @@ class Limits:
     max_files: int | None = None
     max_credits: int | None = None
     max_generations: int | None = None  #: most times that one file is deliberately submitted
-    max_reclassify: int | None = (
-        None  #: most files with an outcome that a run classifies again, as the manifest changed
-    )
+    max_reclassify: int | None = None  #: most files with an outcome that a changed manifest sends again
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +331,18 @@ class RemoteFile:
     size: int | None = None  #: in bytes, where the API says it
     project_id: str | None = None
     expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How long a list is of which only the first entries may be told."""
+
+    total: int
+    truncated: bool  #: the list has fewer than ``total`` entries
+
+    @classmethod
+    def of(cls, told: Sized, total: int) -> Extent:
+        return cls(max(total, len(told)), len(told) < total)
 
 
 #: JSON as it comes off the wire: the one place where Any is honest.

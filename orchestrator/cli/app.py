@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from orchestrator import __version__
+from orchestrator.clock import SystemClock, timestamp
 from orchestrator.errors import InputError
 from orchestrator.plaintext import safe
 
@@ -197,6 +198,24 @@ def keep_private() -> None:
 def output_mode() -> int:
     """The mode of a new file that a person names with -o."""
     return 0o666 & ~_user_umask
+
+
+_began_at = ""
+
+
+def begin() -> None:
+    """Note when the command began; ``--json`` tells it."""
+    global _began_at  # the process carries out one command
+    _began_at = now()
+
+
+def began_at() -> str:
+    return _began_at or now()
+
+
+def now() -> str:
+    """The time as the ledger and ``--json`` write it."""
+    return timestamp(SystemClock().now())
 
 
 def print_json(value: Json) -> None:

@@ -8,15 +8,13 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
-from dataclasses import asdict
 from io import TextIOWrapper
 from typing import NoReturn, cast
 
 import typer
 
-from orchestrator.cli.app import app, keep_private, print_json, say, tell
-from orchestrator.errors import ExitCode, LedgerError, ManifestError, OrchestratorError
-from orchestrator.models import Json
+from orchestrator.cli.app import app, begin, keep_private, say, tell
+from orchestrator.errors import ExitCode, LedgerError, ManifestError, OrchestratorError, Problem
 from orchestrator.plaintext import safe
 
 #: UsageError, click's or Typer's copy of it, which has no public name.
@@ -39,28 +37,22 @@ def _fail(error: OrchestratorError, arguments: list[str]) -> int:
     if isinstance(error, ManifestError):
         for problem in error.problems:
             tell(safe(problem))
-        _tell_json(arguments, error.exit_code, str(error), problems=[asdict(problem) for problem in error.problems])
+        _tell_json(arguments, error.exit_code, str(error), list(error.problems))
     else:
         say(str(error))
         _tell_json(arguments, error.exit_code, str(error))
     return int(error.exit_code)
 
 
-def _tell_json(arguments: list[str], exit_code: int, reason: str, **more: Json) -> None:
+def _tell_json(arguments: list[str], exit_code: int, words: str, problems: list[Problem] | None = None) -> None:
     """With ``--json`` among *arguments*, the one object on standard output of a command that has no other to print."""
     command, *options = arguments or [""]
     if "--json" not in options:
         return
-    nothing: dict[str, Json] = {}
-    if command in ("run", "retry"):
-        counts = ("files", "classified", "unmatched", "failed", "missing", "cancelled", "unfinished", "skipped")
-        nothing = {
-            "manifest": None,
-            "run_id": None,
-            **dict.fromkeys((*counts, "jobs_created", "requests", "seconds"), 0),
-        }
+    from orchestrator.cli.answers import answer_failure
+
     with suppress(OSError):
-        print_json({**nothing, "exit_code": int(exit_code), "reason": reason, **more})
+        answer_failure(command, exit_code, words, problems)
 
 
 def _refused_by_the_system(error: BaseException) -> LedgerError | None:
@@ -117,6 +109,7 @@ def _written_out(code: int, arguments: list[str]) -> int:
 def main() -> NoReturn:
     """The console script: every way out is one of ``ExitCode``."""
     keep_private()
+    begin()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us: its number must not become another file's
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for as long as the process lives

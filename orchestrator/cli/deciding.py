@@ -19,7 +19,6 @@ from orchestrator.cli.app import (
     find_ledger,
     load_manifest,
     load_settings,
-    print_json,
     tell_of_new_ledger,
 )
 from orchestrator.errors import InputError
@@ -53,6 +52,7 @@ def accept(
     as_json: JsonOption = False,
 ) -> None:
     """Record a person's verdict on files; later runs respect it."""
+    from orchestrator.cli.answers import Accepted, Verdict, answer
     from orchestrator.cli.screens.parts import called
     from orchestrator.clock import SystemClock
     from orchestrator.commands import accept as command
@@ -88,13 +88,10 @@ def accept(
             clock=clock,
             signature=signature,
         )
-    verdicts = {file_id: given or "unmatched" for file_id, given in accepted.items()}
+    verdicts = {file_id: label or "unmatched" for file_id, label in accepted.items()}
     if as_json:
-        files = [
-            {"file_id": file_id, "verdict": verdict, **({"name": said[file_id]} if file_id in said else {})}
-            for file_id, verdict in verdicts.items()
-        ]
-        print_json({"manifest": loaded.name, "exit_code": 0, "by": signature.by, "note": note, "files": files})
+        given = [Verdict(file_id, verdict, said.get(file_id)) for file_id, verdict in verdicts.items()]
+        answer(Accepted(loaded.name, sandbox, signature.by, note, given))
         return
     for file_id, verdict in verdicts.items():
         print(f"{called(file_id, said.get(file_id))}: {safe(verdict)}")
@@ -106,6 +103,7 @@ def cancel(
 ) -> None:
     """Cancel what is in flight, where the API can (v2). Nothing is marked failed."""
     from orchestrator import logs
+    from orchestrator.cli.answers import answer
     from orchestrator.clock import SystemClock
     from orchestrator.commands import cancel as command
 
@@ -115,7 +113,7 @@ def cancel(
         load_manifest(manifest, None), settings, find_ledger(manifest, ledger), clock, base_url=base_url
     )
     if as_json:
-        print_json(found.as_json())
+        answer(found)
         return
     print(
         f"{counted(found.in_flight, 'job')} in flight: {found.cancelled:,} cancelled, {found.ended_before:,} had ended"
@@ -136,6 +134,7 @@ def adopt(
 ) -> None:
     """Record jobs that only the API knows of. After a lost ledger, or an earlier script."""
     from orchestrator import logs
+    from orchestrator.cli.answers import answer
     from orchestrator.clock import SystemClock
     from orchestrator.commands import adopt as command
 
@@ -146,7 +145,7 @@ def adopt(
     collect_as_usual()
     found = command.adopt(load_manifest(manifest, api), settings, path, SystemClock(), base_url=base_url)
     if as_json:
-        print_json(found.as_json())
+        answer(found)
         return
     listed = counted(found.jobs_listed, "job")
     print(f"{listed} listed, {found.jobs_alike:,} of this manifest's config were not in the ledger")

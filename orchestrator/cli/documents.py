@@ -23,7 +23,6 @@ from orchestrator.cli.app import (
     find_ledger,
     load_manifest,
     load_settings,
-    print_json,
     run_options,
     say,
 )
@@ -82,6 +81,7 @@ def route(
 ) -> None:
     """Put documents into folders by their type. Nothing is overwritten; file IDs without a document become lists."""
     from orchestrator import logs
+    from orchestrator.cli.answers import answer
     from orchestrator.clock import SystemClock
     from orchestrator.commands import route as command
 
@@ -93,7 +93,7 @@ def route(
     path = find_ledger(manifest, ledger)
     found = command.route(loaded, path, chosen, clock=SystemClock(), rehearsal=sandbox, dry_run=dry_run, undo=undo)
     if as_json:
-        print_json(found.as_json())
+        answer(found.measured(), 1 if found.troubles else 0)
     else:
         for line in _lines(found, dry_run=dry_run, undo=undo):
             print(line)
@@ -152,6 +152,7 @@ def prune(
 ) -> None:
     """Delete files at the API that this ledger uploaded and whose outcome is good. They count as storage until then."""
     from orchestrator import logs
+    from orchestrator.cli.answers import answer
     from orchestrator.clock import SystemClock
     from orchestrator.commands import prune as command
 
@@ -167,7 +168,7 @@ def prune(
         clock=SystemClock(),
     )
     if as_json:
-        print_json(found.as_json())
+        answer(found)
     elif dry_run:
         print(f"{counted(found.found, 'file')} would be deleted")
     else:

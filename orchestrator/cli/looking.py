@@ -19,7 +19,6 @@ from orchestrator.cli.app import (
     known_manifests,
     open_ledger,
     output_mode,
-    print_json,
     say,
 )
 from orchestrator.errors import ExitCode, InputError
@@ -60,6 +59,7 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Where everything is."""
+    from orchestrator.cli.answers import answer
     from orchestrator.cli.screens.parts import show
     from orchestrator.cli.screens.status import status_view
     from orchestrator.reports import status as reports
@@ -70,7 +70,7 @@ def status(
         running = _running(at, rows)
         states = [reports.status(connection, row, most_runs=runs, running=running.get(row.id)) for row in rows]
     if as_json:
-        print_json({"ledger": opened.describe().location, "manifests": [state.as_json() for state in states]})
+        answer(reports.Standing(opened.describe().location, states))
     else:
         show(status_view(states, at))
 
@@ -132,6 +132,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained page. Did it work, what changed, what to do; plots of the latest runs."""
+    from orchestrator.cli.answers import answer
     from orchestrator.clock import SystemClock
     from orchestrator.commands.access import beside
     from orchestrator.reports import export as exports
@@ -148,7 +149,7 @@ def report(
         running = _running(find_ledger(manifest, ledger), rows)
         found = page_of(connection, rows, opened.describe(), named=ledger, now=SystemClock().now(), running=running)
     if as_json:
-        print_json(found.as_json())
+        answer(found)
     if output is not None:
         with exports.replacing(output, mode) as temporary:
             temporary.write_text(html(found), encoding="utf-8")
@@ -168,12 +169,17 @@ def backup(
     manifest: MaybeManifest = None,
     ledger: LedgerOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace whatever is there.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Copy the ledger while it is in use. An older backup of the same ledger is replaced, nothing else."""
     from orchestrator import ledger as ledgers
+    from orchestrator.cli.answers import BackedUp, answer
 
     path = find_ledger(manifest, ledger)
     size = ledgers.backup(path, file, force=force)
+    if as_json:
+        answer(BackedUp(safe(path.absolute()), safe(file.absolute()), size))
+        return
     say(f"{path.absolute()} copied to {file} ({size / 1e6:,.1f} MB)")
 
 
@@ -186,6 +192,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """See whether all is ready for a run. Settings, ledger, key, clock, reachability: each good, or what to do."""
+    from orchestrator.cli.answers import Examined, Line, answer
     from orchestrator.clock import SystemClock
     from orchestrator.commands import doctor as command
 
@@ -196,8 +203,8 @@ def doctor(
             print(f"{'good' if finding.good else 'BAD '}  {finding.what:9} {safe(finding.words)}")
     code = next((finding.exit_code for finding in findings if not finding.good), ExitCode.OK)
     if as_json:
-        lines = [{"what": finding.what, "good": finding.good, "words": finding.words} for finding in findings]
-        print_json({"good": code is ExitCode.OK, "exit_code": int(code), "findings": lines})
+        lines = [Line(finding.what, finding.good, finding.words) for finding in findings]
+        answer(Examined(code is ExitCode.OK, lines), code)
     raise typer.Exit(int(code))
 
 
@@ -211,6 +218,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Show what changed from one run to another. Types, flipped files, new failures, confidence."""
+    from orchestrator.cli.answers import answer
     from orchestrator.cli.screens.diff import diff_view
     from orchestrator.cli.screens.parts import show
     from orchestrator.reports import diff as reports
@@ -223,7 +231,7 @@ def diff(
     if found.rehearsal:
         say("these runs are rehearsals; nothing was billed")
     if as_json:
-        print_json(found.as_json())
+        answer(found)
     else:
         show(diff_view(found))
 
@@ -250,7 +258,9 @@ def _runs_called(connection: Transaction, manifest_ids: list[int], run: str) -> 
     """The run with the ID *run*, or the ``latest`` of each manifest. Raises InputError where there is none."""
     from orchestrator.ledger.views import runs
 
-    found = [[record.id for record in runs.latest(connection, row, MOST_RUNS, verdicts=True)] for row in manifest_ids]
+    found = [
+        [record.run_id for record in runs.latest(connection, row, MOST_RUNS, verdicts=True)] for row in manifest_ids
+    ]
     chosen = {ids[0] for ids in found if ids} if run == "latest" else {run} & {name for ids in found for name in ids}
     if not chosen:
         raise InputError(f"--run {safe(run)}: no such run; `orchestrator status --runs 30` lists them")

@@ -48,14 +48,21 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def validate(manifest: ManifestArgument, api: ApiOption = None) -> None:
+def validate(manifest: ManifestArgument, api: ApiOption = None, as_json: JsonOption = False) -> None:
     """Check a manifest offline. Every mistake is named as FILE:LINE:COL: message."""
+    from orchestrator.cli import answers
     from orchestrator.manifest import loading
 
     found, problems = loading.check(manifest, environ=os.environ, api=checked_api(api))
     if problems or found is None:
         raise ManifestError(problems)
     tell_of_doubts(found)
+    if as_json:
+        config = found.config
+        answers.answer(
+            answers.Validated(found.name, safe(manifest), found.api, config.mode, len(config.rules), config.fingerprint)
+        )
+        return
     print(f"{safe(manifest)}: good")
 
 
@@ -69,6 +76,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what `run` would do and cost; no network, no key."""
+    from orchestrator.cli.answers import answer
     from orchestrator.cli.screens.parts import show
     from orchestrator.cli.screens.plan import plan_view
     from orchestrator.clock import SystemClock
@@ -82,7 +90,7 @@ def plan(
     tell_of_new_ledger(path)
     tell_of_doubts(loaded)
     if as_json:
-        print_json(preview.as_json())
+        answer(preview)
     else:
         show(plan_view(preview, _again(manifest, ledger)))
 
@@ -189,6 +197,7 @@ def retry(
 
 
 def _preview_retry(loaded: Manifest, manifest: str, ledger: str | None, options: Options, *, as_json: bool) -> None:
+    from orchestrator.cli.answers import answer
     from orchestrator.cli.screens.parts import show
     from orchestrator.cli.screens.retry import retry_view
     from orchestrator.clock import SystemClock
@@ -199,7 +208,7 @@ def _preview_retry(loaded: Manifest, manifest: str, ledger: str | None, options:
     since = cancel.stale_since(clock, load_settings(manifest))
     found = planning.preview(loaded, find_ledger(manifest, ledger), options, now=clock.now(), stale_since=since)
     if as_json:
-        print_json(found.as_json())
+        answer(found)
     else:
         show(retry_view(found, _again(manifest, ledger)))
 
@@ -237,11 +246,16 @@ def sandbox(
 
 
 @app.command()
-def schema() -> None:
-    """Print the manifest's JSON Schema, for editors."""
+def schema(
+    command: Annotated[
+        str | None, typer.Argument(metavar="COMMAND", help="A command with --json; default: the manifest's schema.")
+    ] = None,
+) -> None:
+    """Print a JSON Schema. The manifest's, for editors; or that of what COMMAND prints with --json."""
+    from orchestrator.cli import answers
     from orchestrator.manifest import loading
 
-    print_json(loading.json_schema())
+    print_json(loading.json_schema() if command is None else answers.schema(command))
 
 
 def _announce(base_url: str) -> None:
@@ -280,7 +294,9 @@ def execute(path: str, api: str | None, options: Options, *, as_json: bool, quie
     if on_terminal and not quiet:  # elsewhere the log tells
         tell_of_doubts(loaded)
     if as_json:
-        print_json(summary.as_json())
+        from orchestrator.cli.answers import answer
+
+        answer(summary)
     elif not quiet:
         from orchestrator.cli.screens.parts import show
         from orchestrator.cli.screens.summary import summary_view

@@ -46,6 +46,9 @@ class Adopted:
     """The jobs that were found, and what was recorded of them."""
 
     manifest: str
+    run_id: str
+    api: str  #: v1 or v2
+    host: str  #: the API's, as the ledger names it
     jobs_listed: int  #: all of the project
     jobs_alike: int  #: unknown to the ledger, and of the manifest's config
     jobs_adopted: int
@@ -63,7 +66,7 @@ def adopt(
     base, key = access(manifest, settings, base_url)
     hide_secrets(manifest, settings, key)
     run_id = runs.new_id(clock.now())
-    at = timestamp(clock.now())
+    at, host = timestamp(clock.now()), settings_.origin(base)
     holder = {"command": f"orchestrator adopt (run {run_id})", "since": at}
     with (
         ledger.lease(path, manifest.name, holder) as lease,
@@ -73,7 +76,7 @@ def adopt(
         with opened.transaction() as connection:
             listed_names = names.Names(connection)
             plan.stage(connection, manifest.file_ids(listed_names))
-            scope = register(connection, manifest, rehearsal=False, origin=settings_.origin(base))
+            scope = register(connection, manifest, rehearsal=False, origin=host)
             listed_names.keep(manifest.name)
             plan.forget_unsent(connection, scope, api=manifest.api)  # the next run plans what is then missing
             runs.begin(connection, run_id, scope.manifest_id, command="adopt", api=manifest.api, at=at)
@@ -84,7 +87,7 @@ def adopt(
             files = Files(api, Target(manifest.project_id, manifest.organization_id))
             try:
                 of_content = await recognized(files, opened, scope.manifest_id, contents, at=at)
-                return await _adopt(api, manifest, opened, scope, run_id, at, of_content)
+                return await _adopt(api, manifest, opened, scope, run_id, at, host, of_content)
             finally:
                 await api.close()
 
@@ -122,6 +125,7 @@ async def _adopt(
     scope: ledger_scope.Scope,
     run_id: str,
     at: str,
+    host: str,
     of_content: Mapping[str, tuple[str, str]],
 ) -> Adopted:
     """*of_content*: canonical file ID -> content, and the ID as the API spells it, of the documents' files."""
@@ -149,7 +153,8 @@ async def _adopt(
         jobs_adopted += bool(taken)
         file_ids.update(taken)
         log.info("job.adopted", job_id=job.id, files=len(taken))
-    return Adopted(manifest.name, len(listed), len(alike) + len(settled), jobs_adopted, len(file_ids), running)
+    found = len(alike) + len(settled)
+    return Adopted(manifest.name, run_id, manifest.api, host, len(listed), found, jobs_adopted, len(file_ids), running)
 
 
 def _made_with(job: RemoteJob, manifest: Manifest, echoes: Echoes) -> Config | None:

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -23,7 +23,7 @@ from orchestrator.ledger.chunks.cancel import select_stuck
 from orchestrator.ledger.chunks.retry import Allowed, Selection
 from orchestrator.ledger.views import reading
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import TERMINAL, JobResults, JobStatus, Json, RemoteJob
+from orchestrator.models import TERMINAL, JobResults, JobStatus, RemoteJob
 from orchestrator.settings import Settings, origin
 from orchestrator.stages.collector import end_job
 
@@ -160,14 +160,12 @@ class Cancelled:
     """The end of the jobs that were in flight."""
 
     manifest: str
+    host: str  #: the API's, as the ledger names it
     in_flight: int
     cancelled: int
     ended_before: int  #: had ended; their results are recorded
     going_on: int  #: have not ended, as far as the API says
     cannot: int  #: of an API version without cancel
-
-    def as_json(self) -> dict[str, Json]:
-        return asdict(self)
 
 
 def cancel(
@@ -199,4 +197,5 @@ def cancel(
             cancelled += stopped
             ended += len(found) - stopped
             going_on += len(open_jobs) - len(found)
-    return Cancelled(manifest.name, sum(map(len, by_api.values())), cancelled, ended, going_on, cannot)
+    in_flight = sum(map(len, by_api.values()))
+    return Cancelled(manifest.name, origin(base), in_flight, cancelled, ended, going_on, cannot)

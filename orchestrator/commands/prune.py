@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -23,7 +23,6 @@ from orchestrator.ledger.documents import uploads
 from orchestrator.ledger.documents.uploads import Kept
 from orchestrator.ledger.views import reading
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import Json
 from orchestrator.settings import Settings
 
 log = structlog.get_logger()
@@ -34,12 +33,10 @@ class Pruned:
     """The files that ``prune`` has deleted, or with ``--dry-run`` would delete."""
 
     manifest: str
+    host: str  #: the API's, as the ledger names it
     found: int
     deleted: int
     gone_before: int  #: the API had them no more
-
-    def as_json(self) -> dict[str, Json]:
-        return asdict(self)
 
 
 def prune(
@@ -58,7 +55,8 @@ def prune(
     ledger.require(path)
     if dry_run:
         with closing(ledger.open(path, read_only=True)) as opened:
-            return Pruned(manifest.name, len(_kept(manifest, opened, before)[1]), 0, 0)
+            _, host, kept = _kept(manifest, opened, before)
+            return Pruned(manifest.name, host, len(kept), 0, 0)
     base, key = access(manifest, settings, base_url)
     hide_secrets(manifest, settings, key)
     holder = {"command": "orchestrator prune", "since": clock.now().isoformat("T", "seconds")}
@@ -66,7 +64,7 @@ def prune(
         ledger.lease(path, lock_name(manifest, rehearsal=False), holder) as lease,
         closing(ledger.open(path, lease=lease)) as opened,
     ):
-        manifest_id, kept = _kept(manifest, opened, before, origin=settings_.origin(base))
+        manifest_id, host, kept = _kept(manifest, opened, before, origin=settings_.origin(base))
 
         async def go() -> Pruned:
             rng = random.Random()
@@ -76,7 +74,7 @@ def prune(
                 deleted = await _delete(files, opened, manifest_id, kept)
             finally:
                 await api.close()
-            return Pruned(manifest.name, len(kept), deleted, len(kept) - deleted)
+            return Pruned(manifest.name, host, len(kept), deleted, len(kept) - deleted)
 
         return loop.run(go())
 
@@ -92,11 +90,11 @@ async def _delete(files: Files, opened: Ledger, manifest_id: int, kept: Sequence
     return deleted
 
 
-def _kept(manifest: Manifest, opened: Ledger, before: str, origin: str | None = None) -> tuple[int, list[Kept]]:
+def _kept(manifest: Manifest, opened: Ledger, before: str, origin: str | None = None) -> tuple[int, str, list[Kept]]:
     with opened.transaction() as connection:
         rows = reading.manifests(connection, manifest.name, rehearsal=False)
         if not rows:
             raise InputError(f"nothing is recorded of manifest {manifest.name!r} yet; run it first")
         if origin is not None and rows[0].origin != origin:
             raise InputError(f"the files of this ledger are at {rows[0].origin}, and this call would go to {origin}")
-        return rows[0].id, uploads.to_prune(connection, rows[0].id, before=before)
+        return rows[0].id, rows[0].origin, uploads.to_prune(connection, rows[0].id, before=before)

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -26,7 +26,7 @@ from orchestrator.ledger.documents.routes import DONE, PLANNED, UNDONE, Candidat
 from orchestrator.ledger.views import reading
 from orchestrator.manifest.loading import Manifest
 from orchestrator.manifest.sources import BUCKETS, Route
-from orchestrator.models import Json
+from orchestrator.models import Extent
 from orchestrator.plaintext import safe
 from orchestrator.reports.export import replacing
 
@@ -66,9 +66,13 @@ class Routed:
     folders: dict[str, int] = field(default_factory=dict)  #: folder below ``into`` -> documents placed in it
     lists: dict[str, int] = field(default_factory=dict)  #: list of file IDs -> how many
     planned: list[dict[str, str]] = field(default_factory=list)  #: with ``--dry-run``: the first of them
+    extents: dict[str, Extent] = field(default_factory=dict)  #: how long ``not_placed`` and ``planned`` are
 
-    def as_json(self) -> dict[str, Json]:
-        return asdict(self)
+    def measured(self) -> Routed:
+        """Itself, with the length of its lists."""
+        self.extents["not_placed"] = Extent.of(self.not_placed, self.troubles)
+        self.extents["planned"] = Extent.of(self.planned, self.placed if self.planned else 0)
+        return self
 
     def trouble(self, document: str, why: str) -> None:
         self.troubles += 1

@@ -143,6 +143,8 @@ class _Execution:
         self.began = clock.monotonic()
         self.requests: Calls = Counter()
         self.create_limit_per_s: float | None = None
+        self.started_at = ""  #: of the run's record
+        self.host = "rehearsal" if options.sandbox else settings_.origin(base_url)
         self.progress = Progress()
         self.left: dict[int | str, str] = {}
         self.documents: documents.Taken | None = None
@@ -155,14 +157,16 @@ class _Execution:
             canceller = Canceller(self.manifest, self.settings, self.ledger, self.clock, self.base_url, self.key)
             began, self.not_freed = free_stuck(canceller, self.options.again, deadline_s=self.deadline_s)
             self.options = replace(self.options, good_before=began)
+        now = self.clock.now()
+        self.started_at = timestamp(now)
         with self.ledger.transaction() as connection:
             plan = planning.plan(
                 connection,
                 self.manifest,
                 self.options,
                 run_id=self.run_id,
-                origin="rehearsal" if self.options.sandbox else settings_.origin(self.base_url),
-                now=self.clock.now(),
+                origin=self.host,
+                now=now,
             )
             apis = self._apis_with_work(connection, plan)
         self.ledger.stage_again(lambda connection: ledger_plan.stage(connection, self.manifest.file_ids()))
@@ -272,6 +276,9 @@ class _Execution:
     def _conclude(self, plan: Plan, error: OrchestratorError | None) -> Summary:
         ended = Ended(
             run_id=self.run_id,
+            host=self.host,
+            started_at=self.started_at,
+            finished_at=timestamp(self.clock.now()),
             options=self.options,
             plan=plan,
             progress=self.progress,
@@ -303,8 +310,8 @@ class _Execution:
         try:
             with self.ledger.transaction() as connection:
                 summary = conclude(connection, self.manifest, ended)
-                at = timestamp(self.clock.now())
-                runs.finish(connection, self.run_id, exit_code=summary.exit_code, summary=summary.as_json(), at=at)
+                code, at = summary.exit_code, summary.finished_at
+                runs.finish(connection, self.run_id, exit_code=code, summary=summary.as_json(), at=at)
         except LedgerBusy as busy:
             if ended.error is None:
                 raise

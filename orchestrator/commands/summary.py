@@ -14,7 +14,7 @@ from orchestrator.ledger.queue import Shard, tally
 from orchestrator.ledger.views import reading
 from orchestrator.ledger.views.reading import FailedFile, SecondOpinions, Totals
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import BAD, Json, Outcome
+from orchestrator.models import BAD, Extent, Json, Outcome
 from orchestrator.plaintext import counted
 from orchestrator.planning.documents import Taken
 from orchestrator.planning.options import Options
@@ -35,6 +35,10 @@ class Summary:
     manifest: str
     run_id: str
     rehearsal: bool
+    api: str  #: v1 or v2
+    host: str  #: the API's, as the ledger names it
+    started_at: str
+    finished_at: str
     files: int
     classified: int
     unmatched: int
@@ -74,6 +78,7 @@ class Summary:
     review_by_type: dict[str, int] = field(default_factory=dict)  #: type, or ``unmatched`` -> files to review
     requests_by_kind: dict[str, dict[str, int]] = field(default_factory=dict)  #: kind -> result -> calls
     create_limit_per_s: float | None = None  #: the limit found on create calls; None when none was refused
+    extents: dict[str, Extent] = field(default_factory=dict)  #: how long ``failed_files`` and ``quarantined`` are
 
     @property
     def credits_words(self) -> str | None:
@@ -94,6 +99,9 @@ class Ended:
     """A run's own account of how it ended; the rest of its summary is in the ledger."""
 
     run_id: str
+    host: str  #: the API's, as the ledger names it
+    started_at: str
+    finished_at: str
     options: Options
     plan: Plan
     progress: Progress
@@ -139,10 +147,17 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         totals, unfinished or suspects, ended.error, left, known=pardoned, dismissed=dismissed, sample=plan.sample
     )
     outcomes, spent = totals.outcomes, billing.spent_by_run(connection, ended.run_id)
+    failed = reading.failed_files(connection, scope, MOST_NAMED, wanted=True)
+    most_generations = manifest.limits.max_generations
+    quarantined = retry.quarantined(connection, scope, most_generations, wanted=True, most=MOST_NAMED)
     return Summary(
         manifest=manifest.name,
         run_id=ended.run_id,
         rehearsal=ended.options.sandbox,
+        api=manifest.api,
+        host=ended.host,
+        started_at=ended.started_at,
+        finished_at=ended.finished_at,
         files=plan.counts.files,
         classified=outcomes[Outcome.CLASSIFIED],
         unmatched=outcomes[Outcome.UNMATCHED],
@@ -166,8 +181,8 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         credits_ceiling=_ceiling(manifest, ended),
         credits=spent.credits if spent.jobs_billed else None,
         jobs_untold=spent.jobs_untold,
-        failed_files=reading.failed_files(connection, scope, MOST_NAMED, wanted=True),
-        quarantined=retry.quarantined(connection, scope, manifest.limits.max_generations, wanted=True, most=MOST_NAMED),
+        failed_files=failed,
+        quarantined=quarantined,
         second_opinions=reading.second_opinions(connection, ended.run_id) if manifest.escalate else None,
         changes=plan.changes,
         reclassified=plan.reclassified,
@@ -182,6 +197,10 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         review_by_type={label: files for label, files in totals.review_by_type.items() if files},
         requests_by_kind=by_kind(ended.requests),
         create_limit_per_s=None if ended.create_limit_per_s is None else round(ended.create_limit_per_s, 3),
+        extents={
+            "failed_files": Extent.of(failed, sum(outcomes[outcome] for outcome in BAD) - dismissed),
+            "quarantined": Extent.of(quarantined.first, quarantined.files),
+        },
     )
 
 

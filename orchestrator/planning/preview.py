@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator import ledger
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.chunks import plan, retry
 from orchestrator.manifest.loading import Manifest, refuse_empty
-from orchestrator.models import IN_FLIGHT, JobStatus, Json
+from orchestrator.models import IN_FLIGHT, Extent, JobStatus
 from orchestrator.plaintext import counted
 from orchestrator.planning import documents, naming
 from orchestrator.planning.ceiling import Ceiling
+from orchestrator.planning.documents import Taken
 from orchestrator.planning.limits import files_per_chunk, may_begin_again
 from orchestrator.planning.options import Options
 from orchestrator.planning.plan import most, work_out
@@ -49,8 +50,9 @@ class Preview:
     unanswered: int  #: files of create calls without an answer
     ceiling: Ceiling
     reclassified: retry.Changes  #: of the manifest, since the ``changed`` files were last classified
-    documents: documents.Taken | None  #: with ``documents_from``
+    documents: Taken | None  #: with ``documents_from``
     renamed_from: str | None  #: the name under which the ledger knows this file, if the present one is new
+    extents: dict[str, Extent]  #: how long ``quarantined`` is
 
     @property
     def renamed_words(self) -> str | None:
@@ -58,9 +60,6 @@ class Preview:
         if self.renamed_from is None:
             return None
         return f"this path was known as {self.renamed_from}: {counted(self.new, 'file')} would be new"
-
-    def as_json(self) -> dict[str, Json]:
-        return asdict(self)
 
 
 def preview(manifest: Manifest, path: ledger.Location, *, rehearsal: bool, now: datetime) -> Preview:
@@ -74,7 +73,7 @@ def preview(manifest: Manifest, path: ledger.Location, *, rehearsal: bool, now: 
 
 
 def _preview(
-    manifest: Manifest, taken: documents.Taken | None, opened: ledger.Ledger, *, rehearsal: bool, now: datetime
+    manifest: Manifest, taken: Taken | None, opened: ledger.Ledger, *, rehearsal: bool, now: datetime
 ) -> Preview:
     with opened.transaction() as connection:
         listed = plan.stage(connection, manifest.file_ids())
@@ -115,4 +114,5 @@ def _preview(
         reclassified=found.reclassified,
         documents=taken,
         renamed_from=renamed_from,
+        extents={"quarantined": Extent.of(quarantined.first, quarantined.files)},
     )

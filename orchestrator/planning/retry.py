@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from orchestrator import ledger
@@ -20,7 +20,7 @@ from orchestrator.manifest.format import LANGUAGE, LANGUAGE_SAYS, wrong_language
 from orchestrator.manifest.lists import FileList
 from orchestrator.manifest.loading import Manifest
 from orchestrator.manifest.nodes import Scalar, shown
-from orchestrator.models import BAD, Config, Json, Mode, Outcome, canonical_id
+from orchestrator.models import BAD, Config, Extent, Mode, Outcome, canonical_id
 from orchestrator.planning import documents
 from orchestrator.planning.ceiling import Ceiling
 from orchestrator.planning.limits import files_per_chunk, over_limits
@@ -113,9 +113,7 @@ class RetryPreview:
     cancelled_first: int  #: of ``files``: in jobs that never end, which are cancelled before
     ceiling: Ceiling  #: without what is cancelled first
     cannot_cancel: int  #: besides: files in such jobs of v1, which has no call to cancel
-
-    def as_json(self) -> dict[str, Json]:
-        return asdict(self)
+    extents: dict[str, Extent]  #: how long ``file_ids`` and ``quarantined`` are
 
 
 def preview(
@@ -166,4 +164,8 @@ def _preview(
         ceiling=highest,
         cancelled_first=len(can),
         cannot_cancel=sum(job.files for job in stuck) - len(can),
+        extents={
+            "file_ids": Extent.of([*shown, *can][:MOST_SHOWN], files),
+            "quarantined": Extent.of(quarantined.first, quarantined.files),
+        },
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from orchestrator.errors import InputError
 from orchestrator.ledger import Transaction
 from orchestrator.ledger.views import diff as ledger_diff
 from orchestrator.ledger.views.reading import ManifestRow
-from orchestrator.models import BAD, Json
+from orchestrator.models import BAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,6 @@ class Diff:
     new_failures: int
     flipped: list[ledger_diff.Flow]
     drift: list[ledger_diff.Flow]  #: same outcome, another mean confidence
-
-    def as_json(self) -> dict[str, Json]:
-        return asdict(self)
 
 
 def diff(connection: Transaction, row: ManifestRow, run_a: str | None, run_b: str | None) -> Diff:

@@ -90,7 +90,7 @@ def of_latest(runs: Sequence[Run], tallies: Iterable[Tally], alert: float | None
     """
     if not runs or runs[0].command != "run":
         return None
-    types: dict[str, Counter[str]] = {run.id: Counter() for run in runs if run.command == "run"}
+    types: dict[str, Counter[str]] = {run.run_id: Counter() for run in runs if run.command == "run"}
     sure: dict[str, Counter[int]] = {run_id: Counter() for run_id in types}
     for tally in tallies:
         if tally.run_id in types and tally.outcome in (Outcome.CLASSIFIED, Outcome.UNMATCHED):

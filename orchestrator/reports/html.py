@@ -241,7 +241,7 @@ def _settings(section: Section) -> str:
     parsing = config.parsing_configuration
     settings: list[Sequence[Cell]] = [
         ("manifest", section.path),
-        ("API", section.api + (f", project {section.project_id}" if section.project_id else "")),
+        ("API", f"{section.host} ({section.api})" + (f", project {section.project_id}" if section.project_id else "")),
     ]
     if config.configuration_id:
         settings.append(("configuration", config.configuration_id))

@@ -67,18 +67,18 @@ class LastNight:
 def nights(connection: Transaction, manifest_id: int, most: int = MOST_NIGHTS) -> list[Night]:
     """The latest *most* runs, newest first."""
     found = runs.latest(connection, manifest_id, most, verdicts=False)
-    return of(found, runs.recorded(connection, [run.id for run in found]))
+    return of(found, runs.recorded(connection, [run.run_id for run in found]))
 
 
 def of(found: Sequence[Run], tallies: Iterable[Tally]) -> list[Night]:
     """The runs *found* and what they recorded."""
-    outcomes: dict[str, Counter[str]] = {run.id: Counter() for run in found}
-    types: dict[str, Counter[str]] = {run.id: Counter() for run in found}
+    outcomes: dict[str, Counter[str]] = {run.run_id: Counter() for run in found}
+    types: dict[str, Counter[str]] = {run.run_id: Counter() for run in found}
     for tally in tallies:
         outcomes[tally.run_id][tally.outcome] += tally.files
         if tally.type:
             types[tally.run_id][tally.type] += tally.files
-    return [_night(run, outcomes[run.id], types[run.id]) for run in found]
+    return [_night(run, outcomes[run.run_id], types[run.run_id]) for run in found]
 
 
 def last_night(connection: Transaction, manifest_id: int) -> LastNight | None:
@@ -90,7 +90,7 @@ def last_night(connection: Transaction, manifest_id: int) -> LastNight | None:
 def drift(connection: Transaction, manifest_id: int, alert: float | None) -> Drift | None:
     """The drift of the latest run; None when there is too little to compare it with."""
     found = runs.latest(connection, manifest_id, MOST_NIGHTS, verdicts=False)
-    return of_latest(found, runs.recorded(connection, [run.id for run in found]), alert)
+    return of_latest(found, runs.recorded(connection, [run.run_id for run in found]), alert)
 
 
 def since_before(found: Sequence[Night]) -> Since | None:
@@ -108,7 +108,7 @@ def since_before(found: Sequence[Night]) -> Since | None:
 def _night(run: Run, outcomes: Counter[str], types: Counter[str]) -> Night:
     summary = run.summary or {}
     return Night(
-        run_id=run.id,
+        run_id=run.run_id,
         command=run.command,
         api=run.api,
         started_at=run.started_at,

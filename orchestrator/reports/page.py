@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
@@ -20,7 +20,7 @@ from orchestrator.ledger.views import reading
 from orchestrator.ledger.views import runs as ledger_runs
 from orchestrator.ledger.views.page import Doubtful
 from orchestrator.ledger.views.reading import Decision
-from orchestrator.models import BAD, Config, Json
+from orchestrator.models import BAD, Config, Extent, Json
 from orchestrator.plaintext import counted, safe
 from orchestrator.reports import drift as drifts
 from orchestrator.reports import nights as nights_
@@ -67,7 +67,8 @@ class Section:
     manifest: str
     rehearsal: bool
     path: str
-    api: str  #: the API's origin
+    api: str  #: v1 or v2, as the latest run used it
+    host: str  #: the API's, as the ledger names it
     project_id: str | None
     files: int
     outcomes: dict[str, int]
@@ -93,6 +94,7 @@ class Section:
     fingerprint: str
     config: Config
     settings: dict[str, Json]
+    extents: dict[str, Extent]  #: how long ``causes``, ``held``, ``nights``, ``quarantined`` and ``review`` are
 
     @property
     def bad(self) -> int:
@@ -102,21 +104,12 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page about one ledger."""
+    """One page about one ledger. Times are in UTC."""
 
     ledger: str
     at: str
     versions: dict[str, str]
     manifests: tuple[Section, ...]
-
-    def as_json(self) -> dict[str, Json]:
-        """The same as JSON; times are in UTC."""
-        return {
-            "ledger": self.ledger,
-            "at": self.at,
-            "versions": self.versions,
-            "manifests": [{**asdict(section), "config": asdict(section.config)} for section in self.manifests],
-        }
 
 
 def page(
@@ -153,7 +146,7 @@ def section(
     totals = reading.totals(connection, scope, wanted=False, review=row.review)
     outcomes = {outcome.value: files for outcome, files in totals.outcomes.items()}
     runs = ledger_runs.latest(connection, row.id, MOST_NIGHTS, verdicts=False)
-    tallies = ledger_runs.recorded(connection, [run.id for run in runs])
+    tallies = ledger_runs.recorded(connection, [run.run_id for run in runs])
     found = nights_.of(runs, tallies)
     config, settings = ledger_page.kept_settings(connection, row.id)
     drift = drifts.of_latest(runs, tallies, (settings.get("drift") or {}).get("alert"))
@@ -164,13 +157,26 @@ def section(
     held = reading.decisions(connection, row.id)
     below = row.review.get("below_confidence")
     spent = billing.spent(connection, row.id)
+    of_causes = causes(failures)
+    review = (
+        ledger_page.doubtful(
+            connection,
+            scope,
+            below_confidence=below,
+            unmatched=bool(row.review.get("unmatched")),
+            most=MOST_REVIEW,
+        )
+        if totals.review
+        else []
+    )
     other_rules = reading.only_under_other_rules(connection, scope)
     again = shlex.join([row.path, *(["--ledger", named] if named else [])]) + (" --sandbox" if row.rehearsal else "")
     return Section(
         manifest=row.name,
         rehearsal=row.rehearsal,
         path=row.path,
-        api=row.origin,
+        api=row.api,
+        host=row.origin,
         project_id=row.project_id,
         files=sum(outcomes.values()) + totals.unfinished,
         outcomes=outcomes,
@@ -200,24 +206,21 @@ def section(
         below_confidence=below,
         histograms=_histograms(ledger_page.confidences(connection, scope), below),
         timeline=_timeline(connection, row.id, found, now),
-        causes=tuple(causes(failures)[:MOST_CAUSES]),
+        causes=tuple(of_causes[:MOST_CAUSES]),
         causes_of=sum(failure.files for failure in failures),
-        review=tuple(
-            ledger_page.doubtful(
-                connection,
-                scope,
-                below_confidence=below,
-                unmatched=bool(row.review.get("unmatched")),
-                most=MOST_REVIEW,
-            )
-            if totals.review
-            else ()
-        ),
+        review=tuple(review),
         quarantined=quarantined,
         held=tuple(held[:MOST_DECISIONS]),
         fingerprint=row.fingerprint,
         config=config,
         settings=settings,
+        extents={
+            "causes": Extent.of(of_causes[:MOST_CAUSES], len(of_causes)),
+            "held": Extent.of(held[:MOST_DECISIONS], len(held)),
+            "nights": Extent.of(found, ledger_runs.how_many(connection, row.id, verdicts=False)),
+            "quarantined": Extent.of(quarantined.first, quarantined.files),
+            "review": Extent.of(review, totals.review),
+        },
     )
 
 

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from orchestrator.ledger import Transaction, billing
 from orchestrator.ledger.chunks import accept, retry
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.views import reading, runs
-from orchestrator.models import GOOD, Json, Outcome
+from orchestrator.ledger.views import reading
+from orchestrator.ledger.views import runs as ledger_runs
+from orchestrator.ledger.views.runs import Run
+from orchestrator.models import GOOD, Extent, Json, Outcome
 from orchestrator.planning.preview import MOST_QUARANTINED
 from orchestrator.reports.nights import LastNight, last_night
 
@@ -20,7 +22,8 @@ class Status:
     manifest: str
     rehearsal: bool
     path: str
-    api: str
+    api: str  #: v1 or v2, as the latest run used it
+    host: str  #: the API's, as the ledger names it
     fingerprint: str
     files: int
     classified: int
@@ -37,13 +40,22 @@ class Status:
     needs_decision: list[reading.Decision]
     quarantined: retry.Quarantine
     failed_files: list[reading.FailedFile]  #: the first few
-    runs: list[runs.Run]  #: the latest, newest first
+    runs: list[Run]  #: the latest, newest first
     dismissed: int  #: of the failed, missing and cancelled: a person has said to leave them
     last_run: LastNight | None  #: what it recorded, and what it changed
     running: str | None  #: who holds the manifest right now, as its lock says
+    extents: dict[str, Extent]  #: how long ``failed_files``, ``quarantined`` and ``runs`` are
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Every manifest of the ledger, or the one named: what ``status --json`` prints."""
+
+    ledger: str
+    manifests: list[Status]
 
 
 def status(
@@ -59,11 +71,16 @@ def status(
     totals = reading.totals(connection, scope, wanted=False, review=row.review)
     outcomes = totals.outcomes
     bad = sum(files for outcome, files in outcomes.items() if outcome not in GOOD)
+    dismissed = accept.dismissed(connection, scope, wanted=False) if bad else 0
+    quarantined = retry.quarantined(connection, scope, row.max_generations, wanted=False, most=MOST_QUARANTINED)
+    failed_files = reading.failed_files(connection, scope, most_failed) if bad else []
+    runs = ledger_runs.latest(connection, row.id, most_runs, verdicts=True)
     return Status(
         manifest=row.name,
         rehearsal=row.rehearsal,
         path=row.path,
-        api=row.origin,
+        api=row.api,
+        host=row.origin,
         fingerprint=row.fingerprint,
         files=sum(outcomes.values()) + totals.unfinished,
         classified=outcomes[Outcome.CLASSIFIED],
@@ -78,10 +95,15 @@ def status(
         open=reading.open_jobs(connection, row.id),
         spent=billing.spent(connection, row.id),
         needs_decision=reading.decisions(connection, row.id),
-        quarantined=retry.quarantined(connection, scope, row.max_generations, wanted=False, most=MOST_QUARANTINED),
-        failed_files=reading.failed_files(connection, scope, most_failed) if bad else [],
-        runs=runs.latest(connection, row.id, most_runs, verdicts=True),
-        dismissed=accept.dismissed(connection, scope, wanted=False) if bad else 0,
+        quarantined=quarantined,
+        failed_files=failed_files,
+        runs=runs,
+        dismissed=dismissed,
         last_run=last_night(connection, row.id),
         running=running,
+        extents={
+            "failed_files": Extent.of(failed_files, bad - dismissed),
+            "quarantined": Extent.of(quarantined.first, quarantined.files),
+            "runs": Extent.of(runs, ledger_runs.how_many(connection, row.id, verdicts=True)),
+        },
     )

@@ -79,7 +79,7 @@ def test_a_file_is_named_on_the_command_line_as_its_list_calls_it(cli: Cli, api:
     assert "c (in/gamma.pdf), d (out/gamma.pdf); give the ID" in refused.stderr
     assert cli("accept", "m.yaml", "--file", "in/gamma.pdf", "--type", "receipt").stdout == "c  in/gamma.pdf: receipt\n"
     moved = json.loads(cli("accept", "m.yaml", "--file", "d", "--type", "receipt", "--json").stdout)
-    assert moved["files"] == [{"file_id": "d", "verdict": "receipt"}]
+    assert moved["files"] == [{"file_id": "d", "verdict": "receipt", "name": None}]
 
 
 def test_diff_names_its_examples(cli: Cli, api: Moody) -> None:

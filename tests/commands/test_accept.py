@@ -100,7 +100,11 @@ def test_every_verdict_says_who_gave_it(cli: Cli, api: Moody) -> None:
     cli("run", "m.yaml")
     cli("accept", "m.yaml", "--file", "a", "--type", "receipt", LOGNAME="berta")
     told = json.loads(cli("accept", "m.yaml", "--file", "b", "--by", "anna", "--note", "clear", "--json").stdout)
-    assert (told["by"], told["note"], told["files"]) == ("anna", "clear", [{"file_id": "b", "verdict": "invoice"}])
+    assert (told["by"], told["note"], told["files"]) == (
+        "anna",
+        "clear",
+        [{"file_id": "b", "verdict": "invoice", "name": None}],
+    )
     reasons = {row["file_id"]: row["reasoning"] for row in cli.exported()}
     assert (reasons["a"], reasons["b"]) == ("accepted by a person: berta", "accepted by a person: anna, clear")
     assert [run["summary"].get("by") for run in cli.state()["runs"]] == ["anna", "berta", None]

@@ -64,7 +64,7 @@ def test_a_night_that_drifted_is_told_with_what_moved() -> None:
             made.night(200, shares=USUAL)
         made.night(200, shares=DRIFTED)
         runs = ledger_runs.latest(connection, made.scope.manifest_id, 30, verdicts=False)
-        tallies = ledger_runs.recorded(connection, [run.id for run in runs])
+        tallies = ledger_runs.recorded(connection, [run.run_id for run in runs])
     found = drift.of_latest(runs, tallies, ALERT)
     assert found is not None and found.alarm
     assert found.runs == drift.BASELINE
@@ -105,7 +105,7 @@ def test_too_little_to_compare_is_no_drift() -> None:
         for files in (50, 50, 50, 50, 5):
             made.night(files)
             runs = ledger_runs.latest(connection, made.scope.manifest_id, 30, verdicts=False)
-            tallies = ledger_runs.recorded(connection, [run.id for run in runs])
+            tallies = ledger_runs.recorded(connection, [run.run_id for run in runs])
             seen.append(drift.of_latest(runs, tallies, ALERT) is not None)
     assert seen == [False, False, False, True, False]
 

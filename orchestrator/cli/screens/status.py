@@ -47,7 +47,7 @@ def status_view(states: Sequence[Status], ledger: Location) -> RenderableType:
         parts.append(Text())
         if state.rehearsal:
             parts.append(Text(REHEARSAL, style="bold yellow"))
-        api = "127.0.0.1" if state.api == "loopback" else safe(state.api)
+        api = "127.0.0.1" if state.host == "loopback" else safe(state.host)
         parts.append(Text(f"{safe(state.manifest)} (API at {api})", style="bold"))
         manifest = Path(state.path)
         own = ledger.absolute() == manifest.parent / "ledger.db"
@@ -87,7 +87,8 @@ def _runs_table(runs: Sequence[Run], *, running: str | None) -> Table:
         if run.summary is None:
             reason = not_ended(None if older else running)
         exit_code = "-" if run.exit_code is None else str(run.exit_code)
-        table.add_row(run.id, run.command, exit_code, *_numbers(run), safe(reason, 120))  # when it began is in its id
+        # When it began is in its ID.
+        table.add_row(run.run_id, run.command, exit_code, *_numbers(run), safe(reason, 120))
     return table
 
 

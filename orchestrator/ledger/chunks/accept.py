@@ -141,12 +141,12 @@ def _record(connection: Connection, scope: Scope, verdict: FileResult, *, run_id
         at=at,
         job_id=f"verdict-{chunk_id}",
     )
-    rows = jobs.file_rows(connection, chunk_id)
+    (row,) = jobs.file_rows(connection, chunk_id).values()  # an uploaded document's has its file's ID, not its content
     jobs.end(
         connection,
         chunk_id,
         JobStatus.SUCCEEDED,
-        [(rows[verdict.file_id], verdict)],
+        [(row, verdict)],
         at=at,
         api_status="ACCEPTED",
         credits=0.0,

@@ -31,6 +31,7 @@ class ManifestRow:
     path: str
     review: dict[str, Json]
     max_generations: int | None  #: as the manifest said at the latest run
+    api: str  #: v1 or v2, as the latest run used it
 
 
 def manifests(connection: Connection, name: str | None = None, *, rehearsal: bool | None = None) -> list[ManifestRow]:
@@ -38,7 +39,9 @@ def manifests(connection: Connection, name: str | None = None, *, rehearsal: boo
     rows = connection.execute(
         text(
             "SELECT m.id, m.name, m.rehearsal, m.origin, m.project_id, m.config_id, c.fingerprint, m.path, m.review, "
-            "m.max_generations "
+            "m.max_generations, coalesce((SELECT r.api FROM runs r "
+            "WHERE r.manifest_id = m.id AND r.api IN ('v1', 'v2') "
+            "ORDER BY r.started_at DESC, r.id DESC LIMIT 1), 'v1') AS api "
             "FROM manifests m JOIN configs c ON c.id = m.config_id "
             "WHERE (CAST(:name AS TEXT) IS NULL OR m.name = :name) "
             "AND (CAST(:rehearsal AS INTEGER) IS NULL OR m.rehearsal = :rehearsal) "
@@ -48,16 +51,8 @@ def manifests(connection: Connection, name: str | None = None, *, rehearsal: boo
     )
     return [
         ManifestRow(
-            r.id,
-            r.name,
-            bool(r.rehearsal),
-            r.origin,
-            r.project_id,
-            r.config_id,
-            r.fingerprint,
-            r.path,
-            json.loads(r.review),
-            r.max_generations,
+            *(r.id, r.name, bool(r.rehearsal), r.origin, r.project_id, r.config_id, r.fingerprint, r.path),
+            *(json.loads(r.review), r.max_generations, r.api),
         )
         for r in rows
     ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, text
 
+from orchestrator.ledger.sql import scalar_int
 from orchestrator.models import Json
 
 
@@ -16,9 +17,9 @@ from orchestrator.models import Json
 class Run:
     """One run as the ledger keeps it; what has not ended, or was killed, has no exit code and no summary."""
 
-    id: str
+    run_id: str
     command: str
-    api: str
+    api: str  #: v1 or v2; ``person`` where verdicts were recorded
     started_at: str
     finished_at: str | None
     exit_code: int | None
@@ -50,6 +51,15 @@ def latest(connection: Connection, manifest_id: int, most: int, *, verdicts: boo
         {"manifest_id": manifest_id, "most": most},
     )
     return list(map(_run, rows))
+
+
+def how_many(connection: Connection, manifest_id: int, *, verdicts: bool) -> int:
+    """All runs, of which ``latest`` gives some."""
+    return scalar_int(
+        connection,
+        "SELECT count(*) FROM runs WHERE manifest_id = :manifest_id" + ("" if verdicts else " AND command <> 'accept'"),
+        manifest_id=manifest_id,
+    )
 
 
 def latest_ended(connection: Connection, manifest_id: int, *, successful: bool) -> Run | None:
