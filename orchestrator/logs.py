@@ -242,18 +242,25 @@ def path_of_run() -> Path | None:
 
 
 def configure(
-    level: str, *, stream: TextIO | None = None, quiet: bool = False, form: str = "json", folder: Path | None = None
+    level: str,
+    *,
+    stream: TextIO | None = None,
+    quiet: bool = False,
+    shown: str | None = None,
+    form: str = "json",
+    folder: Path | None = None,
 ) -> None:
     """Log lines of *level* and above go to *stream* (stderr), in the *form* json or text; with *quiet* only errors do.
 
-    With *folder* the lines of *level* and above are also kept there: see ``RunLog``. ASCII only, so that no locale can
-    break a line and no terminal escape gets through.
+    With *shown*, only lines of that level and above go to *stream*. With *folder* the lines of *level* and above are
+    also kept there: see ``RunLog``. ASCII only, so that no locale can break a line and no terminal escape gets through.
     """
     global _run_log
     if _run_log is not None:
         _run_log.close()
-    kept_level = logging.getLevelNamesMapping()[level]
-    least = logging.ERROR if quiet else kept_level
+    levels = logging.getLevelNamesMapping()
+    kept_level = levels[level]
+    least = logging.ERROR if quiet else max(kept_level, levels[shown or level])
     kept = _run_log = RunLog(folder, kept_level)
     out = _Filtered(stream or sys.stderr)
     as_json = structlog.processors.JSONRenderer(ensure_ascii=True, default=repr)

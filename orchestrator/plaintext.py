@@ -1,4 +1,6 @@
-"""Words fit to show: text from outside made harmless for a terminal (no escape, line break, hidden mark); plurals."""
+"""Words fit to show: text from outside made harmless for a terminal (no escape, line break, hidden mark); plurals;
+errors that say the same.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,16 @@ import re
 
 #: C0, DEL, C1, zero-width, bidirectional controls, line separators, byte order mark, and half characters.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff\ud800-\udfff]")
+
+#: What differs from file to file in otherwise equal words: IDs, names in quotes, paths, numbers.
+_VARYING = re.compile(
+    r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F-]{10,}|\b[0-9a-fA-F]{16,}\b|'[^']{1,200}'|\"[^\"]{1,200}\"|\d+(?:[-.:,]\d+)*"
+)
+
+
+def cause(words: str) -> str:
+    """*words* without what differs from file to file: equal for failures of the same cause."""
+    return " ".join(_VARYING.sub("…", words).split()).casefold()
 
 
 def counted(number: int, noun: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -274,24 +275,27 @@ def execute(path: str, api: str | None, options: Options, *, as_json: bool, quie
     settings = load_settings(path)
     if not quiet:
         tell_of_settings(path)
-    watch = None
-    if sys.stderr.isatty():
+    form, watch, on_screen = _log_form(log_format), None, False
+    if not quiet and (sys.stderr.isatty() or form == "text"):
         from orchestrator.cli import live
 
-        watch = live.watcher(sys.stderr)
-    on_terminal = watch is not None
+        on_screen = live.is_screen(sys.stderr)
+        watch = live.watcher(sys.stderr) if on_screen or form == "text" else None
     logs.configure(
         settings.log_level,
-        quiet=on_terminal or quiet,
-        form=_log_form(log_format),
+        quiet=on_screen or quiet,
+        form=form,
         folder=access.log_folder(path, settings, options.ledger),
+        # A person who did not ask for the lines has the display instead; every line is in the log of the run.
+        shown="WARNING" if watch is not None and log_format == "auto" else None,
     )
     loaded = load_manifest(path, api)
-    if on_terminal and options.new and not quiet:
+    if on_screen and options.new:
         tell_of_new_ledger(access.ledger_path(path, settings, options.ledger))
     collect_as_usual()
-    summary = command.run(loaded, settings, options, watcher=None if quiet else watch)
-    if on_terminal and not quiet:  # elsewhere the log tells
+    with live.planning(sys.stderr) if on_screen else nullcontext():
+        summary = command.run(loaded, settings, options, watcher=watch)
+    if on_screen:  # elsewhere the log tells
         tell_of_doubts(loaded)
     if as_json:
         from orchestrator.cli.answers import answer

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.ledger.views.page import Failure
-
-#: What differs from file to file in otherwise equal words: IDs, names in quotes, paths, numbers.
-_VARYING = re.compile(
-    r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F-]{10,}|\b[0-9a-fA-F]{16,}\b|'[^']{1,200}'|\"[^\"]{1,200}\"|\d+(?:[-.:,]\d+)*"
-)
+from orchestrator.plaintext import cause
 
 #: Examples of a cause by name.
 MOST_EXAMPLES = 3
@@ -26,11 +21,6 @@ class Cause:
     files: int
     examples: tuple[str, ...]  #: file IDs
     called: tuple[str, ...] = ()  #: what those are called: a name, or the ID again
-
-
-def cause(words: str) -> str:
-    """*words* without what differs from file to file."""
-    return " ".join(_VARYING.sub("…", words).split()).casefold()
 
 
 def causes(failures: Iterable[Failure]) -> list[Cause]:

@@ -22,7 +22,7 @@ from orchestrator.stages.polling.poller import Poller
 from orchestrator.stages.submitter import Submitter
 from orchestrator.stages.unanswered import audit, reconciler
 from orchestrator.stages.uploader import Uploader
-from orchestrator.stages.work import HELD, Progress, Stage, Work, run_stages
+from orchestrator.stages.work import HELD, Phase, Progress, Sight, Stage, Work, run_stages
 
 
 class Pipeline:
@@ -46,6 +46,7 @@ class Pipeline:
     ) -> None:
         self.api = api
         self.work = Work(shard, run_id, api, writer, clock, settle_s, stale_s, progress or Progress(), late_s, gone_s)
+        self.work.look = self.sight
         self.late = Late(self.work, watch=self._watch)
         self.poller = Poller(self.work, late=self.late)
         self.submitter = Submitter(self.work, rng, submitted=self.poller.watch)
@@ -71,6 +72,19 @@ class Pipeline:
             plan_more=lambda connection: plan_escalation(connection, self.work, manifest),
             send_again=self._look_again,
         )
+
+    def sight(self) -> Sight:
+        """The stages as a watcher sees them."""
+        if not self.uploader.idle and self.submitter.idle:
+            phase = Phase.UPLOADING
+        elif not self.submitter.idle:
+            phase = Phase.SUBMITTING
+        elif self.poller.in_flight:
+            phase = Phase.PROCESSING
+        else:
+            phase = Phase.SETTLING if self.work.unsettled else Phase.COLLECTING
+        settles_in_s = max(self.work.next_look_at - self.work.clock.monotonic(), 0.0)
+        return Sight(phase, self.poller.in_flight, self.work.unsettled, settles_in_s)
 
     def _watch(self, chunk_id: int, job_id: str, size: int, *, age_s: float = 0.0) -> None:
         self.poller.watch(chunk_id, job_id, size, age_s=age_s)

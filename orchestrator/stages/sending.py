@@ -237,7 +237,7 @@ class Sending:
             halving.suspect(connection, chunk.id)  # one unknown file ID has the whole call refused
 
         await work.writer.write(write)
-        work.progress.outcomes[Outcome.FAILED] += len(results)
+        work.progress.ended(results)
 
     async def _answered(self, job: RemoteJob) -> None:
         work, chunk = self._work, self._chunk
@@ -259,6 +259,7 @@ class Sending:
             return
         work.created += 1
         work.progress.created += 1
+        work.progress.files_sent += len(chunk.file_ids)
         log.info("job.submitted", chunk_id=chunk.id, job_id=job.id, files=len(chunk.file_ids))
         self._submitted(chunk.id, job.id, len(chunk.file_ids))
         if job.project_id and project and not projects.same_project(job.project_id, project):

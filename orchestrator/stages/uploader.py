@@ -302,7 +302,8 @@ class Uploader:
                 jobs.end(connection, chunk_id, JobStatus.FAILED, [(row, result)], at=work.at(), error=result.error)
             return len(chunks)
 
-        work.progress.outcomes[Outcome.FAILED] += await work.writer.write(write)
+        files = await work.writer.write(write)
+        work.progress.ended([FileResult(item.content, Outcome.FAILED, error=f"not uploaded: {why}")] * files)
         self._ready()  # the rest of its chunk may have waited for it
 
     async def _changed(self, item: Wanted, why: str) -> None:

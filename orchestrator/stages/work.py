@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 import structlog
@@ -18,8 +20,9 @@ from orchestrator.api.client import Api
 from orchestrator.clock import Clock, timestamp
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
-from orchestrator.models import Outcome
-from orchestrator.plaintext import counted
+from orchestrator.logs import EVENTS
+from orchestrator.models import GOOD, FileResult, Outcome
+from orchestrator.plaintext import cause, counted
 
 log = structlog.get_logger()
 
@@ -98,11 +101,25 @@ class HeldBack:
         return f"limits.max_credits held back {what}" if what else ""
 
 
+#: Different causes of failure that a watcher is told of.
+MOST_CAUSES = 100
+
+
+@dataclass(slots=True)
+class Failures:
+    """Files that ended badly with the same words, but for numbers and names in them."""
+
+    words: str  #: of the first of them
+    first: str  #: file ID
+    files: int = 0
+
+
 @dataclass(slots=True)
 class Progress:
     """The doings of this run, for whoever watches it."""
 
     created: int = 0
+    files_sent: int = 0  #: those of the jobs created or found
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     types: Counter[str] = field(default_factory=Counter)
     adopted: int = 0
@@ -112,6 +129,41 @@ class Progress:
     not_uploaded: int = 0  #: documents that are left to a later run
     held_back: HeldBack = field(default_factory=HeldBack)
     warning: str | None = None
+    credits: float | None = None  #: billed, as far as the API has said with the end of a job; None: it has not
+    failures: dict[str, Failures] = field(default_factory=dict)  #: cause -> files, in the order they came up
+
+    def ended(self, results: Iterable[FileResult]) -> None:
+        """Count files that have an outcome now."""
+        for result in results:
+            self.outcomes[result.outcome] += 1
+            if result.type is not None:
+                self.types[result.type] += 1
+            if result.outcome in GOOD:
+                continue
+            words = result.error or result.outcome.value
+            known = cause(words)
+            if known in self.failures or len(self.failures) < MOST_CAUSES:
+                self.failures.setdefault(known, Failures(words, result.file_id)).files += 1
+
+
+class Phase(StrEnum):
+    """The stage that a run waits for, as a person would say it."""
+
+    UPLOADING = "uploading"
+    SUBMITTING = "submitting"
+    PROCESSING = "processing"  #: the API is
+    SETTLING = "settling"  #: whether unanswered create calls had an effect
+    COLLECTING = "collecting"  #: late results, bills, jobs paid for twice
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The stages as a watcher sees them."""
+
+    phase: Phase = Phase.SUBMITTING
+    in_flight: int = 0  #: jobs
+    unsettled: int = 0  #: create calls without an answer, whose effect is being found out
+    settles_in_s: float = 0.0  #: when the next of them may be settled
 
 
 @dataclass(slots=True)
@@ -136,6 +188,9 @@ class Work:
     #: Create calls that the API answered with a job: reconcile decides by it how often a chunk may be sent again.
     created: int = 0
     unanswered: asyncio.Event = field(default_factory=asyncio.Event)  #: a create call went unanswered
+    unsettled: int = 0  #: unanswered create calls that reconcile has yet to settle
+    next_look_at: float = 0.0  #: monotonic; when it looks at the API's jobs again
+    look: Callable[[], Sight] = Sight  #: at the stages, for a watcher
 
     def at(self) -> str:
         """Now, as the ledger writes it."""
@@ -148,7 +203,8 @@ class Work:
     def warn(self, event: str, **fields: object) -> None:
         """Log a warning and keep it for the display."""
         log.warning(event, **fields)
-        self.progress.warning = " ".join([event, *(f"{name}={value}" for name, value in fields.items())])
+        details = ", ".join(f"{name} {value}" for name, value in fields.items())
+        self.progress.warning = f"{EVENTS.get(event, event)} ({details})"
 
 
 class Stage(Protocol):

@@ -23,7 +23,8 @@ from orchestrator.ledger.chunks.retry import Quarantine
 from orchestrator.ledger.views import export as ledger_export
 from orchestrator.ledger.views import reading
 from orchestrator.models import Json
-from orchestrator.reports import causes, charts, html, tags, timeline
+from orchestrator.plaintext import cause
+from orchestrator.reports import charts, html, tags, timeline
 from orchestrator.reports import page as pages
 from orchestrator.reports.page import Page, Section
 
@@ -201,12 +202,12 @@ def test_failures_are_counted_by_cause(month: Month) -> None:
     """Words that differ only in a number are one cause; each example did end so."""
     section, rows, _, reader = month
     failed = [row for row in rows if row["outcome"] == "failed"]
-    by_hand = Counter(causes.cause(row["error"]) for row in failed)
+    by_hand = Counter(cause(row["error"]) for row in failed)
     assert len(by_hand) == 3
-    assert {causes.cause(found.words): found.files for found in section.causes} == by_hand
+    assert {cause(found.words): found.files for found in section.causes} == by_hand
     errors = {row["file_id"]: row["error"] for row in failed}
     for found in section.causes:
-        assert {causes.cause(errors[example]) for example in found.examples} == {causes.cause(found.words)}
+        assert {cause(errors[example]) for example in found.examples} == {cause(found.words)}
     table = reader.rows(f"{len(failed)} files failed, by cause")
     assert [int(row[0]) for row in table] == sorted(by_hand.values(), reverse=True)
 

@@ -223,10 +223,9 @@ async def take_in(work: Work, look: Look) -> None:
     """Record the end of a job, and tell whoever watches the run."""
     chunk, job, collected = look.chunk, look.job, look.collected
     await work.writer.write(lambda connection: record(connection, chunk, job, collected, at=work.at()))
-    for result in collected.results:
-        work.progress.outcomes[result.outcome] += 1
-        if result.type is not None:
-            work.progress.types[result.type] += 1
+    work.progress.ended(collected.results)
+    if job.credits is not None:
+        work.progress.credits = (work.progress.credits or 0.0) + job.credits
     for oddity in collected.oddities:
         work.warn("results.odd", chunk_id=chunk.id, job_id=job.id, what=oddity)
     log.info("job.ended", chunk_id=chunk.id, job_id=job.id, status=job.api_status, files=len(chunk.file_ids))

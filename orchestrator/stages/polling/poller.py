@@ -45,6 +45,11 @@ class Poller:
         self.set_aside: dict[int, str] = {}  #: chunk id -> why this run leaves its job to a later one
 
     @property
+    def in_flight(self) -> int:
+        """Jobs that have not ended."""
+        return len(self._watched)
+
+    @property
     def idle(self) -> bool:
         return self._ready and not self._watched
 

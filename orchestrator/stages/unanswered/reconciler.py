@@ -135,6 +135,7 @@ class Reconciler:
             except (Rejected, Unanswered) as error:  # the list alone may be down: all else goes on meanwhile
                 wait_s = self._without_a_list(error)
             work.stop.tell()
+            work.unsettled, work.next_look_at = len(self._open), work.clock.monotonic() + wait_s
             await self._sleep(wait_s)
 
     def _without_a_list(self, error: ApiError) -> float:
@@ -320,6 +321,7 @@ class Reconciler:
 
         await work.writer.write(write)
         work.progress.adopted += 1
+        work.progress.files_sent += len(open_.chunk.file_ids)
         log.info("job.adopted", chunk_id=chunk.id, job_id=job.id, why=why)
         self._adopted(chunk.id, job.id, len(chunk.file_ids))
 
