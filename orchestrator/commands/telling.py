@@ -82,7 +82,7 @@ def _trace(settings: Settings, options: Options, opened: Ledger, summary: Summar
     with opened.transaction() as connection:
         (row,) = reading.manifests(connection, summary.manifest, rehearsal=False)
         (run,) = ledger_runs.latest(connection, row.id, 1, verdicts=False)
-        jobs = traced.jobs(connection, row.id, run.id, since=run.started_at, most=traces.MOST_JOBS)
+        jobs = traced.jobs(connection, row.id, run.run_id, since=run.started_at, most=traces.MOST_JOBS)
     about = {
         "orchestrator.manifest": summary.manifest,
         "orchestrator.run.id": summary.run_id,
