@@ -37,13 +37,15 @@ def bill(connection: Connection, bills: Mapping[int, float]) -> None:
 def ceiling_of_run(connection: Connection, run_id: str) -> int:
     """The most credits that the jobs of this run can cost, as far as that is known.
 
-    That is, of the jobs it planned, and of those that an earlier run planned and this one sends or has sent.
+    That is, of the jobs it planned, and of those that an earlier run planned, or got no answer about, and this one
+    sends or has sent.
     """
     rows = connection.execute(
         text(
             "SELECT c.canonical, CAST(sum(j.size) AS INTEGER) AS files "
             "FROM runs r JOIN jobs j ON j.manifest_id = r.manifest_id JOIN configs c ON c.id = j.config_id "
-            "WHERE r.id = :run_id AND (j.run_id = r.id OR j.status = 'pending' OR j.sent_at >= r.started_at) "
+            "WHERE r.id = :run_id AND (j.run_id = r.id OR j.status IN ('pending', 'submitting') "
+            "OR j.sent_at >= r.started_at) "
             "GROUP BY c.id, c.canonical"
         ),
         {"run_id": run_id},

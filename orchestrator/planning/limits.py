@@ -13,18 +13,18 @@ from orchestrator.manifest.loading import Manifest
 LEAST_RECLASSIFY = 100
 
 
-def over_limits(manifest: Manifest, files: int, ceiling: int | None, planned: int | None) -> str | None:
+def over_limits(manifest: Manifest, files: int, ceiling: int | None, earlier: int | None) -> str | None:
     """Why sending *files* would pass the manifest's limits; None when it would not.
 
     *ceiling*: what they cost if no parse is there any more. That one is free is known only once it was used.
-    *planned*: what is sent with them costs, that an earlier run planned. Halves and second opinions are held back in
-    time instead: see ``credits_left``.
+    *earlier*: the cost of what earlier runs planned and did not send, or sent without an answer: that is sent, or sent
+    once more, with them. Halves and second opinions are held back in time instead: see ``credits_left``.
     """
     limits = manifest.limits
     if limits.max_files is not None and files > limits.max_files:
         return _over(manifest, f"{files} files to send", "max_files", limits.max_files)
-    if limits.max_credits is not None and ceiling is not None and (ceiling + (planned or 0)) > limits.max_credits:
-        before = f" and {planned} for what an earlier run planned" if planned else ""
+    if limits.max_credits is not None and ceiling is not None and (ceiling + (earlier or 0)) > limits.max_credits:
+        before = f" and {earlier} for what earlier runs planned or got no answer about" if earlier else ""
         return _over(manifest, f"up to {ceiling} credits{before}", "max_credits", limits.max_credits)
     return None
 

@@ -55,7 +55,7 @@ class Outlook:
     chunks: int
     free: int
     credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
-    planned: int | None  #: credits for what an earlier run planned, where the manifest limits them
+    earlier: int | None  #: credits for what earlier runs left to be sent, or sent without an answer, where limited
     changes: retry.Changes  #: of the manifest, since the files of a retry were last sent
     reclassified: retry.Changes  #: of the manifest, since files that a run sends as new were last classified
     batches: list[Batch]
@@ -79,7 +79,7 @@ def work_out(
     Raises InputError for a selection that makes no sense.
     """
     counts = ledger_plan.count(connection, scope, listed)
-    planned = _planned(connection, scope, manifest)  # asked before *take* plans more
+    earlier = _left_by_earlier_runs(connection, scope, manifest)  # asked before *take* plans more
     files = chunks = free = 0
     batches: list[Batch] = []
     cost: int | None = 0
@@ -105,20 +105,23 @@ def work_out(
         chunks += math.ceil(chosen / files_per_chunk(manifest))
         cost = _plus(cost, config.credits_ceiling(chosen - saved))
         dearest = _plus(dearest, config.credits_ceiling(chosen))
-    over = over_limits(manifest, files, dearest, planned)
+    over = over_limits(manifest, files, dearest, earlier)
     if over is None and not options.reclassify and not options.sandbox:
         over = over_reclassify(manifest, reclassified, counts.done + counts.failed + counts.changed)
-    return Outlook(counts, files, chunks, free, cost, planned, changes, reclassified, batches, over, sample)
+    return Outlook(counts, files, chunks, free, cost, earlier, changes, reclassified, batches, over, sample)
 
 
-def _planned(connection: Transaction, scope: Scope, manifest: Manifest) -> int | None:
-    """Credits for what an earlier run planned and this one sends, where the manifest limits them; None: not known."""
-    planned: int | None = 0
+def _left_by_earlier_runs(connection: Transaction, scope: Scope, manifest: Manifest) -> int | None:
+    """Return the most credits of what earlier runs have left to this one, where the manifest limits them.
+
+    A call without an answer may have had no effect, and is then sent once more.
+    """
+    total: int | None = 0
     if manifest.limits.max_credits is not None:
         for left in ledger_plan.open_chunks(connection, scope.manifest_id):
-            if left.status is JobStatus.PENDING:
-                planned = _plus(planned, left.config.credits_ceiling(left.files))
-    return planned
+            if left.status in (JobStatus.PENDING, JobStatus.SUBMITTING):
+                total = _plus(total, left.config.credits_ceiling(left.files))
+    return total
 
 
 def most(

@@ -82,7 +82,8 @@ def _preview(
         renamed_from = naming.renamed_from(connection, manifest, rehearsal=rehearsal)
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
         plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)
-        found = work_out(connection, scope, manifest, Options(), listed=listed, now=now, take=lambda _: None)
+        options = Options(sandbox=rehearsal)
+        found = work_out(connection, scope, manifest, options, listed=listed, now=now, take=lambda _: None)
         highest, left = most(connection, scope, manifest, found)
         quarantined = retry.quarantined(
             connection, scope, manifest.limits.max_generations, wanted=True, most=MOST_QUARANTINED

@@ -156,7 +156,7 @@ def _preview(
         chunks=math.ceil(files / files_per_chunk(manifest)),
         free=found.free,
         credits_ceiling=config.credits_ceiling(files - found.free),
-        over_limits=over_limits(manifest, files, config.credits_ceiling(files), found.planned),
+        over_limits=over_limits(manifest, files, config.credits_ceiling(files), found.earlier),
         file_ids=first,
         names={file_id: named[key] for file_id in first if (key := canonical_id(file_id)) in named},
         changes=found.changes,

@@ -58,9 +58,7 @@ def glance(name: str, last: LastNight | None, holder: str | None, address: Addre
     if last.since:
         lines.append(_since(last.since))
     if night.credits is not None or night.credits_ceiling:
-        billed = "none billed yet" if night.credits is None else f"{night.credits:,g} billed"
-        most = "" if night.credits_ceiling is None else f", at most {night.credits_ceiling:,}"
-        lines.append(f"credits: {billed}{most}")
+        lines.append(_credits(night))
     review = night.standing["review"] if night.standing else 0
     busy = night.exit_code is None and holder is not None
     steps = [] if busy else what_to_do(night.exit_code, night.run_id, address, review=review)
@@ -96,6 +94,15 @@ def _what(night: Night) -> str:
     detail = "; ".join(filter(None, (", ".join(parts), ", ".join(types))))
     started = night.started_at[:16].replace("T", " ")
     return f"last run {night.run_id}: {started} UTC{took}; {did}{f' ({detail})' if detail else ''}"
+
+
+def _credits(night: Night) -> str:
+    """The bill: a least while the API has not told of every job."""
+    least = "at least " if night.jobs_untold else ""
+    billed = "none billed yet" if night.credits is None else f"{least}{night.credits:,g} billed"
+    untold = f", {counted(night.jobs_untold, 'job')} not yet told" if night.jobs_untold else ""
+    most = "" if night.credits_ceiling is None else f", at most {night.credits_ceiling:,}"
+    return f"credits: {billed}{untold}{most}"
 
 
 def _standing(standing: Mapping[str, int], by_type: Mapping[str, int]) -> str:

@@ -34,6 +34,7 @@ class Night:
     requests: int | None
     jobs_created: int | None
     credits: float | None  #: billed by the end of the run, as far as the API had said
+    jobs_untold: int  #: of its jobs: the API had not told what they were billed, so ``credits`` is a least
     credits_ceiling: int | None
     outcomes: dict[str, int]  #: outcome -> files for which this run recorded it
     types: dict[str, int]  #: type -> files that this run recorded as such
@@ -119,6 +120,7 @@ def _night(run: Run, outcomes: Counter[str], types: Counter[str]) -> Night:
         requests=summary.get("requests"),
         jobs_created=summary.get("jobs_created"),
         credits=summary.get("credits"),
+        jobs_untold=summary.get("jobs_untold", 0),
         credits_ceiling=summary.get("credits_ceiling"),
         outcomes={outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
         types=dict(sorted(types.items(), key=lambda item: (-item[1], item[0]))),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.commands import Cli, Serve, command_line, refusing
 from support.moody import Moody
+from support.sandboxes import sandbox
 
 from orchestrator.models import Json
 from orchestrator.planning.ceiling import halvings
+from orchestrator.sandbox import Sandbox
 from orchestrator.stages.halving import halve
 
 PRICE = {"FAST": 5, "MULTIMODAL": 10}  #: of a file with as many pages as are read
@@ -39,6 +42,7 @@ steps = st.fixed_dictionaries(
         "bad": patterns,
         "at_fault": patterns,
         "unsure": patterns,
+        "lost": patterns,
         "down": st.booleans(),
         "call": st.sampled_from([["run"], ["run", "--no-wait"], ["run", "--retry-failed"], ["retry"]]),
         "files": st.integers(1, 9),
@@ -50,6 +54,7 @@ AT_FAULT = {
     "bad": "^$",
     "at_fault": "^f1$",
     "unsure": "^$",
+    "lost": "^$",
     "down": False,
     "call": ["run"],
     "files": 4,
@@ -59,40 +64,106 @@ AT_FAULT = {
 UNSURE = {**AT_FAULT, "at_fault": "^$", "unsure": ".", "files": 1, "escalate": True}
 #: What an earlier run left in halves is bought by the next.
 LEFT = {**AT_FAULT, "call": ["run", "--no-wait"]}
+#: A call that took effect, and one that did not, both without an answer.
+LOST = {**LEFT, "at_fault": "^$", "lost": "."}
+DOWN = {**LOST, "down": True}
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @example(history=[AT_FAULT])
 @example(history=[UNSURE])
 @example(history=[LEFT, AT_FAULT])
+@example(history=[LOST, DOWN, UNSURE])
 @given(history=st.lists(steps, min_size=2, max_size=4))
 def test_no_run_sends_or_bills_more_than_the_plan_before_it_said(serve: Serve, history: list[dict[str, Json]]) -> None:
-    """Over histories of outages, failures, files at fault, unsure answers and growing lists."""
+    """Over histories of outages, lost answers, failures, files at fault, unsure answers and growing lists."""
     api = Moody()
     up, down = serve(api), serve(refusing(503))
     with tempfile.TemporaryDirectory() as folder, command_line(Path(folder)) as cli:
         for step in history:
             one_step(cli, api, step)
             cli.use(down if step["down"] else up)
-            judge(cli, api, step["call"])
+            judge(cli, step["call"], lambda: billed(api))
 
 
 def one_step(cli: Cli, api: Moody, step: dict[str, Json]) -> None:
     api.bad, api.at_fault, api.unsure = step["bad"], step["at_fault"], step["unsure"]
+    api.lost = step["lost"]
     cli.manifest(*(f"f{n}" for n in range(step["files"])), size=4)
     if step["escalate"]:
         with (cli.folder / "m.yaml").open("a") as manifest:
             manifest.write("escalate: {below_confidence: 0.5}\n")
 
 
-def judge(cli: Cli, api: Moody, call: list[str]) -> None:
-    """*call* keeps to what ``plan`` and, of a retry, its dry run said before."""
+def judge(cli: Cli, call: list[str], billed: Callable[[], tuple[int, int]]) -> list[dict[str, Json]]:
+    """*call* keeps to what ``plan`` and, of a retry, its dry run said before, which is returned."""
     told = [cli("plan", "m.yaml", "--json")] if call[0] == "run" else []
     if call in (["retry"], ["run", "--retry-failed"]):
         told.append(cli("retry", "m.yaml", "--dry-run", "--json"))
-    sums = [json.loads(done.stdout)["ceiling"]["sum"] for done in told if done.returncode == 0]
-    before = billed(api)
+    plans = [json.loads(done.stdout) for done in told if done.returncode == 0]
+    sums = [plan["ceiling"]["sum"] for plan in plans]
+    before = billed()
     cli(call[0], "m.yaml", *call[1:])
-    files, price = (after - was for after, was in zip(billed(api), before, strict=True))
+    files, price = (after - was for after, was in zip(billed(), before, strict=True))
     assert files <= sum(most["files"] for most in sums), (call, sums)
     assert price <= sum(most["credits"] for most in sums), (call, sums)
+    return plans
+
+
+v2_steps = st.fixed_dictionaries(
+    {
+        "bad": patterns,
+        "gone": st.booleans(),  #: parses that can be used once more are there no longer
+        "lost": st.booleans(),  #: create calls take effect and are never answered
+        "down": st.booleans(),
+        "call": st.sampled_from([["run"], ["run", "--no-wait"], ["run", "--retry-failed"], ["retry"]]),
+        "files": st.integers(1, 6),
+        "rules": st.sampled_from(["a total", "a total amount"]),
+    }
+)
+BOUGHT = {"bad": "^$", "gone": False, "lost": False, "down": False, "call": ["run"], "files": 3, "rules": "a total"}
+#: New rules on the same parses: free while they are there.
+FREE = {**BOUGHT, "rules": "a total amount"}
+#: Calls that made their jobs, and that the next run repeats under their keys.
+UNANSWERED = {**BOUGHT, "lost": True}
+
+
+@settings(max_examples=2, deadline=None, derandomize=True)
+@example(history=[BOUGHT, FREE])
+@example(history=[BOUGHT, {**FREE, "gone": True}])
+@example(history=[UNANSWERED, {**BOUGHT, "files": 4}])
+@given(history=st.lists(v2_steps, min_size=2, max_size=4))
+def test_no_v2_run_sends_or_bills_more_than_was_said(history: list[dict[str, Json]]) -> None:
+    """Over histories of changed rules on parses that are there or gone, lost answers, outages and failures."""
+    faults: dict[str, float | str] = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        command_line(Path(folder)) as cli,
+        sandbox(faults=faults) as (url, api),
+    ):
+        cli.environ["LLAMA_CLOUD_BASE_URL"] = url
+        for step in history:
+            write_v2(cli, step)
+            faults |= {
+                "fail-matching": step["bad"],
+                "parse-gone": float(step["gone"]),
+                "create.drop-after": float(step["lost"]),
+                "create.http-5xx": float(step["down"]),
+            }
+            before = billed_v2(api)[1]
+            told = judge(cli, step["call"], lambda: billed_v2(api))
+            most = sum(plan["credits_ceiling"] for plan in told)  # nothing for what reuses a parse
+            left = [plan["ceiling"][line]["credits"] for plan in told for line in ("planned", "unanswered")]
+            assert step["gone"] or billed_v2(api)[1] - before <= most + sum(left), (step, told)
+
+
+def write_v2(cli: Cli, step: dict[str, Json]) -> None:
+    cli.manifest(*(f"f{n}" for n in range(step["files"])))
+    text = (cli.folder / "m.yaml").read_text().replace("chunk_size: 100\n", "api: v2\n")
+    (cli.folder / "m.yaml").write_text(text.replace("a total", step["rules"]))
+
+
+def billed_v2(api: Sandbox) -> tuple[int, int]:
+    """Jobs made, and credits billed at most, so far: a job on an earlier parse is free."""
+    made = [job.file_ids[0] for job in api.state.journal]
+    return len(made), PRICE["FAST"] * sum(not document.startswith("pjb-") for document in made)

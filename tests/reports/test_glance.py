@@ -26,6 +26,7 @@ NIGHT = Night(
     requests=9,
     jobs_created=2,
     credits=12.0,
+    jobs_untold=0,
     credits_ceiling=15,
     outcomes={"classified": 2, "failed": 1},
     types={"invoice": 2},
@@ -43,6 +44,18 @@ NIGHT = Night(
 )
 
 SINCE = Since("20261126T042000Z-000000", "2026-11-26T04:20:00.000+00:00", {"files": 3, "failed": 1, "review": -2}, {})
+
+
+def test_a_bill_that_is_not_all_told_is_a_least() -> None:
+    """As status and the run's summary say it."""
+    untold = replace(NIGHT, jobs_untold=3)
+    assert "credits: at least 12 billed, 3 jobs not yet told, at most 15" in glance(
+        "m", LastNight(untold, None), None, ADDRESS
+    )
+    untold = replace(NIGHT, credits=None, jobs_untold=1)
+    assert "credits: none billed yet, 1 job not yet told, at most 15" in glance(
+        "m", LastNight(untold, None), None, ADDRESS
+    )
 
 
 def test_it_says_how_the_run_ended_what_it_did_and_what_is_different() -> None:

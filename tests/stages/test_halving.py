@@ -218,13 +218,30 @@ def test_what_an_earlier_run_planned_counts_against_the_limit(cli: Cli, api: Moo
     cli.manifest(*"abcdef", size=4)
     limit(cli, "max_credits: 29")
     calls = api.calls
-    words = "up to 10 credits and 20 for what an earlier run planned, over limits.max_credits: 29"
+    words = "up to 10 credits and 20 for what earlier runs planned or got no answer about, over limits.max_credits: 29"
     assert words in json.loads(cli("plan", "m.yaml", "--json").stdout)["over_limits"]
     done = cli("run", "m.yaml")
     assert (done.returncode, words in done.stderr, api.calls) == (6, True, calls)
     cli.manifest(*"abcdef", size=4)
     limit(cli, "max_credits: 30")
     assert cli("run", "m.yaml").returncode == 0
+
+
+def test_a_call_without_an_answer_counts_against_the_limit(cli: Cli, api: Moody) -> None:
+    """It may have had no effect: then this run sends it once more, at its full price."""
+    cli.manifest(*"abcd", size=4)
+    api.lost = "^a$"
+    assert cli("run", "m.yaml", "--no-wait").returncode == 3
+    cli.manifest(*"abcdef", size=4)
+    limit(cli, "max_credits: 29")
+    words = "up to 10 credits and 20 for what earlier runs planned or got no answer about, over limits.max_credits: 29"
+    assert words in json.loads(cli("plan", "m.yaml", "--json").stdout)["over_limits"]
+    done = cli("run", "m.yaml")
+    assert (done.returncode, words in done.stderr, api.calls) == (6, True, 1)
+    cli.manifest(*"abcdef", size=4)
+    limit(cli, "max_credits: 30")
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought.total() == 6
 
 
 def test_halves_yield_to_what_an_earlier_run_planned(cli: Cli, api: Moody, serve: Serve) -> None:

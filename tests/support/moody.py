@@ -20,6 +20,7 @@ class Moody:
         self.at_fault = "^$"
         self.unsure = "^$"
         self.refused = "^$"  #: a create call with such a file is answered 422: the quickest way to fail a chunk
+        self.lost = "^$"  #: a create call with such a file takes effect, and its answer is a 503
         self.calls = 0  #: creates, refused ones included
 
     @property
@@ -35,6 +36,8 @@ class Moody:
             if any(re.search(self.refused, file_id) for file_id in body["file_ids"]):
                 return web.json_response({"detail": "no such file"}, status=422)
             self.jobs[job_id] = body
+            if any(re.search(self.lost, file_id) for file_id in body["file_ids"]):
+                return web.json_response({"detail": "upstream"}, status=503)
             return web.json_response(self._job(job_id))
         if parts == [""]:
             return web.json_response({"items": [self._job(job_id) for job_id in self.jobs]})
