@@ -129,6 +129,42 @@ def test_a_second_manifest_of_a_name_is_refused(cli: Cli, serve: Serve) -> None:
     assert creates(server) == 2
 
 
+def test_a_copy_with_other_lists_is_a_second_manifest(cli: Cli, serve: Serve) -> None:
+    """The same text names other files in another folder; with the same lists it is a true copy."""
+    server = serve(Classify())
+    cli.use(server)
+    copy = cli.folder / "copy"
+    copy.mkdir(mode=0o700)
+    manifest = (cli.folder / "m.yaml").read_text()
+    text = manifest[: manifest.index("file_ids:")] + "file_ids_from: [list.txt]\n"
+    for folder, listed in ((cli.folder, "a\nb\n"), (copy, "a\nc\n")):
+        (folder / "m.yaml").write_text(text)
+        (folder / "list.txt").write_text(listed)
+        (folder / "list.txt").chmod(0o600)
+    assert cli("run", "m.yaml").returncode == 0
+    for command in ("run", "plan"):
+        done = cli(command, "copy/m.yaml", "--ledger", "ledger.db")
+        words = f"from {cli.folder}/m.yaml, which is still there and names another list.txt than copy/m.yaml does"
+        assert (done.returncode, words in done.stderr) == (2, True), done
+    (copy / "list.txt").write_text("a\nb\n")
+    assert cli("run", "copy/m.yaml", "--ledger", "ledger.db").returncode == 0
+    assert creates(server) == 1
+
+
+def test_a_copy_with_other_documents_is_a_second_manifest(cli: Cli, serve: Serve) -> None:
+    """A relative folder is another one beside the copy."""
+    cli.use(serve(Classify()))
+    manifest = (cli.folder / "m.yaml").read_text()
+    text = manifest[: manifest.index("file_ids:")] + "documents_from: [inbox]\nallow_empty: true\n"
+    for folder in (cli.folder, cli.folder / "copy"):
+        (folder / "inbox").mkdir(mode=0o700, parents=True)
+        (folder / "m.yaml").write_text(text)
+    (cli.folder / "copy").chmod(0o700)
+    assert cli("run", "m.yaml").returncode == 0
+    done = cli("run", "copy/m.yaml", "--ledger", "ledger.db")
+    assert (done.returncode, "names another inbox than" in done.stderr) == (2, True), done
+
+
 def test_a_new_name_for_a_known_manifest_is_told(cli: Cli, serve: Serve) -> None:
     """Before it is bought again, and by the run that does."""
     cli.use(serve(Classify()))

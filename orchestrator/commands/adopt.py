@@ -97,6 +97,8 @@ def adopt(
             summary = {**adopted.as_json(), "reason": reason}
             runs.finish(connection, run_id, exit_code=int(ExitCode.OK), summary=summary, at=at)
         opened.rebuilt()
+        with opened.transaction() as connection:
+            ledger_scope.has_its_jobs(connection, ledger_scope.manifest_id(connection, manifest.name, rehearsal=False))
     return adopted
 
 

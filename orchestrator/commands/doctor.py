@@ -26,7 +26,7 @@ from orchestrator.manifest import loading as manifests
 from orchestrator.manifest.loading import Manifest
 from orchestrator.plaintext import counted, safe
 from orchestrator.planning import preview as planning
-from orchestrator.planning.limits import may_begin_again
+from orchestrator.planning.limits import may_begin_again, refuse_incomplete
 from orchestrator.settings import Settings
 
 #: A clock that is off by more makes the times in the ledger misleading.
@@ -152,6 +152,8 @@ def _ledger(manifest: str | None, found: Manifest | None, settings: Settings, op
                 return
             size = opened.describe().bytes
             with opened.transaction() as connection:
+                if found is not None:
+                    refuse_incomplete(connection, found, rehearsal=False)
                 names = [row.name for row in reading.manifests(connection)]
     except OrchestratorError as error:
         yield Finding("ledger", str(error), error.exit_code)

@@ -23,14 +23,16 @@ class Scope:
 
 def find_scope(connection: Connection, name: str, *, rehearsal: bool, config: Config) -> Scope:
     """The manifest's and the config's rows; ids of 0 where the ledger has none yet."""
-    return Scope(
-        scalar_int(
-            connection,
-            "SELECT max(id) FROM manifests WHERE name = :name AND rehearsal = :rehearsal",
-            name=name,
-            rehearsal=int(rehearsal),
-        ),
-        _known_config(connection, config),
+    return Scope(manifest_id(connection, name, rehearsal=rehearsal), _known_config(connection, config))
+
+
+def manifest_id(connection: Connection, name: str, *, rehearsal: bool) -> int:
+    """The manifest's row; 0 where the ledger has none yet."""
+    return scalar_int(
+        connection,
+        "SELECT max(id) FROM manifests WHERE name = :name AND rehearsal = :rehearsal",
+        name=name,
+        rehearsal=int(rehearsal),
     )
 
 
@@ -72,6 +74,24 @@ def name_at(connection: Connection, path: str, *, rehearsal: bool) -> str | None
         {"path": path, "rehearsal": int(rehearsal)},
     )
     return found.scalar()
+
+
+def lacks_jobs(connection: Connection, manifest_id: int) -> bool:
+    """Whether this ledger took the place of a lost one, and the manifest's jobs have not been adopted since."""
+    lost = scalar_int(connection, "SELECT sum(last) FROM sequences WHERE name = 'lost'")
+    found = "SELECT sum(last) FROM sequences WHERE name = :name"
+    return lost > scalar_int(connection, found, name=f"found:{manifest_id}")
+
+
+def has_its_jobs(connection: Connection, manifest_id: int) -> None:
+    """All that the API has of the manifest is in the ledger (again)."""
+    connection.execute(
+        text(
+            "INSERT INTO sequences (name, last) SELECT :name, s.last FROM sequences s WHERE s.name = 'lost' "
+            "ON CONFLICT (name) DO UPDATE SET last = excluded.last"
+        ),
+        {"name": f"found:{manifest_id}"},
+    )
 
 
 def _refuse_other_place(

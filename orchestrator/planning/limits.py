@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from orchestrator.clock import timestamp
-from orchestrator.ledger import Transaction, billing
+from orchestrator.errors import LedgerError
+from orchestrator.ledger import Transaction, billing, scope
 from orchestrator.ledger.chunks import retry
 from orchestrator.manifest.loading import Manifest
+from orchestrator.plaintext import safe
 
 #: So many files may always be classified again after a change of the manifest, unless its limits say otherwise.
 LEAST_RECLASSIFY = 100
@@ -56,6 +58,20 @@ def credits_left(connection: Transaction, manifest: Manifest, run_id: str) -> in
 def may_begin_again(manifest: Manifest, *, rehearsal: bool) -> bool:
     """Whether an empty ledger in the place of one that is gone buys nothing twice: v2 knows its jobs by their keys."""
     return manifest.api == "v2" or rehearsal
+
+
+def refuse_incomplete(connection: Transaction, manifest: Manifest, *, rehearsal: bool) -> None:
+    """Raises LedgerError where a ledger was lost, and what the API has of the manifest is not in the new one.
+
+    A run of another manifest, or an adoption of its jobs, does not make up for that.
+    """
+    if may_begin_again(manifest, rehearsal=rehearsal):
+        return
+    if scope.lacks_jobs(connection, scope.manifest_id(connection, manifest.name, rehearsal=False)):
+        raise LedgerError(
+            f"this ledger took the place of one that was lost, and may lack jobs of {manifest.name}: first have "
+            f"`orchestrator adopt {safe(manifest.path)}` take in what the API has; nothing was sent"
+        )
 
 
 def parses_since(now: datetime) -> str:

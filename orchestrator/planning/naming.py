@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 from pathlib import Path
 
 from orchestrator.errors import InputError
 from orchestrator.ledger import Transaction
 from orchestrator.ledger import scope as ledger_scope
+from orchestrator.manifest.lists import STANDARD_INPUT
 from orchestrator.manifest.loading import Manifest
+from orchestrator.manifest.sources import resolved
 from orchestrator.plaintext import safe
 
 
@@ -20,21 +23,40 @@ def full_path(manifest: Manifest) -> str:
 def refuse_second(connection: Transaction, manifest: Manifest, *, rehearsal: bool) -> None:
     """Raises InputError when the ledger knows the name from another file that is still there and differs.
 
-    Their files and rules would be mixed in all that the ledger says. A manifest that was moved goes on.
+    It differs too when a list or folder that it names is another one beside it. Their files and rules would be mixed
+    in all that the ledger says. A manifest that was moved goes on.
     """
     known = ledger_scope.known_path(connection, manifest.name, rehearsal=rehearsal)
     if known is None or known == full_path(manifest):
         return
     try:
-        differs = hashlib.sha256(Path(known).read_bytes()).hexdigest() != manifest.sha256
+        same = hashlib.sha256(Path(known).read_bytes()).hexdigest() == manifest.sha256
+        other = _other_source(manifest, known) if same else None
     except (OSError, ValueError):
         return
-    if differs:
+    if not same or other:
+        how = f"differs from {manifest.path}" if not same else f"names another {other} than {manifest.path} does"
         raise InputError(
-            f"this ledger knows the name {manifest.name!r} from {known}, which is still there and differs from "
-            f"{manifest.path}; give this one another `name` or another --ledger, or, if it takes the other's place, "
-            "remove that file"
+            f"this ledger knows the name {manifest.name!r} from {known}, which is still there and {how}; "
+            "give this one another `name` or another --ledger, or, if it takes the other's place, remove that file"
         )
+
+
+def _other_source(manifest: Manifest, known: str) -> str | None:
+    """A list or a folder of documents that *manifest* and its copy at *known* both have, and not with the same content.
+
+    Raises OSError, ValueError.
+    """
+    texts = [file_list.entry.text for file_list in manifest.lists if file_list.entry.text != STANDARD_INPUT]
+    for name in texts:
+        mine, theirs = (Path(each).absolute().parent / name for each in (manifest.path, known))
+        if mine.is_file() and theirs.is_file() and not filecmp.cmp(mine, theirs, shallow=False):
+            return safe(name)
+    for place in manifest.sources.places if manifest.sources else ():
+        theirs = Path(resolved(known, place.text))
+        if theirs.exists() and theirs.resolve() != Path(place.path).resolve():
+            return safe(place.text)
+    return None
 
 
 def renamed_from(connection: Transaction, manifest: Manifest, *, rehearsal: bool) -> str | None:

@@ -15,7 +15,7 @@ from orchestrator.plaintext import counted
 from orchestrator.planning import documents, naming
 from orchestrator.planning.ceiling import Ceiling
 from orchestrator.planning.documents import Taken
-from orchestrator.planning.limits import files_per_chunk, may_begin_again
+from orchestrator.planning.limits import files_per_chunk, may_begin_again, refuse_incomplete
 from orchestrator.planning.options import Options
 from orchestrator.planning.plan import most, work_out
 
@@ -79,6 +79,7 @@ def _preview(
         listed = plan.stage(connection, manifest.file_ids())
         refuse_empty(manifest, listed)
         naming.refuse_second(connection, manifest, rehearsal=rehearsal)
+        refuse_incomplete(connection, manifest, rehearsal=rehearsal)
         renamed_from = naming.renamed_from(connection, manifest, rehearsal=rehearsal)
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
         plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)

@@ -19,7 +19,7 @@ from orchestrator.ledger.queue import Shard, release_held
 from orchestrator.manifest.loading import Manifest, refuse_empty
 from orchestrator.models import Json
 from orchestrator.planning import naming
-from orchestrator.planning.limits import files_per_chunk, parses_since
+from orchestrator.planning.limits import files_per_chunk, parses_since, refuse_incomplete
 from orchestrator.planning.options import Options
 from orchestrator.planning.plan import Batch, Outlook, Sample, work_out
 
@@ -77,9 +77,11 @@ def plan(
 ) -> Plan:
     """Leave in the ledger the run and its pending chunks.
 
-    Raises ManifestError for a list that can't be read, InputError for a selection that makes no sense or a ledger of
-    another API, and OutOfCredits when the manifest's limits would be passed; the caller's transaction then undoes all.
+    Raises LedgerError for a ledger that took a lost one's place, ManifestError for a list that can't be read,
+    InputError for a selection that makes no sense or a ledger of another API, and OutOfCredits when the manifest's
+    limits would be passed; the caller's transaction then undoes all.
     """
+    refuse_incomplete(connection, manifest, rehearsal=options.sandbox)
     at = timestamp(now)
     listed_names = names.Names(connection)
     listed = planning.stage(connection, manifest.file_ids(listed_names))

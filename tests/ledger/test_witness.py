@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import Classify, Cli, Serve, command_line, creates
+from support.sandboxes import sandbox
 from support.server import Server
 
 from orchestrator.ledger.sqlite import witness
@@ -109,6 +110,29 @@ def test_an_adopt_that_did_not_end_changes_nothing(cli: Cli, server: Server) -> 
     older(cli.folder)
     assert cli("adopt", "m.yaml", "--base-url", "http://127.0.0.1:9").returncode == 7
     assert cli("run", "m.yaml").returncode == 8
+    assert creates(server) == 2
+
+
+@pytest.mark.parametrize("first", ["run", "adopt"])
+def test_another_manifest_does_not_make_it_the_ledger_again(cli: Cli, server: Server, first: str) -> None:
+    """A v2 run knows its jobs by their keys, and an adoption is of one manifest: a v1 manifest is still refused."""
+    emptied(cli.folder)
+    v1 = (cli.folder / "m.yaml").read_text()
+    other = cli.folder / "other.yaml"
+    of_its_own = v1[: v1.index("  - a\n")].replace("letters", "other") + "  - z\n"
+    other.write_text(of_its_own.replace("chunk_size: 100", "api: v2") if first == "run" else of_its_own)
+    other.chmod(0o600)
+    with sandbox(unknown_files="accept", usage_on="both") as (url, _):
+        v2 = {"LLAMA_CLOUD_BASE_URL": url} if first == "run" else {}
+        assert cli(first, "other.yaml", **v2).returncode == 0
+        assert cli("status", "other.yaml").returncode == 0
+    for command, code in (("run", 8), ("plan", 8), ("doctor", 8), ("status", 0)):
+        done = cli(command, "m.yaml")
+        assert done.returncode == code, done
+        assert command == "status" or "orchestrator adopt m.yaml" in done.stdout + done.stderr
+    assert creates(server) == 2
+    assert cli("adopt", "m.yaml").returncode == 0
+    assert cli("run", "m.yaml").returncode == 0
     assert creates(server) == 2
 
 

@@ -127,7 +127,7 @@ class Database:
         """Its one connection is never lost."""
 
     def rebuilt(self) -> None:
-        """All that can be known is in it (again): from now on it counts as the ledger that was here."""
+        """From now on it counts as the ledger that was here; ``scope.lacks_jobs`` of the manifests not yet adopted."""
         if self._counts or self._write_lock is None:
             return
         seen = witness.read(place.witness(self.path)) or witness.Seen(0, 0, 0)
@@ -135,6 +135,10 @@ class Database:
         with self.transaction() as connection:
             connection.exec_driver_sql(
                 "UPDATE sequences SET last = ? WHERE name = 'writes' AND last < ?", (seen.writes, seen.writes)
+            )
+            connection.exec_driver_sql(
+                "INSERT INTO sequences (name, last) VALUES ('lost', 1) "
+                "ON CONFLICT (name) DO UPDATE SET last = sequences.last + 1"
             )
 
     def describe(self) -> Description:
