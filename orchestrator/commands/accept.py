@@ -53,7 +53,8 @@ def accept(
 ) -> dict[str, str | None]:
     """File ID -> accepted type, for each of *file_ids*: *label*, none (*unmatched*), or what the API had said.
 
-    All or nothing. Raises InputError for a file without an outcome, or a type that no rule names.
+    A file may be in any state: its verdict counts, and what comes of it later is only recorded. All or nothing. Raises
+    InputError for a file that the API has said nothing of where no verdict is given, or a type that no rule names.
     """
     types = [rule.type for rule in manifest.config.rules]
     if label is not None and types and label not in types:
@@ -62,11 +63,10 @@ def accept(
     accepted: dict[str, str | None] = {}
     with _verdicts(manifest, path, accepted, signature, clock, rehearsal=rehearsal) as (connection, scope, run_id, at):
         for file_id in file_ids:
-            outcome, given = _standing(connection, scope, file_id)
+            outcome, given = _standing(connection, scope, manifest, file_id)
             if outcome not in GOOD and label is None and not unmatched:
-                raise InputError(
-                    f"--file {file_id} is {outcome}: say --type, --unmatched or --dismiss; nothing was recorded"
-                )
+                state = f"is {outcome}: say --type, --unmatched or --dismiss" if outcome else _UNTOLD
+                raise InputError(f"--file {file_id} {state}; nothing was recorded")
             accepted[file_id] = None if unmatched else label or given
             words = signature.words("accepted")
             ledger_accept.accept(connection, scope, file_id, accepted[file_id], run_id=run_id, at=at, words=words)
@@ -94,7 +94,9 @@ def dismiss(
         chosen = list(failed if file_ids is None else dict.fromkeys(map(canonical_id, file_ids)))
         for file_id in chosen:
             if file_id not in failed:
-                outcome, _ = _standing(connection, scope, file_id)
+                outcome, _ = _standing(connection, scope, manifest, file_id)
+                if outcome is None:
+                    raise InputError(f"--file {file_id} {_UNTOLD}; nothing was recorded")
                 why = "is dismissed already, or has another error" if outcome not in GOOD else f"is {outcome}"
                 raise InputError(f"--file {file_id} {why}; nothing was recorded")
         if not chosen:
@@ -103,6 +105,9 @@ def dismiss(
         ledger_accept.dismiss(connection, scope, chosen, run_id=run_id, at=at, words=words)
         dismissed |= dict.fromkeys(chosen)
     return list(dismissed)
+
+
+_UNTOLD = "has no outcome yet: say --type or --unmatched"
 
 
 @contextmanager
@@ -136,10 +141,14 @@ def _verdicts(
         runs.finish(connection, run_id, exit_code=int(ExitCode.OK), summary=summary, at=at)
 
 
-def _standing(connection: Transaction, scope: ledger_scope.Scope, file_id: str) -> tuple[Outcome, str | None]:
-    """The outcome and type that count for *file_id*. Raises InputError where there are none."""
+def _standing(
+    connection: Transaction, scope: ledger_scope.Scope, manifest: Manifest, file_id: str
+) -> tuple[Outcome | None, str | None]:
+    """The outcome and type that count for *file_id*; none where it has none yet. Raises InputError for a stranger."""
     found = ledger_accept.standing(connection, scope, file_id)
     if found is not None:
         return found
-    why = "has no outcome yet" if ledger_accept.is_known(connection, scope, file_id) else "is no file of this manifest"
-    raise InputError(f"--file {file_id} {why}; nothing was recorded")
+    is_known = ledger_accept.is_known(connection, scope, file_id)
+    if not is_known and canonical_id(file_id) not in set(map(canonical_id, manifest.file_ids())):
+        raise InputError(f"--file {file_id} is no file of this manifest; nothing was recorded")
+    return None, None

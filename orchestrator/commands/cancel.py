@@ -35,7 +35,7 @@ AT_ONCE = 32
 #: How often a job that is to be cancelled is looked at until it is.
 LOOK_S = 1.0
 
-V1_CANNOT = "v1 has no call to cancel a job: files in a job that never ends cannot be resent"
+V1_CANNOT = "v1 has no call to cancel a job: only `retry --held` sends the files of one that never ends again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +121,13 @@ def stale_since(clock: Clock, settings: Settings) -> str:
 
 
 def free_stuck(
-    canceller: Canceller, selection: Selection, *, deadline_s: float | None
+    canceller: Canceller, selection: Selection, *, held: bool, deadline_s: float | None
 ) -> tuple[str | None, dict[int, str]]:
     """Cancel the stuck jobs of files that *selection* names, so that these may be sent again.
 
     The time it began, since when some may turn out to have ended well, or None where no job is stuck; and, chunk id ->
-    why not, the jobs that go on. Raises ApiError, and then nothing may be sent.
+    why not, the jobs that go on: of v1 none where a person has *held* files sent without that. Raises ApiError, and
+    then nothing may be sent.
     """
     manifest, settings, clock = canceller.manifest, canceller.settings, canceller.clock
     with canceller.ledger.transaction() as connection:
@@ -137,6 +138,7 @@ def free_stuck(
         since = stale_since(clock, settings)
         allowed = Allowed(manifest.limits.max_generations)
         stuck = select_stuck(connection, scope, selection, allowed, manifest.file_ids(), since=since)
+        stuck = [job for job in stuck if job.api != "v1" or not held]
     if not stuck:
         return None, {}
     began = timestamp(clock.now())

@@ -19,7 +19,7 @@ from orchestrator.api.counting import Calls
 from orchestrator.clock import Clock, SystemClock, timestamp
 from orchestrator.commands import route, telling
 from orchestrator.commands.access import access, connect, hide_secrets, ledger_path, lock_name
-from orchestrator.commands.cancel import Canceller, free_stuck
+from orchestrator.commands.cancel import Canceller, free_stuck, stale_since
 from orchestrator.commands.stopping import deadline, signals
 from orchestrator.commands.summary import Ended, Summary, conclude
 from orchestrator.errors import LedgerBusy, OrchestratorError
@@ -155,8 +155,12 @@ class _Execution:
         self.manifest, self.documents = documents.take(self.manifest, self.ledger, write=True)
         if self.options.again is not None and not self.options.sandbox:
             canceller = Canceller(self.manifest, self.settings, self.ledger, self.clock, self.base_url, self.key)
-            began, self.not_freed = free_stuck(canceller, self.options.again, deadline_s=self.deadline_s)
+            began, self.not_freed = free_stuck(
+                canceller, self.options.again, held=self.options.held, deadline_s=self.deadline_s
+            )
             self.options = replace(self.options, good_before=began)
+        if self.options.held:
+            self.options = replace(self.options, stale_since=stale_since(self.clock, self.settings))
         now = self.clock.now()
         self.started_at = timestamp(now)
         with self.ledger.transaction() as connection:

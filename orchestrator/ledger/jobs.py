@@ -217,7 +217,7 @@ def _count(connection: Connection, which: str, parameters: dict[str, int], *, si
 def _let_stand(connection: Connection, chunk_id: int) -> None:
     """A later generation's result takes the standing one's place unless it is worse: good before bad.
 
-    Of an earlier one, which ended after a person had given a verdict, nothing stands.
+    Of an earlier one, which ended late, a good result takes the place of a bad one that no person gave.
 
     An escalation is a second opinion on a good result: it has to be at least as sure.
     """
@@ -227,9 +227,11 @@ def _let_stand(connection: Connection, chunk_id: int) -> None:
         FROM files new JOIN results nr ON nr.file_row = new.id
         JOIN files old ON old.manifest_id = new.manifest_id AND old.file_id = new.file_id
                       AND old.config_id = new.config_id AND old.standing = 1
-        JOIN jobs j ON j.id = new.chunk_id
+        JOIN jobs j ON j.id = new.chunk_id JOIN jobs oj ON oj.id = old.chunk_id
         LEFT JOIN results o ON o.file_row = old.id
-        WHERE new.chunk_id = :chunk_id AND new.standing = 0 AND new.generation > old.generation
+        WHERE new.chunk_id = :chunk_id AND new.standing = 0
+          AND (new.generation > old.generation
+               OR (nr.outcome IN {GOOD_SQL} AND o.outcome NOT IN {GOOD_SQL} AND oj.api <> 'person'))
           AND (j.escalation = 0 OR coalesce(nr.confidence, 0) >= coalesce(o.confidence, 0))
           AND (nr.outcome IN {GOOD_SQL} OR o.outcome IS NULL OR o.outcome NOT IN {GOOD_SQL})
         """),

@@ -11,7 +11,7 @@ from orchestrator.clock import time_of
 from orchestrator.ledger.documents import uploads
 from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.jobs import move, note
-from orchestrator.ledger.sql import IN_FLIGHT_SQL, OPEN_SQL, batches
+from orchestrator.ledger.sql import IN_FLIGHT_SQL, OPEN_SQL, batches, later
 from orchestrator.models import Chunk, Config, JobStatus
 
 #: What ``jobs.api_status`` says of a job that the API has no longer.
@@ -20,6 +20,11 @@ GONE = "GONE"
 
 #: A job made so few minutes before or after a call shows how the API dated jobs then.
 NEAR_MIN = 5.0
+
+
+#: Whether a job has a file without a later generation. A person may have sent its files once more, or have given a
+#: verdict on them; when it ends its results are taken in all the same.
+_NEEDED = f"EXISTS (SELECT 1 FROM files f WHERE f.chunk_id = jobs.id AND NOT {later('f')})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,11 +213,11 @@ def in_flight(connection: Connection, shard: Shard) -> list[OpenJob]:
 
 
 def tally(connection: Connection, manifest_id: int) -> dict[JobStatus, tuple[int, int]]:
-    """Status -> (jobs, files), for the jobs that have not ended."""
+    """Status -> (jobs, files), for the jobs that have not ended and that some file still needs: see ``_NEEDED``."""
     rows = connection.execute(
         text(
             "SELECT status, count(*), CAST(sum(size) AS INTEGER) FROM jobs "
-            f"WHERE manifest_id = :manifest_id AND status IN {OPEN_SQL} GROUP BY status"
+            f"WHERE manifest_id = :manifest_id AND status IN {OPEN_SQL} AND {_NEEDED} GROUP BY status"
         ),
         {"manifest_id": manifest_id},
     )

@@ -36,6 +36,22 @@ IN_FLIGHT_SQL = listed(status for status in JobStatus if status in IN_FLIGHT)
 STATUSES_SQL = listed(JobStatus)
 
 
+def later(alias: str) -> str:
+    """The condition that a later generation of file *alias* is there, under the same config."""
+    same = f"g.manifest_id = {alias}.manifest_id AND g.file_id = {alias}.file_id AND g.config_id = {alias}.config_id"
+    return f"EXISTS (SELECT 1 FROM files g WHERE {same} AND g.generation > {alias}.generation)"
+
+
+def is_unfinished(alias: str) -> str:
+    """The condition that file *alias* of an open job is yet to get its outcome: each file once, whatever it waits for.
+
+    What was sent once more, or has a person's verdict, does not wait for an earlier job that never ends.
+    """
+    same = f"s.manifest_id = {alias}.manifest_id AND s.file_id = {alias}.file_id AND s.config_id = {alias}.config_id"
+    known = f"EXISTS (SELECT 1 FROM files s JOIN results r ON r.file_row = s.id WHERE {same} AND s.standing = 1)"
+    return f"({alias}.standing = 1 OR (NOT {later(alias)} AND {known}))"
+
+
 def scalar_int(connection: Connection, statement: str, **parameters: object) -> int:
     """The one integer that *statement* gives; 0 for NULL."""
     return int(connection.execute(text(statement), parameters).scalar_one() or 0)

@@ -28,6 +28,7 @@ class Options:
     good_before: str | None = None  #: of *again*, not what has a good result of this time or later
     reclassify: bool = False  #: this once, whatever ``limits.max_reclassify`` says
     held: bool = False  #: send also the chunks that are held for a person
+    stale_since: str | None = None  #: send also the files of v1 jobs that have been in flight since before then
     known_ok: bool = False  #: failures that an earlier run has reported are no failure of this one
     create: bool = True  #: False: documents are uploaded, and no job is made
     metrics_file: str | None = None  #: the file for node_exporter

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator.ledger import Transaction
-from orchestrator.ledger.chunks import parses, retry
+from orchestrator.ledger.chunks import cancel, parses, retry
 from orchestrator.ledger.chunks import plan as ledger_plan
 from orchestrator.ledger.chunks import sample as drawing
 from orchestrator.ledger.scope import Scope
@@ -88,7 +88,7 @@ def work_out(
     sample: Sample | None = None
     for config, choose in _selections(manifest, options, counts.new):
         chosen = choose(connection, scope)
-        if choose is not ledger_plan.select_new:
+        if choose is not ledger_plan.select_new:  # a retry's own selection comes last
             changes = retry.changes(connection, scope, manifest.config)
         else:
             changed = counts.changed
@@ -144,6 +144,13 @@ def _selections(
     """Yield what to send: with which config, and how its files are chosen."""
     if options.new and new:
         yield manifest.config, ledger_plan.select_new
+    if (since := options.stale_since) is not None:
+        named = options.again.file_ids if options.again else None
+
+        def choose_stale(connection: Transaction, scope: Scope) -> int:
+            return cancel.choose_stale(connection, scope, named, since=since)
+
+        yield options.config or manifest.config, choose_stale
     if (again := options.again) is not None:
         allowed = retry.Allowed(manifest.limits.max_generations, good_before=options.good_before)
 

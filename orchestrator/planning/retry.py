@@ -112,7 +112,7 @@ class RetryPreview:
     quarantined: retry.Quarantine
     cancelled_first: int  #: of ``files``: in jobs that never end, which are cancelled before
     ceiling: Ceiling  #: without what is cancelled first
-    cannot_cancel: int  #: besides: files in such jobs of v1, which has no call to cancel
+    cannot_cancel: int  #: besides: files in such jobs of v1, which has no call to cancel: ``--held`` sends them
     extents: dict[str, Extent]  #: how long ``file_ids`` and ``quarantined`` are
 
 
@@ -139,6 +139,8 @@ def _preview(
         def show(_: object) -> None:
             shown.extend(cutting.chosen(connection, MOST_SHOWN))
 
+        if options.held:
+            options = replace(options, stale_since=stale_since)
         found = work_out(connection, scope, manifest, options, listed=listed, now=now, take=show)
         highest, _ = most(connection, scope, manifest, found)
         allowed = retry.Allowed(manifest.limits.max_generations)
@@ -163,7 +165,7 @@ def _preview(
         quarantined=quarantined,
         ceiling=highest,
         cancelled_first=len(can),
-        cannot_cancel=sum(job.files for job in stuck) - len(can),
+        cannot_cancel=0 if options.held else sum(job.files for job in stuck) - len(can),
         extents={
             "file_ids": Extent.of([*shown, *can][:MOST_SHOWN], files),
             "quarantined": Extent.of(quarantined.first, quarantined.files),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.commands import Cli, Serve, command_line
+from support.commands import Cli, Serve, command_line, refusing
 from support.moody import Moody
 
 from orchestrator.models import Json
@@ -132,6 +132,32 @@ def test_a_verdict_without_sense_is_refused_in_one_line(cli: Cli, api: Moody, op
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
     assert len(cli("export", "--history").stdout.splitlines()) == 3
+
+
+def test_a_verdict_on_what_was_never_sent_is_not_bought(cli: Cli, api: Moody, serve: Serve) -> None:
+    """New, or planned by a retry that could not send it; the other files of its chunk are sent."""
+    api.bad = "^[bc]$"
+    cli("run", "m.yaml")
+    url = cli.environ["LLAMA_CLOUD_BASE_URL"]
+    cli.use(serve(refusing(503)))
+    assert cli("retry", "m.yaml").returncode == 7
+    cli.manifest("a", "b", "c", "d", "e")
+    assert cli("accept", "m.yaml", "--file", "b", "--file", "d", "--type", "receipt").returncode == 0
+    cli.environ["LLAMA_CLOUD_BASE_URL"] = url
+    api.bad = "^$"
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 2, "e": 1}
+    assert {row["file_id"]: row["type"] for row in cli.exported()}["d"] == "receipt"
+
+
+def test_a_verdict_on_a_file_whose_call_had_no_answer(cli: Cli, api: Moody) -> None:
+    """It counts; the job that turns up later is recorded beside it."""
+    api.lost = "."
+    assert cli("run", "m.yaml", "--no-wait").returncode == 3
+    assert cli("accept", "m.yaml", "--file", "a", "--unmatched").returncode == 0
+    assert cli("run", "m.yaml").returncode == 0
+    assert {row["file_id"]: row["outcome"] for row in cli.exported()}["a"] == "unmatched"
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
 
 
 @pytest.mark.parametrize("text", ["", "file_id,name\n"])

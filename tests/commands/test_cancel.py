@@ -134,6 +134,80 @@ def test_a_v1_job_can_not_be_cancelled(cli: Cli, serve: Serve) -> None:
     assert (done.returncode, len(api.jobs)) == (3, 1)
 
 
+class Stuck(Classify):
+    """Its first job stays pending until it ``ends``."""
+
+    ends = False
+
+    def _job(self, job_id: str) -> dict[str, Json]:
+        return super()._job(job_id) | ({} if self.ends or job_id != "job-0" else {"status": "PENDING"})
+
+
+@pytest.fixture
+def stuck(cli: Cli, serve: Serve) -> Stuck:
+    """A v1 API with a job of two files that has been pending for too long."""
+    stuck = Stuck()
+    cli.use(serve(stuck))
+    cli.manifest("a", "b")
+    assert cli("run", "m.yaml", "--no-wait").returncode == 3
+    cli.environ["ORCHESTRATOR_STALE_S"] = "0.01"
+    return stuck
+
+
+def test_a_person_sends_the_files_of_a_stale_v1_job_once_more(cli: Cli, stuck: Stuck) -> None:
+    """``retry --held`` says what it costs, sends them once, and is not 3 for ever for the job that never ends."""
+    told = json.loads(cli("retry", "m.yaml", "--held", "--dry-run", "--json").stdout)
+    assert (told["files"], told["credits_ceiling"], told["cannot_cancel"], told["file_ids"]) == (2, 10, 0, ["a", "b"])
+    done = cli("retry", "m.yaml", "--held", "--json")
+    assert (done.returncode, json.loads(done.stdout)["classified"]) == (0, 2), done
+    assert list(stuck.jobs.values()) == [["a", "b"], ["a", "b"]]
+    assert cli("retry", "m.yaml", "--held").returncode == 0
+    assert cli("run", "m.yaml").returncode == 0
+    assert len(stuck.jobs) == 2
+
+
+@pytest.mark.parametrize("second", [None, {"type": None, "confidence": 0.5, "reasoning": "no rule"}])
+def test_a_late_result_of_a_stale_job_is_still_taken_in(cli: Cli, stuck: Stuck, second: Json) -> None:
+    """It counts where the second call came to nothing; beside a good result it is only recorded."""
+    stuck.result = second
+    assert cli("retry", "m.yaml", "--held").returncode == (1 if second is None else 0)
+    stuck.ends, stuck.result = True, {"type": "invoice", "confidence": 0.9, "reasoning": "late"}
+    assert cli("run", "m.yaml").returncode == 0
+    assert {row["outcome"] for row in cli.exported()} == {"classified" if second is None else "unmatched"}
+    assert cli.state()["classified"] == (2 if second is None else 0)
+    history = [json.loads(line) for line in cli("export", "--history").stdout.splitlines()]
+    assert sum(row["reasoning"] == "late" for row in history) == 2
+    assert len(stuck.jobs) == 2
+
+
+def test_retry_held_of_one_file_sends_no_other_of_the_stale_job(cli: Cli, stuck: Stuck) -> None:
+    """The other one stays with the job, and the run is unfinished."""
+    done = cli("retry", "m.yaml", "--held", "--file", "b")
+    assert (done.returncode, list(stuck.jobs.values())[1:]) == (3, [["b"]])
+    assert cli("retry", "m.yaml", "--held").returncode == 0
+    assert list(stuck.jobs.values())[2:] == [["a"]]
+
+
+def test_the_price_of_a_stale_jobs_files_is_limited_too(cli: Cli, stuck: Stuck) -> None:
+    """``retry --held`` over the limit sends nothing."""
+    with (cli.folder / "m.yaml").open("a") as manifest:
+        manifest.write("limits: {max_credits: 9}\n")
+    assert cli("retry", "m.yaml", "--held").returncode == 6
+    assert len(stuck.jobs) == 1
+
+
+def test_a_verdict_ends_the_wait_for_a_job_that_never_ends(cli: Cli, stuck: Stuck) -> None:
+    """The job is looked at by later runs all the same, and what it says then does not count."""
+    done = cli("accept", "m.yaml", "--file", "a", "--file", "b")
+    assert (done.returncode, "has no outcome yet: say --type or --unmatched" in done.stderr) == (2, True)
+    assert cli("accept", "m.yaml", "--file", "a", "--file", "b", "--type", "receipt").returncode == 0
+    assert cli("run", "m.yaml").returncode == 0
+    stuck.ends = True
+    assert cli("run", "m.yaml").returncode == 0
+    assert {row["type"] for row in cli.exported()} == {"receipt"}
+    assert len(stuck.jobs) == 1
+
+
 def test_cancel_stops_what_is_in_flight_and_a_retry_sends_it(cli: Cli, api: OneByOne) -> None:
     """Nothing is marked failed, and what had ended meanwhile keeps its result."""
     manifest(cli, "a", "b", "c", "d")

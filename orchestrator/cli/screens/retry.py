@@ -21,7 +21,10 @@ def retry_view(found: RetryPreview, again: str) -> RenderableType:
         parts.append(Text(f"{found.cancelled_first:,} of them are in jobs that never end: those are cancelled first"))
     if found.cannot_cancel:
         parts.append(
-            Text(f"left out: {counted(found.cannot_cancel, 'file')} in jobs that never end; v1 has no call to cancel")
+            Text(
+                f"left out: {counted(found.cannot_cancel, 'file')} in jobs that never end; v1 has no call to cancel; "
+                "--held sends them again"
+            )
         )
     if words := found.changes.words:
         parts.append(Text(words, style="yellow"))

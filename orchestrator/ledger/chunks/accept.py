@@ -127,8 +127,25 @@ def known_failures(connection: Connection, scope: Scope) -> int:
     )
 
 
+def _withdraw(connection: Connection, scope: Scope, file_id: str) -> None:
+    """Take *file_id* out of the chunks that were planned and never sent: nobody needs to pay for it any more."""
+    unsent = "SELECT id FROM jobs WHERE manifest_id = :manifest_id AND status = 'pending' AND sends = 0"
+    mine = f"manifest_id = :manifest_id AND file_id = :file_id AND config_id = :config_id AND chunk_id IN ({unsent})"
+    values = {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "file_id": file_id}
+    chunks = list(connection.execute(text(f"SELECT chunk_id FROM files WHERE {mine}"), values).scalars())
+    connection.execute(text(f"DELETE FROM files WHERE {mine}"), values)
+    for chunk_id in chunks:
+        left = scalar_int(connection, "SELECT count(*) FROM files WHERE chunk_id = :chunk_id", chunk_id=chunk_id)
+        if left:
+            connection.execute(text("UPDATE jobs SET size = :left WHERE id = :id"), {"left": left, "id": chunk_id})
+            continue
+        connection.execute(text("DELETE FROM events WHERE chunk_id = :id"), {"id": chunk_id})
+        connection.execute(text("DELETE FROM jobs WHERE id = :id"), {"id": chunk_id})
+
+
 def _record(connection: Connection, scope: Scope, verdict: FileResult, *, run_id: str, at: str) -> None:
     verdict = replace(verdict, file_id=canonical_id(verdict.file_id))
+    _withdraw(connection, scope, verdict.file_id)
     chunk_id = cutting.last_chunk(connection) + 1
     cutting.choose_named(connection, scope, [verdict.file_id])
     cutting.cut(

@@ -1,18 +1,19 @@
-"""Jobs that have not ended for too long, with files that a retry is to send again."""
+"""Jobs that have not ended for too long, with files that a retry is to send again, now or once they are cancelled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from orchestrator.ledger.chunks.cutting import name_files
+from orchestrator.ledger.chunks.accept import PERSON
+from orchestrator.ledger.chunks.cutting import choose, name_files
 from orchestrator.ledger.chunks.plan import stage
 from orchestrator.ledger.chunks.retry import SUBMISSIONS, Allowed, Selection
 from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import IN_FLIGHT_SQL
+from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +64,33 @@ def select_stuck(
         parameters,
     )
     return [Stuck(row.id, row.job_id, row.api, row.file_id, row.files) for row in rows]
+
+
+def choose_stale(connection: Connection, scope: Scope, file_ids: Collection[str] | None, *, since: str) -> int:
+    """Choose, for the next cut, the wanted files that v1 jobs in flight since before *since* keep waiting; how many.
+
+    Of *file_ids* only, if given. Not those with a good result or a person's verdict, nor those that another chunk is to
+    classify, under whichever rules.
+    """
+    stale = f"{{job}}.api = 'v1' AND {{job}}.status IN {IN_FLIGHT_SQL} AND {{job}}.submitted_at < :since"
+    if file_ids is not None:
+        name_files(connection, file_ids)
+    return choose(
+        connection,
+        f"""
+        SELECT w.position, w.file_id, 1 + max(f.generation) AS generation
+        FROM wanted w
+        JOIN files f ON f.manifest_id = :manifest_id AND f.file_id = w.file_id AND f.config_id = :config_id
+        JOIN jobs j ON j.id = f.chunk_id
+        WHERE NOT EXISTS (
+            SELECT 1 FROM files n JOIN jobs nj ON nj.id = n.chunk_id LEFT JOIN results nr ON nr.file_row = n.id
+            WHERE n.manifest_id = :manifest_id AND n.file_id = w.file_id AND (
+              (nr.file_row IS NULL AND NOT ({stale.format(job="nj")}))
+              OR (n.config_id = :config_id AND (nj.api = '{PERSON}' OR n.standing = 1 AND nr.outcome IN {GOOD_SQL}))))
+          {"AND w.file_id IN (SELECT file_id FROM named)" if file_ids is not None else ""}
+        GROUP BY w.position, w.file_id
+        HAVING max(CASE WHEN {stale.format(job="j")} THEN 1 ELSE 0 END) = 1
+        """,
+        scope,
+        since=since,
+    )

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, text
 from orchestrator.ledger.documents import names
 from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import GOOD_SQL, OPEN_SQL, STATUSES_SQL, scalar_int
+from orchestrator.ledger.sql import GOOD_SQL, OPEN_SQL, STATUSES_SQL, is_unfinished, later, scalar_int
 from orchestrator.ledger.views.export import why_review
 from orchestrator.models import Json, Outcome
 
@@ -76,7 +76,7 @@ def totals(connection: Connection, scope: Scope, *, wanted: bool, review: dict[s
         connection,
         "SELECT count(*) FROM jobs j JOIN files f ON f.chunk_id = j.id WHERE j.manifest_id = :manifest_id "
         "AND f.config_id = :config_id "
-        f"AND j.status IN {OPEN_SQL}"
+        f"AND j.status IN {OPEN_SQL} AND {is_unfinished('f')}"
         + (" AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = f.file_id)" if wanted else ""),
         **parameters,
     )
@@ -189,7 +189,7 @@ def _under_way_again(
                         AND f.standing = 1
             JOIN results r ON r.file_row = f.id
             WHERE j.manifest_id = :manifest_id AND j.status IN {OPEN_SQL}
-              AND n.config_id = :config_id
+              AND n.config_id = :config_id AND n.generation > f.generation AND NOT {later("n")}
               {"AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = n.file_id)" if wanted else ""}
             GROUP BY r.outcome, r.type, r.percent
             """),
