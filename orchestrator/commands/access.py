@@ -13,12 +13,13 @@ import structlog
 
 from orchestrator import ledger
 from orchestrator import settings as settings_
-from orchestrator.api.client import Api, Wire
+from orchestrator.api.client import Api
 from orchestrator.api.dialect import Dialect, Target
 from orchestrator.api.limiter import AdaptiveLimiter, Limiters
 from orchestrator.api.network import Network, custom_headers
 from orchestrator.api.v1 import V1
 from orchestrator.api.v2 import V2
+from orchestrator.api.wire import Wire
 from orchestrator.clock import Clock
 from orchestrator.errors import SettingsError
 from orchestrator.logs import redactor

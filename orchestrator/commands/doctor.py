@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from orchestrator import __version__, ledger
 from orchestrator import settings as settings_
 from orchestrator.api import loop
-from orchestrator.api.client import Wire
 from orchestrator.api.dialect import Target
 from orchestrator.api.network import Network
 from orchestrator.api.v1 import V1
 from orchestrator.api.v2 import V2
+from orchestrator.api.wire import Wire
 from orchestrator.clock import Clock
 from orchestrator.commands import notify
 from orchestrator.commands.access import ledger_path, network_of

@@ -8,8 +8,8 @@ from collections.abc import Callable, Set
 
 import structlog
 
-from orchestrator.api.client import MAX_CONNECTIONS
 from orchestrator.api.listing import SharedListing, newest_mark
+from orchestrator.api.wire import MAX_CONNECTIONS
 from orchestrator.errors import Interrupted, RunStopped, Unauthorized
 from orchestrator.ledger import queue
 from orchestrator.models import Chunk

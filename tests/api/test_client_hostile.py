@@ -13,8 +13,9 @@ from support.calling import ID, JOB, Serve, always, create, get, with_api
 from support.server import CANARY
 
 from orchestrator.api import client
-from orchestrator.api.client import Api, Wire
+from orchestrator.api.client import Api
 from orchestrator.api.dialect import Call
+from orchestrator.api.wire import Wire
 from orchestrator.errors import (
     Ambiguous,
     ApiError,

@@ -14,10 +14,10 @@ import trustme
 from support.calling import ID
 from support.server import CANARY
 
-from orchestrator.api.client import Wire
 from orchestrator.api.dialect import Target
 from orchestrator.api.network import Network, custom_headers
 from orchestrator.api.v1 import V1
+from orchestrator.api.wire import Wire
 from orchestrator.errors import NotSent, SettingsError, Unreachable
 from orchestrator.models import Json
 

@@ -10,10 +10,11 @@ from typing import TypeVar
 from aiohttp import web
 from support.server import CANARY, Answer, FakeClock, Server
 
-from orchestrator.api.client import Api, Wire
+from orchestrator.api.client import Api
 from orchestrator.api.dialect import Dialect, Target
 from orchestrator.api.limiter import AdaptiveLimiter, Limiters
 from orchestrator.api.v1 import V1
+from orchestrator.api.wire import Wire
 from orchestrator.models import Chunk, Json
 
 T = TypeVar("T")
