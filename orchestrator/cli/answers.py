@@ -130,7 +130,7 @@ ANSWERS: Mapping[str, tuple[str, ...]] = {
     "doctor": ("orchestrator.cli.answers:Examined",),
     "plan": ("orchestrator.planning.preview:Preview",),
     "prune": ("orchestrator.commands.prune:Pruned",),
-    "report": ("orchestrator.reports.page:Page",),
+    "report": ("orchestrator.reports.page.content:Page",),
     "retry": ("orchestrator.commands.summary:Summary", "orchestrator.planning.retry:RetryPreview"),
     "route": ("orchestrator.commands.route:Routed",),
     "run": ("orchestrator.commands.summary:Summary",),

@@ -136,8 +136,8 @@ def report(
     from orchestrator.clock import SystemClock
     from orchestrator.commands.access import beside
     from orchestrator.reports import export as exports
-    from orchestrator.reports.html import html
-    from orchestrator.reports.page import page as page_of
+    from orchestrator.reports.page.content import page as page_of
+    from orchestrator.reports.page.html import html
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         mode = output_mode() if output is not None else 0o600

@@ -24,9 +24,9 @@ from orchestrator.ledger.views import export as ledger_export
 from orchestrator.ledger.views import reading
 from orchestrator.models import Json
 from orchestrator.plaintext import cause
-from orchestrator.reports import charts, html, tags, timeline
-from orchestrator.reports import page as pages
-from orchestrator.reports.page import Page, Section
+from orchestrator.reports.page import charts, html, tags, timeline
+from orchestrator.reports.page import content as pages
+from orchestrator.reports.page.content import Page, Section
 
 ABOUT = Description("ledger.db", "SQLite 3", 6, 0, ())
 NOW = datetime(2026, 12, 2, 7, 0, tzinfo=UTC)

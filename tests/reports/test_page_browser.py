@@ -12,8 +12,8 @@ from support.nights import thirty
 
 from orchestrator.ledger import Description, Ledger
 from orchestrator.ledger.views import reading
-from orchestrator.reports.html import html
-from orchestrator.reports.page import page
+from orchestrator.reports.page.content import page
+from orchestrator.reports.page.html import html
 
 ABOUT = Description("ledger.db", "SQLite 3", 6, 0, ())
 

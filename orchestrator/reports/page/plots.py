@@ -9,11 +9,11 @@ from itertools import pairwise
 
 from orchestrator.models import Outcome
 from orchestrator.plaintext import counted
-from orchestrator.reports import charts
 from orchestrator.reports.nights import Night
-from orchestrator.reports.page import BINS, Histogram, Section
-from orchestrator.reports.tags import Cell, clock, day, duration, figures, heading, moment, number, text
-from orchestrator.reports.timeline import STEPS, Timeline
+from orchestrator.reports.page import charts
+from orchestrator.reports.page.content import BINS, Histogram, Section
+from orchestrator.reports.page.tags import Cell, clock, day, duration, figures, heading, moment, number, text
+from orchestrator.reports.page.timeline import STEPS, Timeline
 
 _COLOURS = {
     Outcome.CLASSIFIED: charts.GOOD,

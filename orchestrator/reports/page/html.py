@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from orchestrator.errors import ExitCode
 from orchestrator.models import Outcome
 from orchestrator.plaintext import counted
-from orchestrator.reports import plots
 from orchestrator.reports.glance import not_ended
 from orchestrator.reports.nights import Since
-from orchestrator.reports.page import Page, Section
-from orchestrator.reports.style import STYLE
-from orchestrator.reports.tags import Cell, duration, heading, moment, number, table, text
+from orchestrator.reports.page import plots
+from orchestrator.reports.page.content import Page, Section
+from orchestrator.reports.page.style import STYLE
+from orchestrator.reports.page.tags import Cell, duration, heading, moment, number, table, text
 
 #: Letters of the API's words and reasons; an export has all of them.
 MOST_LETTERS = 300

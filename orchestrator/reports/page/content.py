@@ -24,10 +24,10 @@ from orchestrator.models import BAD, Config, Extent, Json
 from orchestrator.plaintext import counted, safe
 from orchestrator.reports import drift as drifts
 from orchestrator.reports import nights as nights_
-from orchestrator.reports.causes import Cause, causes
 from orchestrator.reports.drift import Drift
 from orchestrator.reports.nights import MOST_NIGHTS, Night, Since
-from orchestrator.reports.timeline import Timeline, timeline
+from orchestrator.reports.page.causes import Cause, causes
+from orchestrator.reports.page.timeline import Timeline, timeline
 
 #: Rows of a list; an export has them all.
 MOST_REVIEW = 25
