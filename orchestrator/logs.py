@@ -241,6 +241,18 @@ def path_of_run() -> Path | None:
     return None if _run_log is None else _run_log.path
 
 
+_PROCESSORS: list[structlog.typing.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.ExceptionRenderer(
+        structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
+    ),
+    redactor,
+    _in_order,
+]
+
+
 def configure(
     level: str,
     *,
@@ -275,17 +287,7 @@ def configure(
         return line if form == "json" else in_words(event)
 
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.ExceptionRenderer(
-                structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
-            ),
-            redactor,
-            _in_order,
-            keep_and_show,
-        ],
+        processors=[*_PROCESSORS, keep_and_show],
         wrapper_class=structlog.make_filtering_bound_logger(min(least, kept.level)),
         logger_factory=structlog.PrintLoggerFactory(out),  # type: ignore[arg-type]  # it asks for no more than write and flush
         cache_logger_on_first_use=False,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +25,10 @@ from orchestrator.cli.app import (
 from orchestrator.errors import InputError
 from orchestrator.plaintext import counted, safe
 
+if TYPE_CHECKING:
+    from orchestrator.ledger import Location
+    from orchestrator.manifest.loading import Manifest
+
 FileOption = Annotated[
     list[str] | None, typer.Option(metavar="ID", help="The file's ID, name, or document's path; repeatable.")
 ]
@@ -34,6 +39,19 @@ LabelOption = Annotated[
     str | None, typer.Option("--type", metavar="TYPE", help="What it is; default: what the API said.")
 ]
 ErrorOption = Annotated[str | None, typer.Option(help="With --dismiss: all failed files whose error has this text.")]
+
+
+def _named(
+    manifest: Manifest, ledger: Location, file: list[str] | None, file_from: str | None, *, rehearsal: bool
+) -> tuple[list[str] | None, dict[str, str]]:
+    """The IDs of the files that a person names, None without any, and what they were called where not by their ID."""
+    from orchestrator.planning import documents, retry
+
+    if not file and file_from is None:
+        return None, {}
+    given = [*(file or ()), *(retry.listed(file_from) if file_from is not None else ())]
+    file_ids = documents.called(manifest, ledger, given, rehearsal=rehearsal)
+    return file_ids, {file_id: name for file_id, name in zip(file_ids, given, strict=True) if file_id != name}
 
 
 @app.command()
@@ -56,7 +74,6 @@ def accept(
     from orchestrator.cli.screens.parts import called
     from orchestrator.clock import SystemClock
     from orchestrator.commands import accept as command
-    from orchestrator.planning import documents, retry
 
     if (label is not None) + unmatched + dismiss > 1:
         raise InputError("--type, --unmatched and --dismiss exclude each other")
@@ -64,31 +81,19 @@ def accept(
         raise InputError("--error is for --dismiss")
     loaded = load_manifest(manifest, None, resolve_secrets=False)
     path = find_ledger(manifest, ledger)
-    signature, clock = command.Signature(by or command.login_name(), note), SystemClock()
-    file_ids, said = None, {}
-    if file or file_from is not None:
-        given = [*(file or ()), *(retry.listed(file_from) if file_from is not None else ())]
-        file_ids = documents.called(loaded, path, given, rehearsal=sandbox)
-        said = {file_id: name for file_id, name in zip(file_ids, given, strict=True) if file_id != name}
+    signature = command.Signature(by or command.login_name(), note)
+    file_ids, said = _named(loaded, path, file, file_from, rehearsal=sandbox)
     if dismiss:
+        dismissing = partial(command.dismiss, rehearsal=sandbox, clock=SystemClock(), signature=signature)
         if file_ids is None and error is None:
             raise InputError("--dismiss: which files? name them with --file, --file-from or --error")
-        left = command.dismiss(loaded, path, file_ids, error, rehearsal=sandbox, clock=clock, signature=signature)
-        accepted: dict[str, str | None] = dict.fromkeys(left, "dismissed")
+        verdicts = dict.fromkeys(dismissing(loaded, path, file_ids, error), "dismissed")
     elif file_ids is None:
         raise InputError("which files? name them with --file or --file-from")
     else:
-        accepted = command.accept(
-            loaded,
-            path,
-            file_ids,
-            label=label,
-            unmatched=unmatched,
-            rehearsal=sandbox,
-            clock=clock,
-            signature=signature,
-        )
-    verdicts = {file_id: label or "unmatched" for file_id, label in accepted.items()}
+        accepting = partial(command.accept, rehearsal=sandbox, clock=SystemClock(), signature=signature)
+        accepted = accepting(loaded, path, file_ids, label=label, unmatched=unmatched)
+        verdicts = {file_id: of_type or "unmatched" for file_id, of_type in accepted.items()}
     if as_json:
         given = [Verdict(file_id, verdict, said.get(file_id)) for file_id, verdict in verdicts.items()]
         answer(Accepted(loaded.name, sandbox, signature.by, note, given))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from orchestrator.api.counting import Calls, by_kind
 from orchestrator.commands.route import Placed
@@ -11,6 +12,7 @@ from orchestrator.errors import ExitCode, Interrupted, OrchestratorError, exit_c
 from orchestrator.ledger import Transaction, billing
 from orchestrator.ledger.chunks import accept, halving, retry
 from orchestrator.ledger.queue import Shard, tally
+from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.views import reading
 from orchestrator.ledger.views.reading import FailedFile, SecondOpinions, Totals
 from orchestrator.manifest.loading import Manifest
@@ -146,62 +148,80 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
     code, reason = why(
         totals, unfinished or suspects, ended.error, left, known=pardoned, dismissed=dismissed, sample=plan.sample
     )
-    outcomes, spent = totals.outcomes, billing.spent_by_run(connection, ended.run_id)
-    failed = reading.failed_files(connection, scope, MOST_NAMED, wanted=True)
-    most_generations = manifest.limits.max_generations
-    quarantined = retry.quarantined(connection, scope, most_generations, wanted=True, most=MOST_NAMED)
+    spent = billing.spent_by_run(connection, ended.run_id)
     return Summary(
         manifest=manifest.name,
-        run_id=ended.run_id,
-        rehearsal=ended.options.sandbox,
         api=manifest.api,
-        host=ended.host,
-        started_at=ended.started_at,
-        finished_at=ended.finished_at,
-        files=plan.counts.files,
-        classified=outcomes[Outcome.CLASSIFIED],
-        unmatched=outcomes[Outcome.UNMATCHED],
-        failed=outcomes[Outcome.FAILED],
-        missing=outcomes[Outcome.MISSING],
-        cancelled=outcomes[Outcome.CANCELLED],
         unfinished=unfinished,
-        skipped=plan.counts.done + plan.counts.failed,
-        duplicates=plan.counts.duplicates,
-        jobs_created=ended.progress.created,
-        requests=ended.requests.total(),
-        seconds=round(ended.seconds, 3),
         exit_code=int(code),
         reason="; ".join(filter(None, (reason, ended.progress.held_back.words))),
-        types=totals.types,
-        review=totals.review,
         known_failures=known,
         dismissed=dismissed,
-        adopted=ended.progress.adopted,
-        sent_again=ended.progress.sent_again,
         credits_ceiling=_ceiling(manifest, ended),
         credits=spent.credits if spent.jobs_billed else None,
         jobs_untold=spent.jobs_untold,
-        failed_files=failed,
-        quarantined=quarantined,
         second_opinions=reading.second_opinions(connection, ended.run_id) if manifest.escalate else None,
-        changes=plan.changes,
-        reclassified=plan.reclassified,
-        renamed_from=plan.renamed_from,
-        documents=ended.documents,
-        uploaded=ended.progress.uploaded,
         drift=drift(connection, scope.manifest_id, manifest.drift_alert),
-        routed=ended.routed,
-        sample=plan.sample,
-        held_back=ended.progress.held_back,
         held=reading.held_files(connection, scope.manifest_id),
-        review_by_type={label: files for label, files in totals.review_by_type.items() if files},
-        requests_by_kind=by_kind(ended.requests),
-        create_limit_per_s=None if ended.create_limit_per_s is None else round(ended.create_limit_per_s, 3),
-        extents={
+        **_of_files(connection, manifest, scope, totals, dismissed),
+        **_of_run(ended),
+    )
+
+
+def _of_files(
+    connection: Transaction, manifest: Manifest, scope: Scope, totals: Totals, dismissed: int
+) -> dict[str, Any]:
+    """The fields of a summary that say how the files stand."""
+    outcomes = totals.outcomes
+    failed = reading.failed_files(connection, scope, MOST_NAMED, wanted=True)
+    most_generations = manifest.limits.max_generations
+    quarantined = retry.quarantined(connection, scope, most_generations, wanted=True, most=MOST_NAMED)
+    return {
+        "classified": outcomes[Outcome.CLASSIFIED],
+        "unmatched": outcomes[Outcome.UNMATCHED],
+        "failed": outcomes[Outcome.FAILED],
+        "missing": outcomes[Outcome.MISSING],
+        "cancelled": outcomes[Outcome.CANCELLED],
+        "types": totals.types,
+        "review": totals.review,
+        "review_by_type": {label: files for label, files in totals.review_by_type.items() if files},
+        "failed_files": failed,
+        "quarantined": quarantined,
+        "extents": {
             "failed_files": Extent.of(failed, sum(outcomes[outcome] for outcome in BAD) - dismissed),
             "quarantined": Extent.of(quarantined.first, quarantined.files),
         },
-    )
+    }
+
+
+def _of_run(ended: Ended) -> dict[str, Any]:
+    """The fields of a summary that the run itself knows."""
+    plan, progress = ended.plan, ended.progress
+    return {
+        "run_id": ended.run_id,
+        "rehearsal": ended.options.sandbox,
+        "host": ended.host,
+        "started_at": ended.started_at,
+        "finished_at": ended.finished_at,
+        "files": plan.counts.files,
+        "skipped": plan.counts.done + plan.counts.failed,
+        "duplicates": plan.counts.duplicates,
+        "jobs_created": progress.created,
+        "requests": ended.requests.total(),
+        "requests_by_kind": by_kind(ended.requests),
+        "create_limit_per_s": None if ended.create_limit_per_s is None else round(ended.create_limit_per_s, 3),
+        "seconds": round(ended.seconds, 3),
+        "adopted": progress.adopted,
+        "sent_again": progress.sent_again,
+        "changes": plan.changes,
+        "reclassified": plan.reclassified,
+        "renamed_from": plan.renamed_from,
+        "sample": plan.sample,
+        "documents": ended.documents,
+        "uploaded": progress.uploaded,
+        "routed": ended.routed,
+        "held_back": progress.held_back,
+    }
 
 
 def why(

@@ -7,7 +7,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import orchestrator
 from orchestrator.errors import ExitCode
@@ -143,34 +145,14 @@ def section(
 ) -> Section:
     """Return the page's section on one manifest."""
     scope = Scope(row.id, row.config_id)
-    totals = reading.totals(connection, scope, wanted=False, review=row.review)
-    outcomes = {outcome.value: files for outcome, files in totals.outcomes.items()}
+    standing = _standing(connection, row, scope)
     runs = ledger_runs.latest(connection, row.id, MOST_NIGHTS, verdicts=False)
     tallies = ledger_runs.recorded(connection, [run.run_id for run in runs])
     found = nights_.of(runs, tallies)
     config, settings = ledger_page.kept_settings(connection, row.id)
     drift = drifts.of_latest(runs, tallies, (settings.get("drift") or {}).get("alert"))
-    failures = (
-        ledger_page.failures(connection, scope, MOST_FAILURES) if any(outcomes[outcome] for outcome in BAD) else []
-    )
-    quarantined = retry.quarantined(connection, scope, row.max_generations, wanted=False, most=MOST_QUARANTINED)
-    held = reading.decisions(connection, row.id)
-    below = row.review.get("below_confidence")
-    spent = billing.spent(connection, row.id)
-    of_causes = causes(failures)
-    review = (
-        ledger_page.doubtful(
-            connection,
-            scope,
-            below_confidence=below,
-            unmatched=bool(row.review.get("unmatched")),
-            most=MOST_REVIEW,
-        )
-        if totals.review
-        else []
-    )
-    other_rules = reading.only_under_other_rules(connection, scope)
     again = shlex.join([row.path, *(["--ledger", named] if named else [])]) + (" --sandbox" if row.rehearsal else "")
+    below = row.review.get("below_confidence")
     return Section(
         manifest=row.name,
         rehearsal=row.rehearsal,
@@ -178,49 +160,99 @@ def section(
         api=row.api,
         host=row.origin,
         project_id=row.project_id,
-        files=sum(outcomes.values()) + totals.unfinished,
-        outcomes=outcomes,
-        unfinished=totals.unfinished,
-        other_rules=other_rules,
-        types=totals.types,
-        to_review=totals.review,
-        credits=spent.credits,
-        jobs_unbilled=spent.jobs_untold,
         since=nights_.since_before(found),
         drift=drift,
-        todos=tuple(
-            todos(
-                safe(again),
-                last=found[0] if found else None,
-                bad=sum(outcomes[outcome] for outcome in BAD),
-                unfinished=totals.unfinished - reading.held_files(connection, row.id),
-                other_rules=other_rules,
-                review=totals.review,
-                held=sum(each.event == "held" for each in held),
-                quarantined=quarantined,
-                drift=drift,
-            )
-        ),
+        todos=tuple(_todos(connection, row, safe(again), standing, last=found[0] if found else None, drift=drift)),
         nights=tuple(found),
         running=running,
         below_confidence=below,
         histograms=_histograms(ledger_page.confidences(connection, scope), below),
         timeline=_timeline(connection, row.id, found, now),
-        causes=tuple(of_causes[:MOST_CAUSES]),
-        causes_of=sum(failure.files for failure in failures),
-        review=tuple(review),
-        quarantined=quarantined,
-        held=tuple(held[:MOST_DECISIONS]),
         fingerprint=row.fingerprint,
         config=config,
         settings=settings,
-        extents={
-            "causes": Extent.of(of_causes[:MOST_CAUSES], len(of_causes)),
-            "held": Extent.of(held[:MOST_DECISIONS], len(held)),
-            "nights": Extent.of(found, ledger_runs.how_many(connection, row.id, verdicts=False)),
-            "quarantined": Extent.of(quarantined.first, quarantined.files),
-            "review": Extent.of(review, totals.review),
-        },
+        **standing.shown(nights=Extent.of(found, ledger_runs.how_many(connection, row.id, verdicts=False))),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """How the files of one manifest stand, whole; a page shows the first of each list."""
+
+    totals: reading.Totals
+    other_rules: int
+    spent: billing.Spent
+    failures: Sequence[ledger_page.Failure]
+    review: Sequence[Doubtful]
+    quarantined: Quarantine
+    held: Sequence[Decision]
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        return {outcome.value: files for outcome, files in self.totals.outcomes.items()}
+
+    def shown(self, nights: Extent) -> dict[str, Any]:
+        """The fields of a section that show it."""
+        of_causes = causes(self.failures)
+        return {
+            "files": sum(self.outcomes.values()) + self.totals.unfinished,
+            "outcomes": self.outcomes,
+            "unfinished": self.totals.unfinished,
+            "other_rules": self.other_rules,
+            "types": self.totals.types,
+            "to_review": self.totals.review,
+            "credits": self.spent.credits,
+            "jobs_unbilled": self.spent.jobs_untold,
+            "causes": tuple(of_causes[:MOST_CAUSES]),
+            "causes_of": sum(failure.files for failure in self.failures),
+            "review": tuple(self.review),
+            "quarantined": self.quarantined,
+            "held": tuple(self.held[:MOST_DECISIONS]),
+            "extents": {
+                "causes": Extent.of(of_causes[:MOST_CAUSES], len(of_causes)),
+                "held": Extent.of(self.held[:MOST_DECISIONS], len(self.held)),
+                "nights": nights,
+                "quarantined": Extent.of(self.quarantined.first, self.quarantined.files),
+                "review": Extent.of(self.review, self.totals.review),
+            },
+        }
+
+
+def _standing(connection: Transaction, row: reading.ManifestRow, scope: Scope) -> _Standing:
+    totals = reading.totals(connection, scope, wanted=False, review=row.review)
+    bad = any(totals.outcomes[outcome] for outcome in BAD)
+    below, unmatched = row.review.get("below_confidence"), bool(row.review.get("unmatched"))
+    doubtful = partial(ledger_page.doubtful, below_confidence=below, unmatched=unmatched, most=MOST_REVIEW)
+    return _Standing(
+        totals=totals,
+        other_rules=reading.only_under_other_rules(connection, scope),
+        spent=billing.spent(connection, row.id),
+        failures=ledger_page.failures(connection, scope, MOST_FAILURES) if bad else [],
+        review=doubtful(connection, scope) if totals.review else [],
+        quarantined=retry.quarantined(connection, scope, row.max_generations, wanted=False, most=MOST_QUARANTINED),
+        held=reading.decisions(connection, row.id),
+    )
+
+
+def _todos(
+    connection: Transaction,
+    row: reading.ManifestRow,
+    again: str,
+    standing: _Standing,
+    *,
+    last: Night | None,
+    drift: Drift | None,
+) -> list[Todo]:
+    return todos(
+        again,
+        last=last,
+        bad=sum(standing.outcomes[outcome] for outcome in BAD),
+        unfinished=standing.totals.unfinished - reading.held_files(connection, row.id),
+        other_rules=standing.other_rules,
+        review=standing.totals.review,
+        held=sum(each.event == "held" for each in standing.held),
+        quarantined=standing.quarantined,
+        drift=drift,
     )
 
 

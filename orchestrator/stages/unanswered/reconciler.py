@@ -3,8 +3,7 @@
 Only for an API without idempotency keys. A job does not say which files it is for, so the proof is its results: the
 job whose rows are just the chunk's files is the chunk's. Absence is proved by two complete listings without a
 candidate, the first of them a settle time after the call was over, the second a settle time after the first, and both
-with the jobs that the ledger knows from about then. What is left in doubt is held for a person; nothing is ever sent
-again on a guess.
+with the jobs that the ledger knows from about then. A doubt is held for a person: nothing is sent again on a guess.
 """
 
 from __future__ import annotations
