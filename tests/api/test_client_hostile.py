@@ -12,7 +12,7 @@ from aiohttp import web
 from support.calling import ID, JOB, Serve, always, create, get, with_api
 from support.server import CANARY
 
-from orchestrator.api import client
+from orchestrator.api import wire
 from orchestrator.api.client import Api
 from orchestrator.api.dialect import Call
 from orchestrator.api.wire import Wire
@@ -118,7 +118,7 @@ def test_a_compressed_answer_is_refused_unread(serve: Serve, chunk: Chunk) -> No
 
 def test_a_body_without_end_is_cut_off(serve: Serve, chunk: Chunk, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more is read than the bound, whatever the server sends."""
-    monkeypatch.setattr(client, "MAX_BODY_BYTES", 100_000)
+    monkeypatch.setattr(wire, "MAX_BODY_BYTES", 100_000)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})

@@ -298,8 +298,10 @@ def test_a_verdict_outlives_what_was_in_flight(ledger: Ledger, config: Config) -
         end(connection, 1, a=Outcome.UNMATCHED)
         again(connection, scope, "a", outcomes=tuple(Outcome))
         cut(connection, scope)
+        bring(connection, 2, JobStatus.SUBMITTED)
         accept.accept(connection, scope, "a", "receipt", run_id="r", at=AT)
-        end(connection, 2, a=Outcome.CLASSIFIED)
+        late = FileResult("a", Outcome.CLASSIFIED, "invoice")
+        jobs.end(connection, 2, JobStatus.SUCCEEDED, [(jobs.file_rows(connection, 2)["a"], late)], at=AT)
         assert [row[3] for row in export.export_rows(connection, [scope.manifest_id])] == ["receipt"]
         assert again(connection, scope, "a", outcomes=tuple(Outcome)) == []
         assert again(connection, scope, "a", outcomes=tuple(Outcome), file_ids=("a",)) == ["a"]

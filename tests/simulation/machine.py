@@ -39,7 +39,7 @@ from orchestrator.commands import cancel
 from orchestrator.commands import run as runner
 from orchestrator.commands.access import connect
 from orchestrator.commands.summary import Summary
-from orchestrator.errors import ApiError, ExitCode, LedgerError, OrchestratorError
+from orchestrator.errors import ApiError, ExitCode, LedgerError
 from orchestrator.ledger import Ledger
 from orchestrator.ledger.chunks.accept import PERSON
 from orchestrator.ledger.chunks.retry import QUARANTINED, Selection
@@ -357,25 +357,21 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.rows)
     @rule(file_id=st.sampled_from(FILES), label=st.sampled_from((*TYPES, None)))
     def accept(self, file_id: str, label: str | None) -> None:
-        """A person's verdict, which is possible once the file has an outcome under the rules of now."""
+        """A person's verdict on a file that has an outcome under the rules of now."""
         scope = self.scope()
-        known = self.standing().get((file_id, scope)) if scope else None
-        generations = [row.generation for row in self.rows if (row.file_id, row.config_id) == (file_id, scope)]
-        try:
-            with closing(VirtualLoop(self.world.now)) as loop:
-                verdicts.accept(
-                    self.manifest,
-                    self.path,
-                    [file_id],
-                    label=label,
-                    unmatched=not label,
-                    rehearsal=False,
-                    clock=VirtualClock(loop, 0.0),
-                )
-        except OrchestratorError as error:
-            assert known is None, error
+        if not scope or (file_id, scope) not in self.standing():
             return
-        assert known is not None, f"{file_id} had no outcome and took a verdict"
+        generations = [row.generation for row in self.rows if (row.file_id, row.config_id) == (file_id, scope)]
+        with closing(VirtualLoop(self.world.now)) as loop:
+            verdicts.accept(
+                self.manifest,
+                self.path,
+                [file_id],
+                label=label,
+                unmatched=not label,
+                rehearsal=False,
+                clock=VirtualClock(loop, 0.0),
+            )
         outcome = Outcome.UNMATCHED if label is None else Outcome.CLASSIFIED
         self.verdicts[file_id, scope, max(generations) + 1] = Told(outcome, label, 1.0)
         Machine.counts["verdicts"] += 1
