@@ -10,6 +10,8 @@ from typing import Protocol
 
 from sqlalchemy import Connection
 
+from orchestrator.errors import LedgerError
+
 
 @dataclass(frozen=True, slots=True)
 class Description:
@@ -28,6 +30,11 @@ class Room:
 
     problem: str | None  #: why it could not write there
     free_bytes: int | None  #: None: nobody but the server knows
+
+
+def no_ledger(location: object) -> LedgerError:
+    """The error of a command to which an empty ledger would be of no use, where there is none."""
+    return LedgerError(f"no ledger at {location}; correct --ledger, or let `orchestrator run` create it")
 
 
 class Lease(Protocol):

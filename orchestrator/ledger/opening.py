@@ -10,43 +10,23 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import InputError, LedgerError
-from orchestrator.ledger.database import Database, Description, Lease, Room
+from orchestrator.errors import InputError
+from orchestrator.ledger.database import Database, no_ledger
+from orchestrator.ledger.database import Description as Description
+from orchestrator.ledger.database import Lease as Lease
+from orchestrator.ledger.database import Room as Room
 from orchestrator.ledger.postgres import address
-from orchestrator.ledger.postgres.address import Server
+from orchestrator.ledger.postgres.address import Server as Server
 from orchestrator.ledger.sql import Transaction
 from orchestrator.ledger.sqlite import backup as backups
 from orchestrator.ledger.sqlite import database as sqlite
 from orchestrator.ledger.sqlite import lease as leases
 from orchestrator.ledger.sqlite import place
-from orchestrator.ledger.sqlite.database import ENGINE
-from orchestrator.ledger.sqlite.turns import PATIENCE_S
+from orchestrator.ledger.sqlite.database import ENGINE as ENGINE
+from orchestrator.ledger.sqlite.turns import PATIENCE_S as PATIENCE_S
 
 if TYPE_CHECKING:
     from orchestrator.ledger.postgres.session import Session
-
-__all__ = [
-    "ENGINE",
-    "PATIENCE_S",
-    "Description",
-    "Lease",
-    "Ledger",
-    "Location",
-    "Room",
-    "Server",
-    "backup",
-    "exists",
-    "holder",
-    "in_memory",
-    "lease",
-    "locate",
-    "open",
-    "parameters",
-    "refuse_gone",
-    "require",
-    "room",
-    "session",
-]
 
 #: Where a ledger is, as ``locate`` reads it from an option: a file, or a database on a server.
 Location = Path | Server
@@ -221,7 +201,7 @@ def require(location: Location) -> None:
     if isinstance(location, Path):
         place.require(location)
     elif not exists(location):
-        raise LedgerError(f"no ledger at {location}; correct --ledger, or let `orchestrator run` create it")
+        raise no_ledger(location)
 
 
 def refuse_gone(location: Location) -> None:

@@ -49,8 +49,8 @@ def submit(
         schema.prepare(connection)
         at = schedules.now(connection)
         for manifest, wanted in found:
-            name, schedule = manifest.name, manifest.schedule
-            tasks.submit(connection, name, str(Path(manifest.path).absolute()), wanted, deadline)
+            name, path, schedule = manifest.name, str(Path(manifest.path).absolute()), manifest.schedule
+            tasks.submit(connection, name, path, wanted, deadline)
             next_at = None
             if schedule is None:
                 schedules.drop(connection, name)
@@ -60,7 +60,6 @@ def submit(
             asked = now or schedule is None
             if asked:
                 tasks.ask(connection, name)
-            path = str(Path(manifest.path).absolute())
             done.append(Submitted(name, path, asked, next_at, schedule.zone if schedule else None))
     return done
 

@@ -1,4 +1,4 @@
-"""Who works, what for and when next: what ``orchestrator workers``, ``status`` and ``doctor`` show."""
+"""Who works, what for and when next: what ``orchestrator workers`` shows."""
 
 from __future__ import annotations
 

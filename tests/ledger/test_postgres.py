@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TypeVar
 
@@ -19,6 +21,7 @@ from orchestrator.errors import LedgerError, LockHeld
 from orchestrator.ledger import Ledger, jobs
 from orchestrator.ledger.postgres import lease as claims
 from orchestrator.ledger.postgres import schema
+from orchestrator.ledger.postgres.session import Session
 from orchestrator.ledger.sql import scalar_int
 from orchestrator.ledger.writer import Writer
 
@@ -76,6 +79,22 @@ def test_a_ledger_is_made_once_and_opened_often(database: str) -> None:
     with Ledger(at, read_only=True) as opened, opened.transaction() as connection:
         assert scalar_int(connection, "SELECT count(*) FROM files") == 1
     assert not ledger.exists(ledger.locate(f"{database}?options=-csearch_path%3Dother"))
+
+
+def test_programs_that_come_first_together_make_one_ledger(database: str) -> None:
+    """All have seen that there is none, and all but one wait while it is made."""
+    location, ready = ledger.locate(database), threading.Barrier(4)
+    assert isinstance(location, ledger.Server)
+
+    def come(_: int) -> int | None:
+        with Session(location) as session, session.transaction() as connection:
+            assert schema.version(connection) is None
+            ready.wait(10)
+            schema.migrate(connection, session.raw)
+            return schema.version(connection)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(come, range(4))) == [len(schema.MIGRATIONS)] * 4
 
 
 @pytest.mark.parametrize("after", [False, True])

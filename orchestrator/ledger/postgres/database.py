@@ -38,12 +38,12 @@ class Database:
         self._commits = 0
         self._stage: Callable[[Connection], object] | None = None
         self._staged_on = 0  #: the connection, by its number, that has the temporary tables
-        try:
-            schema.prepare(self._session, make=not read_only)
-        except BaseException:
-            if lease is None:
+        if lease is None:  # a claim has made sure of the ledger before it was taken
+            try:
+                schema.prepare(self._session, make=not read_only)
+            except BaseException:
                 self._session.close()
-            raise
+                raise
 
     @contextmanager
     def transaction(self, *, patience_s: float | None = None) -> Iterator[Connection]:
@@ -123,12 +123,6 @@ class Database:
     def check(self) -> str | None:
         """Opening it has already refused another version and a pooler; the server looks after its files."""
         return None
-
-    def words(self) -> str:
-        """What ``doctor`` tells of the server."""
-        with translated(self.location):
-            standby = self._ask("SELECT CASE WHEN pg_is_in_recovery() THEN 1 ELSE 0 END")
-        return f"{self.engine}{', a standby: it can only be looked at' if standby else ''}"
 
     def _ask(self, statement: str) -> object:
         connection = self._session.connection

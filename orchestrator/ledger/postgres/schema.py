@@ -13,6 +13,8 @@ import psycopg
 from sqlalchemy import Connection
 
 from orchestrator.errors import LedgerError
+from orchestrator.ledger.catalog import has_table
+from orchestrator.ledger.database import no_ledger
 from orchestrator.ledger.postgres.address import Server
 from orchestrator.ledger.postgres.session import Session, translated
 from orchestrator.models import JobStatus, Outcome
@@ -249,8 +251,9 @@ def tables() -> dict[str, list[str]]:
 
 def version(connection: Connection) -> int | None:
     """The version of the ledger; None where there is none."""
-    there = connection.exec_driver_sql("SELECT to_regclass('ledger') IS NOT NULL").scalar_one()
-    return int(connection.exec_driver_sql("SELECT version FROM ledger").scalar_one()) if there else None
+    if not has_table(connection, "ledger"):
+        return None
+    return int(connection.exec_driver_sql("SELECT version FROM ledger").scalar_one())
 
 
 def check_version(connection: Connection, *, writing: bool) -> bool:
@@ -286,7 +289,7 @@ def prepare(session: Session, *, make: bool) -> None:
     connection = session.connection
     with translated(session.server), connection.begin():
         if version(connection) is None and not make:
-            raise LedgerError(f"no ledger at {session.server}; correct --ledger, or let `orchestrator run` create it")
+            raise no_ledger(session.server)
         if check_version(connection, writing=make):
             migrate(connection, session.raw)
 

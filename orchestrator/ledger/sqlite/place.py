@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from orchestrator.errors import LedgerError, SettingsError
-from orchestrator.ledger.database import Room
+from orchestrator.ledger.database import Room, no_ledger
 from orchestrator.ledger.sqlite import witness as witnesses
 
 #: SQLite's WAL "does not work over a network filesystem" (sqlite.org/wal.html), and neither do kernel locks reliably.
@@ -84,7 +84,7 @@ def require(path: Path) -> None:
     """Raises LedgerError when nothing is at *path*: for commands to which an empty ledger would be of no use."""
     refuse_gone(path)
     if not exists(path):
-        raise LedgerError(f"no ledger at {path}; correct --ledger, or let `orchestrator run` create it")
+        raise no_ledger(path)
 
 
 def refuse_gone(path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from orchestrator.errors import LedgerError
+from orchestrator.ledger.catalog import has_table
 from orchestrator.ledger.workers.engine import migrations, raw, whole_schema
 
 #: Two programs that come first at the same time make the tables once; the number means nothing.
@@ -57,7 +58,7 @@ CREATE TABLE workers_schema (
 
 def exists(connection: Connection) -> bool:
     """Whether anything was ever submitted to this database, or any worker begun."""
-    return _there(connection, "workers_schema")
+    return has_table(connection, "workers_schema")
 
 
 def prepare(connection: Connection) -> None:
@@ -70,7 +71,7 @@ def prepare(connection: Connection) -> None:
         return
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     if not exists(connection):
-        if not _there(connection, "procrastinate_jobs"):
+        if not has_table(connection, "procrastinate_jobs"):
             _run(connection, whole_schema())
         _run(connection, _TABLES.replace(" TEXT", ' TEXT COLLATE "C"'))
         connection.execute(text("INSERT INTO workers_schema VALUES (:version, :engine)"), _now(known))
@@ -83,15 +84,6 @@ def prepare(connection: Connection) -> None:
             _run(connection, path.read_text(encoding="utf-8"))
     if known[-1].name > engine:
         connection.execute(text("UPDATE workers_schema SET version = :version, engine = :engine"), _now(known))
-
-
-def _there(connection: Connection, table: str) -> bool:
-    """Whether *table* is there now. ``to_regclass`` may go by what the session knew before it waited for the lock."""
-    found = connection.execute(
-        text("SELECT count(*) FROM pg_catalog.pg_class c WHERE c.relname = :table AND pg_table_is_visible(c.oid)"),
-        {"table": table},
-    )
-    return bool(found.scalar_one())
 
 
 def _state(connection: Connection) -> tuple[int, str]:
