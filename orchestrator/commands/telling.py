@@ -46,17 +46,27 @@ def of_end(
         log.warning("answers.drifted", note=summary.drift.words, distance=summary.drift.distance)
     if options.sandbox:
         return
-    if manifest.report is not None:
-        _write_page(Path(manifest.path).parent / manifest.report, manifest, options, opened, clock)
-    try:
+    with _harmless():
+        if manifest.report is not None:
+            _write_page(Path(manifest.path).parent / manifest.report, manifest, options, opened, clock)
+    with _harmless():
         path = metrics.target(manifest, settings, options.metrics_file)
         if path is not None:
             metrics.write(path, manifest.name, opened)
+    with _harmless():
         if options.wait or summary.exit_code != ExitCode.UNFINISHED:  # with --no-wait that is how it is meant to end
             notify.of_end(manifest, settings, options.ledger, opened, summary)
+    with _harmless():
         if traces.wanted(settings):
             _trace(settings, options, opened, summary, clock)
-    except Exception as error:  # noqa: BLE001 - the run is recorded: whatever is wrong here must not change how it ended
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """Whatever goes wrong in the block is a warning: the run is recorded, and how it ended must not change."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - see above
         log.warning("end.not_told", error=str(error), kind=type(error).__name__)
 
 

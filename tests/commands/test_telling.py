@@ -1,0 +1,37 @@
+"""What a run tells others at its end never changes how it ended."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator.commands import metrics, notify, telling, traces
+
+
+@pytest.mark.parametrize("broken", ["page", "metrics", "notify", "traces"])
+def test_whatever_breaks_while_it_is_told_the_rest_is_told(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """Each of the four on its own, and the run goes on to its end."""
+    told: list[str] = []
+
+    def tell(name: str, *_: object) -> None:
+        told.append(name)
+        if name == broken:
+            raise RuntimeError("a bug")
+
+    for name, module, function in (
+        ("page", telling, "_write_page"),
+        ("metrics", metrics, "write"),
+        ("notify", notify, "of_end"),
+        ("traces", telling, "_trace"),
+    ):
+        monkeypatch.setattr(module, function, lambda *given, name=name: tell(name, *given))
+    monkeypatch.setattr(metrics, "target", lambda *_: "night.prom")
+    monkeypatch.setattr(traces, "wanted", lambda _: True)
+    nothing: Any = None
+    manifest: Any = SimpleNamespace(report="page.html", path="m.yaml", name="night")
+    options: Any = SimpleNamespace(sandbox=False, metrics_file=None, wait=True, ledger=None)
+    summary: Any = SimpleNamespace(drift=None, exit_code=0)
+    telling.of_end(manifest, nothing, options, nothing, summary, nothing)
+    assert told == ["page", "metrics", "notify", "traces"]
