@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 
 from orchestrator.documents import buckets
-from orchestrator.documents.hashing import digest, open_document
-from orchestrator.documents.shelf import NotPlaced, Shelf, Taken, content_at, remove, there
+from orchestrator.documents.hashing import digest
+from orchestrator.documents.shelf import NotPlaced, Shelf, Taken, content_at, open_source, remove, there, was_taken_back
 from orchestrator.errors import LedgerError
 from orchestrator.manifest.sources import BUCKETS
 
@@ -62,11 +62,8 @@ class BucketShelf:
     def take_back(self, path: Sequence[str], source: str, content: str, how: str) -> None:
         """Undo ``place``. Raises NotPlaced when what is there is not what was placed, LedgerError."""
         try:
-            found = self.content(path)
-            if found is None and how == "move" and content_at(source) == content:
+            if was_taken_back(self.content(path), source, content, how):
                 return
-            if found != content:
-                raise NotPlaced("it is gone" if found is None else "it has been changed")
             if how == "move":
                 self._bring_back(path, source, content)
             buckets.delete(self._url(path))
@@ -82,10 +79,7 @@ class BucketShelf:
 
     def _bring(self, source: str, path: Sequence[str], content: str) -> str | None:
         """Return what is at *path* in the end."""
-        try:
-            descriptor = open_document(source)
-        except OSError as error:
-            raise NotPlaced(f"the document can't be read ({error.strerror})") from error
+        descriptor = open_source(source)
         with os.fdopen(descriptor, "rb") as file:
             if digest(descriptor) != content:
                 raise NotPlaced("the document has changed; run again")

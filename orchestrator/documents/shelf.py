@@ -104,11 +104,8 @@ class Shelf:
                 if os.readlink(path[-1], dir_fd=folder) != source:
                     raise NotPlaced("it is another link by now")
             else:
-                found = self.content(path)
-                if found is None and how == "move" and content_at(source) == content:
+                if was_taken_back(self.content(path), source, content, how):
                     return
-                if found != content:
-                    raise NotPlaced("it is gone" if found is None else "it has been changed")
             if how == "move":
                 self._bring_back(path, folder, source, content)
             os.unlink(path[-1], dir_fd=folder)
@@ -137,10 +134,7 @@ class Shelf:
         temporary = f".orchestrator-{content[-16:]}.part"
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=folder)  # of a run that was killed
-        try:
-            reading = open_document(source)
-        except OSError as error:
-            raise NotPlaced(f"the document can't be read ({error.strerror})") from error
+        reading = open_source(source)
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             status = os.fstat(reading)
@@ -224,6 +218,23 @@ def content_at(path: str) -> str | None:
         return digest(descriptor)
     finally:
         os.close(descriptor)
+
+
+def was_taken_back(found: str | None, source: str, content: str, how: str) -> bool:
+    """Whether a move is undone already, where the shelf now has *found*. Raises NotPlaced for what was not placed."""
+    if found is None and how == "move" and content_at(source) == content:
+        return True
+    if found != content:
+        raise NotPlaced("it is gone" if found is None else "it has been changed")
+    return False
+
+
+def open_source(source: str) -> int:
+    """A descriptor of the document that is to be placed. Raises NotPlaced."""
+    try:
+        return open_document(source)
+    except OSError as error:
+        raise NotPlaced(f"the document can't be read ({error.strerror})") from error
 
 
 def remove(source: str, content: str) -> None:
