@@ -1,12 +1,15 @@
-"""Fixtures that several test files share: a real HTTP server on loopback, one small config, a free port."""
+"""Fixtures that several test files share: a real server, the program and an API for it, a small config, a free port."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support.commands import Cli, command_line
+from support.moody import Moody
 from support.postgres import database, postgres_server
 from support.server import Answer, Server
 
@@ -33,6 +36,21 @@ def serve() -> Iterator[Callable[[Answer], Server]]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    """The program in a folder of its own."""
+    with command_line(tmp_path) as cli:
+        yield cli
+
+
+@pytest.fixture
+def api(cli: Cli, serve: Callable[[Answer], Server]) -> Moody:
+    """An API whose jobs fail on order, which *cli* talks to."""
+    api = Moody()
+    cli.use(serve(api))
+    return api
 
 
 @pytest.fixture

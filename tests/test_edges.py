@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from aiohttp import web
-from support.commands import Classify, Cli, Serve, command_line, creates
+from support.commands import Classify, Cli, Serve, creates
 
 V1 = "/api/v1/classifier/jobs"
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    with command_line(tmp_path) as cli:
-        yield cli
 
 
 class Refusing(Classify):

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from aiohttp import web
-from support.commands import Classify, Cli, Serve, command_line, creates, refusing
+from support.commands import Classify, Cli, Serve, creates, refusing
 from support.server import CANARY
 
 from orchestrator.models import Json
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    with command_line(tmp_path) as cli:
-        yield cli
 
 
 @pytest.mark.parametrize("target", ["ledger.db", "./ledger.db-wal", "m.yaml", "link"])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from aiohttp import web
-from support.commands import Classify, Cli, Serve, command_line, creates
+from support.commands import Classify, Cli, Serve, creates
 
 from orchestrator.models import Json
 
@@ -31,12 +30,6 @@ class Spelling(Classify):
             self.jobs[job_id] = [self.spell(file_id.lower().removeprefix("dfl-")) for file_id in self.jobs[job_id]]
             return answer
         return await super().__call__(request)
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    with command_line(tmp_path) as cli:
-        yield cli
 
 
 SPELLINGS: dict[str, Callable[[str], str]] = {

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import pytest
 import typer
-from support.commands import Classify, Cli, Serve, command_line, creates, refusing
+from support.commands import Classify, Cli, Serve, creates, refusing
 from support.one_by_one import OneByOne
 from support.procs import ApiServer
 from support.server import CANARY, Answer
@@ -19,12 +18,6 @@ from orchestrator.cli import app
 
 #: An API of each version at which nothing goes wrong.
 API: Mapping[str, Callable[[], Answer]] = {"v1": Classify, "v2": OneByOne}
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    with command_line(tmp_path) as cli:
-        yield cli
 
 
 def commands() -> list[str]:

@@ -6,20 +6,12 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
-from support.commands import HARMFUL, HOSTILE, Classify, Cli, Serve, command_line, creates, refusing
+from support.commands import HARMFUL, HOSTILE, Classify, Cli, Serve, creates, refusing
 from support.server import CANARY
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    with command_line(tmp_path) as cli:
-        yield cli
 
 
 def test_a_key_file_that_others_can_read_is_refused(cli: Cli, serve: Serve) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.commands import Cli, Serve, command_line
+from support.commands import Cli, command_line
 from support.moody import Moody
 
 LIST = "file_id,name,customer,type\na,in/alpha.pdf,acme,x\nb,beta.pdf,=1+1,\nc,in/gamma.pdf,,\nd,out/gamma.pdf,,\n"
@@ -22,13 +22,6 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
         (tmp_path / "l.csv").write_text(LIST)
         (tmp_path / "l.csv").chmod(0o600)
         yield cli
-
-
-@pytest.fixture
-def api(cli: Cli, serve: Serve) -> Moody:
-    api = Moody()
-    cli.use(serve(api))
-    return api
 
 
 def test_an_export_has_the_names_and_the_columns_of_the_list(cli: Cli, api: Moody, tmp_path: Path) -> None:

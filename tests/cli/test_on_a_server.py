@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from support.commands import Classify, Cli, Serve, command_line, creates
+from support.commands import Classify, Cli, Serve, creates
 from support.postgres import Postgres
 
 from orchestrator import ledger
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    with command_line(tmp_path) as cli:
-        yield cli
 
 
 def test_a_night_and_what_looks_at_it(cli: Cli, serve: Serve, database: str) -> None:

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.commands import Cli, Serve, command_line, refusing
+from support.commands import Cli, Serve, refusing
 from support.moody import Moody
 
 from orchestrator.models import Json
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    with command_line(tmp_path) as cli:
-        yield cli
-
-
-@pytest.fixture
-def api(cli: Cli, serve: Serve) -> Moody:
-    api = Moody()
-    cli.use(serve(api))
-    return api
 
 
 def private(path: Path, text: str) -> None:

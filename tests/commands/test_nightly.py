@@ -9,13 +9,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from aiohttp import web
-from support.commands import Cli, Serve, command_line
+from support.commands import Cli, Serve
 from support.moody import Moody
 from support.server import Server
 
@@ -24,19 +22,6 @@ from orchestrator.commands.pings import rid
 from orchestrator.errors import ExitCode
 from orchestrator.ledger.sqlite import lease
 from orchestrator.models import Json
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    with command_line(tmp_path) as cli:
-        yield cli
-
-
-@pytest.fixture
-def api(cli: Cli, serve: Serve) -> Moody:
-    api = Moody()
-    cli.use(serve(api))
-    return api
 
 
 @pytest.fixture

@@ -79,13 +79,6 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
 
 
 @pytest.fixture
-def api(cli: Cli, serve: Serve) -> Moody:
-    api = Moody()
-    cli.use(serve(api))
-    return api
-
-
-@pytest.fixture
 def service(cli: Cli, serve: Serve) -> Server:
     """Takes Apprise's JSON; its address ends in a secret."""
 

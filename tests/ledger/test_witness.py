@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.commands import Classify, Cli, Serve, command_line, creates
+from support.commands import Classify, Cli, Serve, creates
 from support.sandboxes import sandbox
 from support.server import Server
 
@@ -26,12 +26,6 @@ class Listed(Classify):
             {"type": "receipt", "description": "proof of a payment that was made"},
         ]
         return {**super()._job(job_id), "rules": rules, "mode": "FAST"}
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    with command_line(tmp_path) as cli:
-        yield cli
 
 
 @pytest.fixture

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-from support.commands import Cli, Serve, command_line, refusing
+from support.commands import Cli, Serve, refusing
 from support.moody import Moody
 
 from orchestrator.models import Json
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    with command_line(tmp_path) as cli:
-        yield cli
 
 
 def planned(cli: Cli, *options: str) -> dict[str, Json]:

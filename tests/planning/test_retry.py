@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
-from support.commands import Cli, Serve, command_line
+from support.commands import Cli, Serve
 from support.moody import Moody
 from support.server import Answer
 
 from orchestrator.stages.halving import halve, is_outage
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    with command_line(tmp_path) as cli:
-        yield cli
-
-
-@pytest.fixture
-def api(cli: Cli, serve: Serve) -> Moody:
-    api = Moody()
-    cli.use(serve(api))
-    return api
 
 
 def test_retry_sends_exactly_what_failed_once_more(cli: Cli, api: Moody) -> None:

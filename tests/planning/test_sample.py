@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.commands import Cli, Serve, command_line
+from support.commands import Cli, command_line
 from support.moody import Moody
 
 
@@ -16,13 +16,6 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
     with command_line(tmp_path) as cli:
         cli.manifest(*(f"f{number}" for number in range(200)))
         yield cli
-
-
-@pytest.fixture
-def api(cli: Cli, serve: Serve) -> Moody:
-    api = Moody()
-    cli.use(serve(api))
-    return api
 
 
 def test_only_the_sample_is_sent_and_the_whole_has_a_price(cli: Cli, api: Moody) -> None:

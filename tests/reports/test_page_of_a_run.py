@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from support.commands import Classify, Cli, Serve, command_line
+from support.commands import Classify, Cli, Serve
 
 from orchestrator.models import Json
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    with command_line(tmp_path) as cli:
-        yield cli
 
 
 @pytest.fixture

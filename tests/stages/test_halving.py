@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
-from support.commands import Cli, Serve, command_line, refusing
+from support.commands import Cli, Serve, refusing
 from support.moody import Moody
 
 from orchestrator.models import Json
 from orchestrator.stages.halving import is_at_fault
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    with command_line(tmp_path) as cli:
-        yield cli
-
-
-@pytest.fixture
-def api(cli: Cli, serve: Serve) -> Moody:
-    api = Moody()
-    cli.use(serve(api))
-    return api
 
 
 def limit(cli: Cli, limits: str) -> None:
