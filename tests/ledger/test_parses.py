@@ -65,6 +65,7 @@ def test_changed_rules_are_applied_to_the_parses_that_are_there(cli: Cli, api: O
     """plan says that it is free; the outcomes are the files'."""
     planned = json.loads(cli("plan", "m.yaml", "--json").stdout)
     assert (planned["new"], planned["free"], planned["credits_ceiling"]) == (3, 3, 0)
+    assert "at the very most 15, with parses that are gone 15" in cli("plan", "m.yaml").stdout
     assert cli("run", "m.yaml").returncode == 0
     assert sorted(api.documents[:3]) == list(FILES)
     assert sorted(api.documents[3:]) == list(ON_PARSES)  # they leave a moment apart

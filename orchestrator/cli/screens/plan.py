@@ -64,6 +64,8 @@ def _ceiling(preview: Preview) -> str:
         "second opinions": ceiling.second_opinions,
     }
     more = [f"{name} {line.credits:,}" for name, line in lines.items() if line.credits]
+    if gone := (ceiling.chosen.credits or 0) - (preview.credits_ceiling or 0):
+        more.insert(0, f"parses that are gone {gone:,}")
     if not more or ceiling.sum.credits is None:
         return ""
     return f"at the very most {ceiling.sum.credits:,}, with {', '.join(more)}"
