@@ -32,7 +32,7 @@ from orchestrator.ledger import Ledger
 
 ROOT = Path(__file__).parent.parent
 #: Together they reach every statement; a subprocess's are not seen.
-TESTS = ("tests/ledger/test_jobs.py", "tests/ledger/test_schemas.py", "tests/reports/test_nights.py")
+TESTS = ("tests/ledger/test_jobs.py", "tests/ledger/sqlite/test_schemas.py", "tests/reports/test_nights.py")
 #: Not: many ledgers of one kind, which add no statement; statements that both databases have to refuse; NUL in a file
 #: ID, which no manifest may have and PostgreSQL does not store.
 LEFT_OUT = (

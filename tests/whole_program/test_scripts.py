@@ -25,7 +25,7 @@ from orchestrator import __version__, logs
 from orchestrator.errors import ExitCode
 from orchestrator.manifest import loading
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 SHELL_SCRIPTS = [
     *(ROOT / "scripts" / name for name in ("setup", "demo", "test", "check", "nightly", "upload")),

@@ -20,7 +20,7 @@ from orchestrator.stages.polling.poll_schedule import PollSchedule
 
 def load_bench(name: str) -> ModuleType:
     """A script of ``scripts/bench`` as a module."""
-    path = Path(__file__).parents[2] / "scripts" / "bench" / f"{name}.py"
+    path = Path(__file__).parents[3] / "scripts" / "bench" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

@@ -15,7 +15,7 @@ from support.procs import ApiServer, environment, read_ledger, wait_until, write
 from support.procs import Run as Started
 from support.procs import run as run_to_the_end
 
-SOAK = Path(__file__).parent.parent / "scripts" / "soak_kills.py"
+SOAK = Path(__file__).parents[2] / "scripts" / "soak_kills.py"
 
 
 #: The times of a call as a clock would have written them that was some days off.

@@ -46,7 +46,7 @@ def test_a_seed_is_the_same_episode_every_time() -> None:
     here = [play(seed, api).trace for api in ("v1", "v2") for seed in range(2)]
     code = f"from simulation.episode import play; print({expression})"
     for hash_seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTHONHASHSEED": hash_seed}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONHASHSEED": hash_seed}
         there = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
         )
