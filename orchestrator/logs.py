@@ -292,6 +292,11 @@ def configure(
         logger_factory=structlog.PrintLoggerFactory(out),  # type: ignore[arg-type]  # it asks for no more than write and flush
         cache_logger_on_first_use=False,
     )
+    _configure_libraries(out, folder)
+
+
+def _configure_libraries(out: _Filtered, folder: Path | None) -> None:
+    """Send what libraries log, from warnings on, to *out*, and with a *folder* also into the log of the run."""
     logging.basicConfig(stream=out, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", force=True)
     if folder is not None:
         logging.getLogger().addHandler(_Library())

@@ -54,6 +54,19 @@ def _named(
     return file_ids, {file_id: name for file_id, name in zip(file_ids, given, strict=True) if file_id != name}
 
 
+def _refuse_contradictions(
+    label: str | None, *, unmatched: bool, dismiss: bool, error: str | None, named: bool
+) -> None:
+    """Raise InputError for more than one verdict, and where no file is meant. *named*: files are given by name."""
+    if (label is not None) + unmatched + dismiss > 1:
+        raise InputError("--type, --unmatched and --dismiss exclude each other")
+    if error is not None and not dismiss:
+        raise InputError("--error is for --dismiss")
+    if not named and error is None:
+        which = "--file, --file-from or --error" if dismiss else "--file or --file-from"
+        raise InputError(f"{'--dismiss: ' if dismiss else ''}which files? name them with {which}")
+
+
 @app.command()
 def accept(
     manifest: ManifestArgument,
@@ -75,24 +88,19 @@ def accept(
     from orchestrator.clock import SystemClock
     from orchestrator.commands import accept as command
 
-    if (label is not None) + unmatched + dismiss > 1:
-        raise InputError("--type, --unmatched and --dismiss exclude each other")
-    if error is not None and not dismiss:
-        raise InputError("--error is for --dismiss")
+    _refuse_contradictions(
+        label, unmatched=unmatched, dismiss=dismiss, error=error, named=bool(file) or file_from is not None
+    )
     loaded = load_manifest(manifest, None, resolve_secrets=False)
     path = find_ledger(manifest, ledger)
     signature = command.Signature(by or command.login_name(), note)
     file_ids, said = _named(loaded, path, file, file_from, rehearsal=sandbox)
     if dismiss:
         dismissing = partial(command.dismiss, rehearsal=sandbox, clock=SystemClock(), signature=signature)
-        if file_ids is None and error is None:
-            raise InputError("--dismiss: which files? name them with --file, --file-from or --error")
         verdicts = dict.fromkeys(dismissing(loaded, path, file_ids, error), "dismissed")
-    elif file_ids is None:
-        raise InputError("which files? name them with --file or --file-from")
     else:
         accepting = partial(command.accept, rehearsal=sandbox, clock=SystemClock(), signature=signature)
-        accepted = accepting(loaded, path, file_ids, label=label, unmatched=unmatched)
+        accepted = accepting(loaded, path, file_ids or (), label=label, unmatched=unmatched)
         verdicts = {file_id: of_type or "unmatched" for file_id, of_type in accepted.items()}
     if as_json:
         given = [Verdict(file_id, verdict, said.get(file_id)) for file_id, verdict in verdicts.items()]

@@ -157,10 +157,14 @@ def report(
     elif not as_json:
         print(html(found), end="")
     if show and output is not None:
-        import webbrowser
+        _show_in_browser(output)
 
-        if not webbrowser.open(output.absolute().as_uri()):
-            say("no browser can be started here; open the file by hand")
+
+def _show_in_browser(page: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(page.absolute().as_uri()):
+        say("no browser can be started here; open the file by hand")
 
 
 @app.command()

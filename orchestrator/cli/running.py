@@ -44,6 +44,7 @@ from orchestrator.errors import ExitCode, InputError, ManifestError
 from orchestrator.plaintext import safe
 
 if TYPE_CHECKING:
+    from orchestrator.commands.summary import Summary
     from orchestrator.manifest.loading import Manifest
     from orchestrator.planning.options import Options
 
@@ -297,6 +298,14 @@ def execute(path: str, api: str | None, options: Options, *, as_json: bool, quie
         summary = command.run(loaded, settings, options, watcher=watch)
     if on_screen:  # elsewhere the log tells
         tell_of_doubts(loaded)
+    _show_end(summary, _again(path, options.ledger), as_json=as_json, quiet=quiet)
+    raise typer.Exit(summary.exit_code)
+
+
+def _show_end(summary: Summary, again: str, *, as_json: bool, quiet: bool) -> None:
+    """Show how the run went; *again*: the arguments with which another command finds the same work."""
+    from orchestrator import logs
+
     if as_json:
         from orchestrator.cli.answers import answer
 
@@ -305,12 +314,11 @@ def execute(path: str, api: str | None, options: Options, *, as_json: bool, quie
         from orchestrator.cli.screens.parts import show
         from orchestrator.cli.screens.summary import summary_view
 
-        show(summary_view(summary, _again(path, options.ledger)))
+        show(summary_view(summary, again))
     if summary.exit_code > ExitCode.SOME_FAILED and (as_json or quiet):
         say(summary.reason)
     if summary.exit_code == ExitCode.CONTRACT:
         say(f"the log of this run: {logs.path_of_run()}")
-    raise typer.Exit(summary.exit_code)
 
 
 def _log_form(asked: str) -> str:

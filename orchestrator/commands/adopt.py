@@ -74,12 +74,7 @@ def adopt(
     ):
         manifest, _ = documents.take(manifest, opened, write=True)
         with opened.transaction() as connection:
-            listed_names = names.Names(connection)
-            plan.stage(connection, manifest.file_ids(listed_names))
-            scope = register(connection, manifest, rehearsal=False, origin=host)
-            listed_names.keep(manifest.name)
-            plan.forget_unsent(connection, scope, api=manifest.api)  # the next run plans what is then missing
-            runs.begin(connection, run_id, scope.manifest_id, command="adopt", api=manifest.api, at=at)
+            scope = _begin(connection, manifest, run_id=run_id, origin=host, at=at)
 
         async def go() -> Adopted:
             api = connect(manifest, manifest.api, settings, base_url=base, key=key, clock=clock, rng=random.Random())
@@ -100,6 +95,17 @@ def adopt(
         with opened.transaction() as connection:
             ledger_scope.has_its_jobs(connection, ledger_scope.manifest_id(connection, manifest.name, rehearsal=False))
     return adopted
+
+
+def _begin(connection: Transaction, manifest: Manifest, *, run_id: str, origin: str, at: str) -> ledger_scope.Scope:
+    """Record the manifest with its files and names, and the begin of this adoption."""
+    listed_names = names.Names(connection)
+    plan.stage(connection, manifest.file_ids(listed_names))
+    scope = register(connection, manifest, rehearsal=False, origin=origin)
+    listed_names.keep(manifest.name)
+    plan.forget_unsent(connection, scope, api=manifest.api)  # the next run plans what is then missing
+    runs.begin(connection, run_id, scope.manifest_id, command="adopt", api=manifest.api, at=at)
+    return scope
 
 
 def _in_order(manifest: Manifest, found: list[tuple[RemoteJob, Config | None]]) -> list[tuple[RemoteJob, Config]]:

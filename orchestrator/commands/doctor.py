@@ -62,6 +62,26 @@ def examine(
     except OrchestratorError as error:
         yield Finding("settings", str(error), error.exit_code)
         return
+    yield from _settings(manifest, settings)
+    api, found = "v1", None
+    if manifest is not None:
+        found, problems = manifests.check(manifest, environ=os.environ)
+        if found is None:
+            yield Finding(
+                "manifest",
+                f"{problems[0]}" + (f" (and {len(problems) - 1} more)" if problems[1:] else ""),
+                ExitCode.USAGE,
+            )
+        else:
+            api = found.api
+            yield _manifest(found, settings, location, clock)
+            yield from _notify(found, settings, test=notify_test)
+    yield from _ledger(manifest, found, settings, location)
+    yield from _reach(settings, base_url, api, clock)
+
+
+def _settings(manifest: str | None, settings: Settings) -> Iterator[Finding]:
+    """The file they come from, the variables that no setting has, and whether the deadline is a time."""
     strange = settings_.unknown(manifest)
     file = settings_.env_file(manifest)
     yield (
@@ -78,21 +98,6 @@ def examine(
             settings_.seconds(settings.deadline, "ORCHESTRATOR_DEADLINE")
         except OrchestratorError as error:
             yield Finding("settings", str(error), error.exit_code)
-    api, found = "v1", None
-    if manifest is not None:
-        found, problems = manifests.check(manifest, environ=os.environ)
-        if found is None:
-            yield Finding(
-                "manifest",
-                f"{problems[0]}" + (f" (and {len(problems) - 1} more)" if problems[1:] else ""),
-                ExitCode.USAGE,
-            )
-        else:
-            api = found.api
-            yield _manifest(found, settings, location, clock)
-            yield from _notify(found, settings, test=notify_test)
-    yield from _ledger(manifest, found, settings, location)
-    yield from _reach(settings, base_url, api, clock)
 
 
 def _manifest(found: Manifest, settings: Settings, option: str | None, clock: Clock) -> Finding:

@@ -161,6 +161,24 @@ class _Execution:
             self.options = replace(self.options, good_before=began)
         if self.options.held:
             self.options = replace(self.options, stale_since=stale_since(self.clock, self.settings))
+        plan, apis = self._plan()
+        error: BaseException | None = None
+        if apis:
+            try:
+                error = loop.run(self._carry_out(plan, apis))
+            except OrchestratorError as failure:
+                error = failure
+        if error is not None and not isinstance(error, OrchestratorError):
+            raise error
+        if error is not None:
+            self.ledger.patience_s = LAST_PATIENCE_S
+        if self.manifest.route is not None and self.options.create and not self.options.sandbox:
+            routed = route.carry_out(self.manifest, self.ledger, self.manifest.route, self.clock)
+            self.routed = route.Placed(routed.placed, routed.already, routed.troubles)
+        return self._conclude(plan, error)
+
+    def _plan(self) -> tuple[Plan, list[str]]:
+        """Write the plan into the ledger; the plan, and the API versions that something is to be done with."""
         now = self.clock.now()
         self.started_at = timestamp(now)
         with self.ledger.transaction() as connection:
@@ -182,20 +200,7 @@ class _Execution:
             done=plan.counts.done,
             duplicates=plan.counts.duplicates,
         )
-        error: BaseException | None = None
-        if apis:
-            try:
-                error = loop.run(self._carry_out(plan, apis))
-            except OrchestratorError as failure:
-                error = failure
-        if error is not None and not isinstance(error, OrchestratorError):
-            raise error
-        if error is not None:
-            self.ledger.patience_s = LAST_PATIENCE_S
-        if self.manifest.route is not None and self.options.create and not self.options.sandbox:
-            routed = route.carry_out(self.manifest, self.ledger, self.manifest.route, self.clock)
-            self.routed = route.Placed(routed.placed, routed.already, routed.troubles)
-        return self._conclude(plan, error)
+        return plan, apis
 
     def _apis_with_work(self, connection: Transaction, plan: Plan) -> list[str]:
         """The API versions that something is to be done with; first those that only an earlier run used."""
@@ -215,12 +220,13 @@ class _Execution:
                     return error
         return None
 
-    async def _carry_shard(self, plan: Plan, shard: Shard, base_url: str, writer: Writer) -> BaseException | None:
+    def _pipeline(self, shard: Shard, base_url: str, writer: Writer) -> Pipeline:
+        """The stages for *shard*, with the waits that the settings, a rehearsal or a take-over ask for."""
         rng = random.Random()
         settle_s, late_s = self.settings.settle_s, self.settings.late_results_s
         if self.ledger.took_over:  # the run before may have sent its last call just before it lost the manifest
             settle_s = max(settle_s, TAKEN_OVER_SETTLE_S)
-        pipeline = Pipeline(
+        return Pipeline(
             self.manifest,
             connect(
                 self.manifest,
@@ -243,6 +249,10 @@ class _Execution:
             gone_s=self.settings.gone_s,
             progress=self.progress,
         )
+
+    async def _carry_shard(self, plan: Plan, shard: Shard, base_url: str, writer: Writer) -> BaseException | None:
+        """Run the stages for *shard* until they, a signal or the deadline end it; why it ended early, if so."""
+        pipeline = self._pipeline(shard, base_url, writer)
         work = pipeline.work
         left_s = None if self.deadline_s is None else self.began + self.deadline_s - self.clock.monotonic()
         try:

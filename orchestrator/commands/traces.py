@@ -21,7 +21,9 @@ from orchestrator.models import Json
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.trace import Tracer
 
 log = structlog.get_logger()
 
@@ -88,7 +90,7 @@ def _spans(run: Ended, jobs: Sequence[Job], traceparent: str | None) -> Sequence
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-    from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+    from opentelemetry.trace import Status, StatusCode, set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     about = Resource({"service.name": "orchestrator", "service.version": __version__})
@@ -106,24 +108,31 @@ def _spans(run: Ended, jobs: Sequence[Job], traceparent: str | None) -> Sequence
     )
     inner = set_span_in_context(root)
     for job in jobs:
-        span = tracer.start_span(
-            "classify job",
-            inner,
-            kind=SpanKind.CLIENT,
-            start_time=_ns(datetime.fromisoformat(job.submitted_at)),
-            attributes={
-                "orchestrator.job.id": job.job_id,
-                "orchestrator.job.api": job.api,
-                "orchestrator.job.status": job.status,
-                "orchestrator.job.files": job.files,
-            },
-        )
-        if job.status in ("failed", "cancelled"):
-            span.set_status(Status(StatusCode.ERROR, job.error or job.status))
-        span.end(_ns(datetime.fromisoformat(job.finished_at) if job.finished_at else run.ended))
+        _add_job(tracer, inner, job, run.ended)
     root.set_status(Status(StatusCode.ERROR, run.reason) if run.exit_code else Status(StatusCode.OK))
     root.end(_ns(run.ended))
     return kept.get_finished_spans()
+
+
+def _add_job(tracer: Tracer, inner: Context, job: Job, run_ended: datetime) -> None:
+    """One span for *job*, from its submission to its end, or to the run's where it went on."""
+    from opentelemetry.trace import SpanKind, Status, StatusCode
+
+    span = tracer.start_span(
+        "classify job",
+        inner,
+        kind=SpanKind.CLIENT,
+        start_time=_ns(datetime.fromisoformat(job.submitted_at)),
+        attributes={
+            "orchestrator.job.id": job.job_id,
+            "orchestrator.job.api": job.api,
+            "orchestrator.job.status": job.status,
+            "orchestrator.job.files": job.files,
+        },
+    )
+    if job.status in ("failed", "cancelled"):
+        span.set_status(Status(StatusCode.ERROR, job.error or job.status))
+    span.end(_ns(datetime.fromisoformat(job.finished_at) if job.finished_at else run_ended))
 
 
 def _ns(at: datetime) -> int:

@@ -9,7 +9,7 @@ from orchestrator.errors import LedgerError
 from orchestrator.ledger import Transaction, billing, scope
 from orchestrator.ledger.chunks import retry
 from orchestrator.manifest.loading import Manifest
-from orchestrator.plaintext import safe
+from orchestrator.plaintext import counted, safe
 
 #: So many files may always be classified again after a change of the manifest, unless its limits say otherwise.
 LEAST_RECLASSIFY = 100
@@ -24,7 +24,7 @@ def over_limits(manifest: Manifest, files: int, ceiling: int | None, earlier: in
     """
     limits = manifest.limits
     if limits.max_files is not None and files > limits.max_files:
-        return _over(manifest, f"{files} files to send", "max_files", limits.max_files)
+        return _over(manifest, f"{counted(files, 'file')} to send", "max_files", limits.max_files)
     if limits.max_credits is not None and ceiling is not None and (ceiling + (earlier or 0)) > limits.max_credits:
         before = f" and {earlier} for what earlier runs planned or got no answer about" if earlier else ""
         return _over(manifest, f"up to {ceiling} credits{before}", "max_credits", limits.max_credits)
@@ -40,7 +40,7 @@ def over_reclassify(manifest: Manifest, changes: retry.Changes, have_outcome: in
     place = manifest.limit_lines.get("max_reclassify")
     where = f" in {manifest.path}:{place}" if place else ""
     return (
-        f"{changes.files} files would be classified again because of {' and '.join(changes.fields)}, "
+        f"{counted(changes.files, 'file')} would be classified again because of {' and '.join(changes.fields)}, "
         f"over limits.max_reclassify: {most}; allow it once with --reclassify, or raise the limit{where}"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from orchestrator.ledger import Transaction
 from orchestrator.ledger.chunks import cancel, parses, retry
 from orchestrator.ledger.chunks import plan as ledger_plan
 from orchestrator.ledger.chunks import sample as drawing
-from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.scope import Scope, find_scope
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import GOOD, Config, JobStatus
 from orchestrator.plaintext import counted
@@ -51,16 +51,87 @@ class Outlook:
     """The files that a run would find and send, and its highest cost."""
 
     counts: ledger_plan.Counts
-    files: int  #: to be sent
-    chunks: int
-    free: int
-    credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
+    batches: list[Batch]
+    chunk_size: int
     earlier: int | None  #: credits for what earlier runs left to be sent, or sent without an answer, where limited
     changes: retry.Changes  #: of the manifest, since the files of a retry were last sent
     reclassified: retry.Changes  #: of the manifest, since files that a run sends as new were last classified
-    batches: list[Batch]
     over_limits: str | None  #: why the manifest's limits forbid it
     sample: Sample | None  #: with ``--sample``
+
+    @property
+    def files(self) -> int:
+        """The files to be sent."""
+        return sum(batch.files for batch in self.batches)
+
+    @property
+    def free(self) -> int:
+        return sum(batch.free for batch in self.batches)
+
+    @property
+    def chunks(self) -> int:
+        return sum(math.ceil(batch.files / self.chunk_size) for batch in self.batches)
+
+    @property
+    def credits_ceiling(self) -> int | None:
+        """The most credits, if the parses are still there; None: not known, because the configuration is kept there."""
+        return _credits((batch.config, batch.files - batch.free) for batch in self.batches)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run would do if it came now, and what it would find."""
+
+    scope: Scope
+    outlook: Outlook
+    ceiling: Ceiling  #: the most that can come of it, of what is left, and of their halves and second opinions
+    left: list[ledger_plan.OpenChunks]  #: by earlier runs
+    quarantined: retry.Quarantine
+
+
+def forecast(
+    connection: Transaction,
+    manifest: Manifest,
+    options: Options,
+    *,
+    listed: int,
+    now: datetime,
+    most_quarantined: int,
+    take: Callable[[Batch], None] = lambda _: None,
+) -> Forecast:
+    """Work out what a run of the staged files would do; reads only. As ``work_out`` otherwise.
+
+    *most_quarantined*: how many files in quarantine are named.
+    """
+    rehearsal = options.sandbox
+    scope = find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
+    ledger_plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)
+    outlook = work_out(connection, scope, manifest, options, listed=listed, now=now, take=take)
+    left = ledger_plan.open_chunks(connection, scope.manifest_id)
+    generations = manifest.limits.max_generations
+    return Forecast(
+        scope,
+        outlook,
+        _ceiling(connection, scope, manifest, outlook, left),
+        left,
+        retry.quarantined(connection, scope, generations, wanted=True, most=most_quarantined),
+    )
+
+
+def _ceiling(
+    connection: Transaction,
+    scope: Scope,
+    manifest: Manifest,
+    found: Outlook,
+    left: list[ledger_plan.OpenChunks],
+) -> Ceiling:
+    unsure = 0  # results that ``escalate`` asks for again
+    if manifest.escalate is not None:
+        selection = retry.Selection(outcomes=tuple(GOOD), below_confidence=manifest.escalate.below_confidence)
+        allowed = retry.Allowed(manifest.limits.max_generations, never_escalated=True)
+        unsure = retry.select_again(connection, scope, selection, allowed)
+    chosen = [(batch.config, batch.files) for batch in found.batches]
+    return ceiling(manifest, chosen, left, unsure, files_per_chunk(manifest))
 
 
 def work_out(
@@ -80,10 +151,7 @@ def work_out(
     """
     counts = ledger_plan.count(connection, scope, listed)
     earlier = _left_by_earlier_runs(connection, scope, manifest)  # asked before *take* plans more
-    files = chunks = free = 0
     batches: list[Batch] = []
-    cost: int | None = 0
-    dearest: int | None = 0  # if no parse is there any more: that one is free is known only once it was used
     changes = reclassified = retry.Changes()
     sample: Sample | None = None
     for config, choose in _selections(manifest, options, counts.new):
@@ -98,17 +166,36 @@ def work_out(
                 chosen, changed = sample.files, drawing.chosen_before(connection, scope)
             reclassified = retry.changed_since(connection, scope, manifest.config, changed)
         on_parses = manifest.api == "v2" and chosen
-        saved = parses.count_reusable(connection, scope, config, since=parses_since(now)) if on_parses else 0
-        batches.append(Batch(config, chosen, saved))
+        free = parses.count_reusable(connection, scope, config, since=parses_since(now)) if on_parses else 0
+        batches.append(Batch(config, chosen, free))
         take(batches[-1])
-        files, free = files + chosen, free + saved
-        chunks += math.ceil(chosen / files_per_chunk(manifest))
-        cost = _plus(cost, config.credits_ceiling(chosen - saved))
-        dearest = _plus(dearest, config.credits_ceiling(chosen))
-    over = over_limits(manifest, files, dearest, earlier)
+    return Outlook(
+        counts=counts,
+        batches=batches,
+        chunk_size=files_per_chunk(manifest),
+        earlier=earlier,
+        changes=changes,
+        reclassified=reclassified,
+        over_limits=_over_limits(manifest, options, counts, batches, earlier, reclassified),
+        sample=sample,
+    )
+
+
+def _over_limits(
+    manifest: Manifest,
+    options: Options,
+    counts: ledger_plan.Counts,
+    batches: list[Batch],
+    earlier: int | None,
+    reclassified: retry.Changes,
+) -> str | None:
+    """Why the manifest's limits forbid to send *batches*; None when they do not."""
+    # That a parse is still there, and its file free, is known only once it was used.
+    dearest = _credits((batch.config, batch.files) for batch in batches)
+    over = over_limits(manifest, sum(batch.files for batch in batches), dearest, earlier)
     if over is None and not options.reclassify and not options.sandbox:
         over = over_reclassify(manifest, reclassified, counts.done + counts.failed + counts.changed)
-    return Outlook(counts, files, chunks, free, cost, earlier, changes, reclassified, batches, over, sample)
+    return over
 
 
 def _left_by_earlier_runs(connection: Transaction, scope: Scope, manifest: Manifest) -> int | None:
@@ -116,26 +203,11 @@ def _left_by_earlier_runs(connection: Transaction, scope: Scope, manifest: Manif
 
     A call without an answer may have had no effect, and is then sent once more.
     """
-    total: int | None = 0
-    if manifest.limits.max_credits is not None:
-        for left in ledger_plan.open_chunks(connection, scope.manifest_id):
-            if left.status in (JobStatus.PENDING, JobStatus.SUBMITTING):
-                total = _plus(total, left.config.credits_ceiling(left.files))
-    return total
-
-
-def most(
-    connection: Transaction, scope: Scope, manifest: Manifest, found: Outlook
-) -> tuple[Ceiling, list[ledger_plan.OpenChunks]]:
-    """The most that can come of *found*, and what earlier runs have left. Before anything of it is cut; reads only."""
+    if manifest.limits.max_credits is None:
+        return 0
     left = ledger_plan.open_chunks(connection, scope.manifest_id)
-    unsure = 0  # results that ``escalate`` asks for again
-    if manifest.escalate is not None:
-        selection = retry.Selection(outcomes=tuple(GOOD), below_confidence=manifest.escalate.below_confidence)
-        allowed = retry.Allowed(manifest.limits.max_generations, never_escalated=True)
-        unsure = retry.select_again(connection, scope, selection, allowed)
-    chosen = [(batch.config, batch.files) for batch in found.batches]
-    return ceiling(manifest, chosen, left, unsure, files_per_chunk(manifest)), left
+    to_send = (JobStatus.PENDING, JobStatus.SUBMITTING)
+    return _credits((chunks.config, chunks.files) for chunks in left if chunks.status in to_send)
 
 
 def _selections(
@@ -161,6 +233,12 @@ def _selections(
         yield options.config or manifest.config, select_again
 
 
-def _plus(one: int | None, other: int | None) -> int | None:
-    """The sum; None when either is not known."""
-    return None if one is None or other is None else one + other
+def _credits(to_send: Iterable[tuple[Config, int]]) -> int | None:
+    """The most credits for so many files with each config; None when one of them is not known."""
+    total = 0
+    for config, files in to_send:
+        ceiling = config.credits_ceiling(files)
+        if ceiling is None:
+            return None
+        total += ceiling
+    return total

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator import ledger
-from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.chunks import plan, retry
 from orchestrator.manifest.loading import Manifest, refuse_empty
 from orchestrator.models import IN_FLIGHT, Extent, JobStatus
@@ -17,7 +16,7 @@ from orchestrator.planning.ceiling import Ceiling
 from orchestrator.planning.documents import Taken
 from orchestrator.planning.limits import files_per_chunk, may_begin_again, refuse_incomplete
 from orchestrator.planning.options import Options
-from orchestrator.planning.plan import most, work_out
+from orchestrator.planning.plan import forecast
 
 #: How many quarantined files ``--json`` names.
 MOST_QUARANTINED = 1000
@@ -81,14 +80,10 @@ def _preview(
         naming.refuse_second(connection, manifest, rehearsal=rehearsal)
         refuse_incomplete(connection, manifest, rehearsal=rehearsal)
         renamed_from = naming.renamed_from(connection, manifest, rehearsal=rehearsal)
-        scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
-        plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)
-        options = Options(sandbox=rehearsal)
-        found = work_out(connection, scope, manifest, options, listed=listed, now=now, take=lambda _: None)
-        highest, left = most(connection, scope, manifest, found)
-        quarantined = retry.quarantined(
-            connection, scope, manifest.limits.max_generations, wanted=True, most=MOST_QUARANTINED
+        coming = forecast(
+            connection, manifest, Options(sandbox=rehearsal), listed=listed, now=now, most_quarantined=MOST_QUARANTINED
         )
+    found, left, quarantined = coming.outlook, coming.left, coming.quarantined
     counts = found.counts
     return Preview(
         manifest=manifest.name,
@@ -112,7 +107,7 @@ def _preview(
         planned_not_sent=sum(chunks.files for chunks in left if chunks.status is JobStatus.PENDING),
         sent=sum(chunks.files for chunks in left if chunks.status in IN_FLIGHT),
         unanswered=sum(chunks.files for chunks in left if chunks.status is JobStatus.SUBMITTING),
-        ceiling=highest,
+        ceiling=coming.ceiling,
         reclassified=found.reclassified,
         documents=taken,
         renamed_from=renamed_from,

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from orchestrator import ledger
 from orchestrator.errors import InputError, ManifestError, Problem
+from orchestrator.ledger import Transaction
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.chunks import cutting, plan, retry
 from orchestrator.ledger.chunks.cancel import select_stuck
@@ -25,7 +26,7 @@ from orchestrator.planning import documents
 from orchestrator.planning.ceiling import Ceiling
 from orchestrator.planning.limits import files_per_chunk, over_limits
 from orchestrator.planning.options import Options
-from orchestrator.planning.plan import most, work_out
+from orchestrator.planning.plan import forecast
 
 #: How many file IDs ``--dry-run`` shows.
 MOST_SHOWN = 20
@@ -120,6 +121,8 @@ def preview(
     manifest: Manifest, path: ledger.Location, options: Options, *, now: datetime, stale_since: str
 ) -> RetryPreview:
     """Work out what a retry with *options* would send; write nothing. Raises LedgerError, ManifestError, InputError."""
+    if options.held:
+        options = replace(options, stale_since=stale_since)
     with closing(ledger.open(path, read_only=True)) as opened:
         manifest, _ = documents.take(manifest, opened, write=False)
         return _preview(manifest, opened, options, now=now, stale_since=stale_since)
@@ -128,46 +131,57 @@ def preview(
 def _preview(
     manifest: Manifest, opened: ledger.Ledger, options: Options, *, now: datetime, stale_since: str
 ) -> RetryPreview:
-    rehearsal, again = options.sandbox, options.again or Selection()
     config = options.config or manifest.config
-    shown: list[str] = []
+    chosen: list[str] = []
     with opened.transaction() as connection:
-        listed = plan.stage(connection, manifest.file_ids())
-        scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
-        plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)
-
-        def show(_: object) -> None:
-            shown.extend(cutting.chosen(connection, MOST_SHOWN))
-
-        if options.held:
-            options = replace(options, stale_since=stale_since)
-        found = work_out(connection, scope, manifest, options, listed=listed, now=now, take=show)
-        highest, _ = most(connection, scope, manifest, found)
-        allowed = retry.Allowed(manifest.limits.max_generations)
-        quarantined = retry.quarantined(connection, scope, allowed.max_generations, wanted=True, most=MOST_SHOWN)
-        listing = () if rehearsal else manifest.file_ids()
-        stuck = select_stuck(connection, scope, again, allowed, listing, since=stale_since)
-        can = [job.file_id for job in stuck if job.api == "v2"]
-        first = [*shown, *can][:MOST_SHOWN]
-        named = names.of_files(connection, scope.manifest_id, first)
-    files = found.files + len(can)
+        coming = forecast(
+            connection,
+            manifest,
+            options,
+            listed=plan.stage(connection, manifest.file_ids()),
+            now=now,
+            most_quarantined=MOST_SHOWN,
+            take=lambda _: chosen.extend(cutting.chosen(connection, MOST_SHOWN)),
+        )
+        cancelled, cannot_cancel = _stuck(connection, coming.scope, manifest, options, since=stale_since)
+        first = [*chosen, *cancelled][:MOST_SHOWN]
+        named = _named(connection, coming.scope, first)
+    found = coming.outlook
+    files = found.files + len(cancelled)
     return RetryPreview(
         manifest=manifest.name,
-        rehearsal=rehearsal,
+        rehearsal=options.sandbox,
         files=files,
         chunks=math.ceil(files / files_per_chunk(manifest)),
         free=found.free,
         credits_ceiling=config.credits_ceiling(files - found.free),
         over_limits=over_limits(manifest, files, config.credits_ceiling(files), found.earlier),
         file_ids=first,
-        names={file_id: named[key] for file_id in first if (key := canonical_id(file_id)) in named},
+        names=named,
         changes=found.changes,
-        quarantined=quarantined,
-        ceiling=highest,
-        cancelled_first=len(can),
-        cannot_cancel=0 if options.held else sum(job.files for job in stuck) - len(can),
+        quarantined=coming.quarantined,
+        ceiling=coming.ceiling,
+        cancelled_first=len(cancelled),
+        cannot_cancel=0 if options.held else cannot_cancel,
         extents={
-            "file_ids": Extent.of([*shown, *can][:MOST_SHOWN], files),
-            "quarantined": Extent.of(quarantined.first, quarantined.files),
+            "file_ids": Extent.of(first, files),
+            "quarantined": Extent.of(coming.quarantined.first, coming.quarantined.files),
         },
     )
+
+
+def _stuck(
+    connection: Transaction, scope: ledger_scope.Scope, manifest: Manifest, options: Options, *, since: str
+) -> tuple[list[str], int]:
+    """The files in jobs that never end: those whose jobs are cancelled first, and how many others there are (v1)."""
+    again, allowed = options.again or Selection(), retry.Allowed(manifest.limits.max_generations)
+    listing = () if options.sandbox else manifest.file_ids()
+    stuck = select_stuck(connection, scope, again, allowed, listing, since=since)
+    cancelled = [job.file_id for job in stuck if job.api == "v2"]
+    return cancelled, sum(job.files for job in stuck) - len(cancelled)
+
+
+def _named(connection: Transaction, scope: ledger_scope.Scope, file_ids: Sequence[str]) -> dict[str, str]:
+    """File ID as it is written -> the name that a list or folder gives the file, of those *file_ids* that have one."""
+    known = names.of_files(connection, scope.manifest_id, file_ids)
+    return {file_id: known[key] for file_id in file_ids if (key := canonical_id(file_id)) in known}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from orchestrator.api.client import Api
 from orchestrator.api.counting import Calls
@@ -10,6 +11,7 @@ from orchestrator.api.dialect import Target
 from orchestrator.api.files import Files
 from orchestrator.clock import Clock
 from orchestrator.errors import Rejected, RunStopped, Unanswered
+from orchestrator.ledger import Transaction
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
 from orchestrator.manifest.loading import Manifest
@@ -60,16 +62,20 @@ class Pipeline:
         self.uploader = Uploader(self.work, files, rng, ready=self.submitter.look_again)
 
         carriers: list[Stage] = [self.uploader, self.submitter, self.poller, self.reconciler]
-        self.halving = FollowUp(
+        self.halving = self._follow_up(manifest, plan_halves, lambda: all(stage.idle for stage in carriers))
+        self.escalating = self._follow_up(manifest, plan_escalation, lambda: self.halving.idle)
+
+    def _follow_up(
+        self,
+        manifest: Manifest,
+        plan: Callable[[Transaction, Work, Manifest], int],
+        others_idle: Callable[[], bool],
+    ) -> FollowUp:
+        """A stage that plans more chunks with *plan* when the others have nothing left to do."""
+        return FollowUp(
             self.work,
-            others_idle=lambda: all(stage.idle for stage in carriers),
-            plan_more=lambda connection: plan_halves(connection, self.work, manifest),
-            send_again=self._look_again,
-        )
-        self.escalating = FollowUp(
-            self.work,
-            others_idle=lambda: self.halving.idle,
-            plan_more=lambda connection: plan_escalation(connection, self.work, manifest),
+            others_idle=others_idle,
+            plan_more=lambda connection: plan(connection, self.work, manifest),
             send_again=self._look_again,
         )
 

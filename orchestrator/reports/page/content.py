@@ -279,6 +279,16 @@ def _timeline(connection: Transaction, manifest_id: int, found: Sequence[Night],
     return course if course.jobs else None
 
 
+def _todos_after(code: int | None, again: str) -> list[Todo]:
+    """List what the last run's exit code asks of a person."""
+    if code == ExitCode.OUT_OF_CREDITS:
+        return [Todo("Buy credits or raise the manifest's limits, then go on.", f"orchestrator run {again}")]
+    if code is not None and code > ExitCode.UNFINISHED:
+        doctor = f"orchestrator doctor {again.removesuffix(' --sandbox')}"
+        return [Todo("The last run could not do its work: see what is wrong.", doctor)]
+    return []
+
+
 def todos(
     again: str,
     *,
@@ -292,17 +302,8 @@ def todos(
     drift: Drift | None,
 ) -> list[Todo]:
     """List what a person has to do, urgent first. *again*: arguments with which a command finds the same work."""
-    found: list[Todo] = []
     code = None if last is None else last.exit_code
-    if code == ExitCode.OUT_OF_CREDITS:
-        found.append(Todo("Buy credits or raise the manifest's limits, then go on.", f"orchestrator run {again}"))
-    elif code is not None and code > ExitCode.UNFINISHED:
-        found.append(
-            Todo(
-                "The last run could not do its work: see what is wrong.",
-                f"orchestrator doctor {again.removesuffix(' --sandbox')}",
-            )
-        )
+    found = _todos_after(code, again)
     if held:
         why = f"{counted(held, 'chunk')} held: look for the job at the API; if there is none, send again."
         found.append(Todo(why, f"orchestrator retry {again} --held"))
