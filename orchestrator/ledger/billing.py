@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.ledger.chunks.accept import PERSON
 from orchestrator.ledger.queue import Shard
+from orchestrator.ledger.sql import text
 from orchestrator.models import Config
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+
+from orchestrator.ledger.sql import text
 
 
 def has_table(connection: Connection, table: str) -> bool:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, bindparam
 
-from orchestrator.ledger.sql import batches
+from orchestrator.ledger.sql import batches, text
 
 
 def spelt(alias: str) -> str:

@@ -9,12 +9,12 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, bindparam
 
 from orchestrator.ledger import runs
 from orchestrator.ledger.documents import uploads
 from orchestrator.ledger.file_ids import spelt
-from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, insert, percent
+from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, insert, percent, text
 from orchestrator.models import MOVES, FileResult, JobStatus, Outcome
 
 SOURCES = {to: tuple(source for source in JobStatus if to in MOVES[source]) for to in JobStatus}

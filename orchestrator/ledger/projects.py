@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.ledger.queue import Shard, knows_a_job
+from orchestrator.ledger.sql import text
 from orchestrator.models import RemoteJob
 
 

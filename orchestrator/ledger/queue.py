@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, bindparam, text
+from sqlalchemy import Connection, Row, bindparam
 
 from orchestrator.clock import time_of
 from orchestrator.ledger.documents import uploads
 from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.jobs import move, note
-from orchestrator.ledger.sql import IN_FLIGHT_SQL, OPEN_SQL, batches, later
+from orchestrator.ledger.sql import IN_FLIGHT_SQL, OPEN_SQL, batches, later, text
 from orchestrator.models import Chunk, Config, JobStatus
 
 #: What ``jobs.api_status`` says of a job that the API has no longer.

@@ -7,9 +7,10 @@ import secrets
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.ledger.documents import uploads
+from orchestrator.ledger.sql import text
 from orchestrator.models import Json
 
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.errors import InputError
-from orchestrator.ledger.sql import scalar_int
+from orchestrator.ledger.sql import scalar_int, text
 from orchestrator.models import Config, Json, Review
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from itertools import islice
 from typing import TypeVar
 
-from sqlalchemy import Connection, text
+import sqlalchemy
+from sqlalchemy import Connection, TextClause
 
 from orchestrator.models import GOOD, IN_FLIGHT, OPEN, JobStatus
 
@@ -22,6 +24,12 @@ BATCH = 500
 
 #: A table that has got so many rows at once is looked at by a server before it is used.
 MANY = 1_000
+
+
+@lru_cache(maxsize=512)
+def text(statement: str) -> TextClause:
+    """*statement* as SQLAlchemy takes it; read once, because reading takes a tenth of a small query's time."""
+    return sqlalchemy.text(statement)
 
 
 def listed(words: Iterable[StrEnum]) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.ledger import jobs
 from orchestrator.ledger.chunks import cutting
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import GOOD_SQL, scalar_int
+from orchestrator.ledger.sql import GOOD_SQL, scalar_int, text
 from orchestrator.models import FileResult, JobStatus, Outcome, canonical_id
 
 #: What ``jobs.api`` says of a verdict.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.ledger.chunks import cutting
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import GOOD_SQL
+from orchestrator.ledger.sql import GOOD_SQL, text
 
 
 def to_take_in(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.ledger.chunks.accept import PERSON
 from orchestrator.ledger.chunks.cutting import choose, name_files
@@ -13,7 +13,7 @@ from orchestrator.ledger.chunks.plan import stage
 from orchestrator.ledger.chunks.retry import SUBMISSIONS, Allowed, Selection
 from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL
+from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, text
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ import re
 from collections.abc import Collection
 from dataclasses import asdict
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, bindparam
 
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import MANY, analyse, insert, scalar_int, scratch
+from orchestrator.ledger.sql import MANY, analyse, insert, scalar_int, scratch, text
 from orchestrator.models import JobStatus, canonical_id
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, bindparam
 
 from orchestrator.ledger.chunks import cutting
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.sql import text
 from orchestrator.models import Config
 
 

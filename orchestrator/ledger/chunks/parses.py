@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, bindparam
 
 from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.sql import text
 from orchestrator.models import Config
 
 #: Parse jobs of a manifest's files, read alike: the pages and the language have to be the same. ``:since``: the vendor

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.ledger.chunks.cutting import choose
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import GOOD_SQL, MANY, OPEN_SQL, analyse, batches, insert, scalar_int, scratch
+from orchestrator.ledger.sql import GOOD_SQL, MANY, OPEN_SQL, analyse, batches, insert, scalar_int, scratch, text
 from orchestrator.models import Config, JobStatus, canonical_id
 
 #: Rows that are handed to the driver at once.

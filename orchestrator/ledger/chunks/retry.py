@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.errors import InputError
 from orchestrator.ledger.chunks.accept import PERSON
@@ -17,7 +17,7 @@ from orchestrator.ledger.chunks.cutting import choose, name_files
 from orchestrator.ledger.documents import names
 from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import GOOD_SQL, scalar_int
+from orchestrator.ledger.sql import GOOD_SQL, scalar_int, text
 from orchestrator.models import BAD, Config, Outcome
 from orchestrator.plaintext import counted
 

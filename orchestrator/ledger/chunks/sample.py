@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, bindparam
 
 from orchestrator.ledger.chunks.cutting import choose
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import batches, scalar_int
+from orchestrator.ledger.sql import batches, scalar_int, text
 
 
 def draw(connection: Connection, scope: Scope, size: int, seed: int) -> None:

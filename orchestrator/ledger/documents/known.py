@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+
+from orchestrator.ledger.sql import text
 
 #: An inode is an unsigned number of 64 bits, a database's integer a signed one.
 _LARGEST = 2**63 - 1

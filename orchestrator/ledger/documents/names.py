@@ -6,10 +6,10 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, bindparam, text
+from sqlalchemy import Connection, Row, bindparam
 
 from orchestrator.ledger.documents import known
-from orchestrator.ledger.sql import batches, insert, scratch
+from orchestrator.ledger.sql import batches, insert, scratch, text
 from orchestrator.models import Json, canonical_id
 
 #: Rows that are handed to the driver at once.

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from orchestrator.ledger.sql import scalar_int
+from orchestrator.ledger.sql import scalar_int, text
 from orchestrator.ledger.views.export import why_review
 from orchestrator.models import Outcome
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, bindparam
 
 from orchestrator.ledger.chunks import cutting
-from orchestrator.ledger.sql import scalar_int
+from orchestrator.ledger.sql import scalar_int, text
 from orchestrator.models import canonical_id
 
 #: Joins a row ``f`` of ``files`` to what the API has of its content.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.ledger import file_ids
 from orchestrator.ledger.documents import names
+from orchestrator.ledger.sql import text
 
 
 @dataclass(frozen=True, slots=True)

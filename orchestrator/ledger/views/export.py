@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, bindparam
 
 from orchestrator.ledger.documents.names import name_of
 from orchestrator.ledger.file_ids import spelt
+from orchestrator.ledger.sql import text
 from orchestrator.models import Json, Outcome
 
 #: ``orchestrator export``'s columns, in order. Part of the command line's contract.

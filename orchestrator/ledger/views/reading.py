@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from orchestrator.ledger.documents import names
 from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import GOOD_SQL, OPEN_SQL, STATUSES_SQL, is_unfinished, later, scalar_int
+from orchestrator.ledger.sql import GOOD_SQL, OPEN_SQL, STATUSES_SQL, is_unfinished, later, scalar_int, text
 from orchestrator.ledger.views.export import why_review
 from orchestrator.models import Json, Outcome
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, text
+from sqlalchemy import Connection, Row, bindparam
 
-from orchestrator.ledger.sql import scalar_int
+from orchestrator.ledger.sql import scalar_int, text
 from orchestrator.models import Json
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
+from orchestrator.ledger.sql import text
 from orchestrator.models import Json
 
 

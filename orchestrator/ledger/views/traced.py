@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from orchestrator.ledger.sql import IN_FLIGHT_SQL, OPEN_SQL
+from orchestrator.ledger.sql import IN_FLIGHT_SQL, OPEN_SQL, text
 
 
 @dataclass(frozen=True, slots=True)

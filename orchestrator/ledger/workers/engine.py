@@ -16,7 +16,9 @@ from procrastinate.manager import JobManager
 from procrastinate.schema import SchemaManager
 from procrastinate.sql import queries
 from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+
+from orchestrator.ledger.sql import text
 
 #: The only task there is: one run of one manifest. Its queue is not the default one, which others may use.
 TASK = "orchestrator.run"

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
+from orchestrator.ledger.sql import text
 from orchestrator.ledger.workers import engine
 
 #: The first half of the advisory lock of each worker; the second is its number.

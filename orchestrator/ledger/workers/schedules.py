@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
+from orchestrator.ledger.sql import text
 from orchestrator.ledger.workers import tasks
 
 #: A cron expression, a time zone and an instant -> the latest time of it up to that instant, and the next one.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.errors import LedgerError
 from orchestrator.ledger.catalog import has_table
+from orchestrator.ledger.sql import text
 from orchestrator.ledger.workers.engine import migrations, raw, whole_schema
 
 #: Two programs that come first at the same time make the tables once; the number means nothing.
