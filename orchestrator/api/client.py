@@ -79,6 +79,10 @@ class Api:
         """
         return self._clock.monotonic() + asked_s - max(started, self._answered_at) >= self.retry_budget_s
 
+    def answered_since(self, moment: float) -> bool:
+        """Whether any call has had a good answer since *moment* (monotonic), however long ago it left."""
+        return self._answered_at > moment
+
     def too_late(self, asked_s: float) -> bool:
         """Whether the *asked_s* that the API asks to wait end after the run's deadline: they are not begun."""
         return asked_s > 0 and self.ends_at is not None and self._clock.monotonic() + asked_s > self.ends_at

@@ -125,6 +125,7 @@ class Reconciler:
                 await work.clock.sleep(0.05)  # the call's task is about to let go of the chunk
                 await self._take_up(first=False)
                 continue
+            began = work.clock.monotonic()
             try:
                 wait_s = await self._look()
             except RunStopped as error:
@@ -132,17 +133,20 @@ class Reconciler:
                 work.stop.stop_creates(error)
                 return
             except (Rejected, Unanswered) as error:  # the list alone may be down: all else goes on meanwhile
-                wait_s = self._without_a_list(error)
+                wait_s = self._without_a_list(error, began)
             work.stop.tell()
             work.unsettled, work.next_look_at = len(self._open), work.clock.monotonic() + wait_s
             await self._sleep(wait_s)
 
-    def _without_a_list(self, error: ApiError) -> float:
-        """Seconds until the list is asked for again; what is open is left to a later run once that went on for long."""
+    def _without_a_list(self, error: ApiError, began: float) -> float:
+        """Seconds until the list is asked for again; what is open is left to a later run once that went on for long.
+
+        Nothing but the list may be down: the API cannot be used when no other call was answered in all that time.
+        """
         work, now = self._work, self._work.clock.monotonic()
-        self._refused_since = now if self._refused_since is None else self._refused_since
+        self._refused_since = began if self._refused_since is None else self._refused_since
         if now - self._refused_since >= (work.settle_s if isinstance(error, Rejected) else work.api.retry_budget_s):
-            if work.api.given_up(self._refused_since):
+            if not work.api.answered_since(self._refused_since):
                 self._gave_up = True
                 work.stop.stop_creates(work.api.unreachable(error))
             why = f"whether a create call had an effect is not known: the API's list of jobs is refused ({error})"
