@@ -199,7 +199,8 @@ def soak(api: str, kills: int, seed: int, *, naive: bool, retry: bool) -> dict[s
     with tempfile.TemporaryDirectory() as folder, ApiServer() as server:
         os.environ.clear()
         os.environ.update(environment(server.url, **HURRY))
-        server.set(job_s=[0.05, 0.2], answer_s=[0.0, 0.4 if retry else 0.05], **LOSSES[api])
+        slow = retry or naive  # so that most kills fall while calls are out
+        server.set(job_s=[0.05, 0.2], answer_s=[0.0, 0.4 if slow else 0.05], **LOSSES[api])
         work = Soak(api, seed, Path(folder), server, naive=naive, retry=retry)
         work.run(kills)
         events = count_events(Path(folder) / "log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,22 @@ __all__ = ["database", "postgres_server"]  # fixtures of a real PostgreSQL, for 
 # A machine under load is slow, not wrong.
 settings.register_profile("orchestrator", deadline=None)
 settings.load_profile("orchestrator")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have every worker begin with its share of the long tests, so that none waits for one alone at the end.
+
+    ``--dist worksteal`` first gives each worker as many tests as any other, in this order.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.get_closest_marker("long")]
+    rest = [item for item in items if not item.get_closest_marker("long")]
+    bounds = [len(rest) * worker // workers for worker in range(workers + 1)]
+    items[:] = [
+        item
+        for worker in range(workers)
+        for item in (*long[worker::workers], *rest[bounds[worker] : bounds[worker + 1]])
+    ]
 
 
 @pytest.fixture

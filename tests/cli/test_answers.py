@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import typer
 from support.sandboxes import INVOICE, RECEIPT, Desk, desk
 from support.schemas import faults
@@ -40,6 +41,7 @@ def test_every_command_with_json_has_a_schema() -> None:
     assert with_json - WITHOUT == set(ANSWERS)
 
 
+@pytest.mark.long
 def test_what_commands_print_is_as_their_schemas_say(tmp_path: Path) -> None:
     """A night with documents, its retry, a look at it, a verdict, a copy, sorting, and cleaning up."""
     with desk(tmp_path) as at:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.commands import Cli, Serve, command_line, refusing
@@ -69,7 +70,8 @@ LOST = {**LEFT, "at_fault": "^$", "lost": "."}
 DOWN = {**LOST, "down": True}
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@pytest.mark.long
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @example(history=[AT_FAULT])
 @example(history=[UNSURE])
 @example(history=[LEFT, AT_FAULT])
@@ -128,6 +130,7 @@ FREE = {**BOUGHT, "rules": "a total amount"}
 UNANSWERED = {**BOUGHT, "lost": True}
 
 
+@pytest.mark.long
 @settings(max_examples=2, deadline=None, derandomize=True)
 @example(history=[BOUGHT, FREE])
 @example(history=[BOUGHT, {**FREE, "gone": True}])

@@ -26,6 +26,7 @@ def all_of(seeds: Sequence[int], temper: Temper | None = None) -> list[Told]:
         return list(pool.map(partial(judged, loop=loop, temper=temper), seeds))
 
 
+@pytest.mark.long
 def test_no_server_makes_it_hang_crash_or_pay_twice() -> None:
     """And once the server is honest, a few more runs have the true outcome of every file."""
     assert [str(told) for told in all_of(SEEDS) if told.wrong] == []

@@ -33,6 +33,7 @@ def soak(*options: str) -> dict[str, Any]:
     return {**found, "code": done.returncode}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("api", ["v1", "v2"])
 def test_no_kill_loses_a_file_or_buys_one_twice(api: str) -> None:
     """After 25 kills every file has its one outcome and one job, and the ledger was sound after each kill."""
@@ -41,6 +42,7 @@ def test_no_kill_loses_a_file_or_buys_one_twice(api: str) -> None:
     assert found["kills_with_open_intents"] > 0, "no kill fell on a create call: the test shows nothing"
 
 
+@pytest.mark.long
 def test_no_kill_of_a_retry_buys_a_file_a_third_time() -> None:
     """Files that had failed are bought once more, the rest once, however often the retry was killed on its way."""
     found = soak("--retry", "--kills", "6", "--api", "v1")
@@ -48,6 +50,7 @@ def test_no_kill_of_a_retry_buys_a_file_a_third_time() -> None:
     assert found["failed_files"] > 0
 
 
+@pytest.mark.long
 def test_the_kills_would_find_a_run_that_sends_again_blindly() -> None:
     """The control: with lost create calls sent again unasked, the same kills do find files bought twice."""
     found = soak("--api", "v1", "--naive", "--kills", "100")  # it ends at the first

@@ -20,6 +20,7 @@ CAUGHT_SOON = {
 MOST_TO_CATCH = 50
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("api", MACHINES)
 def test_every_step_leaves_what_the_server_and_the_person_made_of_it(api: str) -> None:
     """Nothing is bought twice or lost; export, status and each exit code are those of the model."""
@@ -28,6 +29,7 @@ def test_every_step_leaves_what_the_server_and_the_person_made_of_it(api: str) -
     assert min(counts[what] for what in ("retry", "crashes", "verdicts", "jobs")) > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bug", [bug for bug in BUGS if bug.name in CAUGHT_SOON], ids=lambda bug: bug.name)
 def test_a_planted_bug_is_noticed(bug: Bug) -> None:
     """The machine protects only from faults that it would notice."""

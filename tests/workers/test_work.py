@@ -96,6 +96,7 @@ def test_an_unreachable_server_is_exit_8(tmp_path: Path, unused_port: int) -> No
     assert "refused" in done.stderr
 
 
+@pytest.mark.long
 def test_a_submitted_manifest_is_carried_out_and_a_drained_worker_ends(crew: Crew, tmp_path: Path) -> None:
     """Every file gets its outcome, each job is made once, the worker is on the roll until it is drained."""
     manifest = write_manifest(tmp_path, [f"f{number}" for number in range(20)])

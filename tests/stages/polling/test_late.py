@@ -43,6 +43,7 @@ class Late(Classify):
         return web.json_response({"items": rows, "next_page_token": None})
 
 
+@pytest.mark.long
 def test_rows_that_come_late_are_taken_in(cli: Cli, serve: Serve) -> None:
     """A job that succeeded and has no rows yet is asked again; rows that were read once count, even if they go."""
     api = Late()
@@ -107,6 +108,7 @@ def test_rows_of_a_job_that_ended_badly_may_be_refused_at_first(
     assert {row["file_id"]: row["outcome"] for row in cli.exported()}["f1"] == "classified"
 
 
+@pytest.mark.long
 def test_results_that_always_fail_keep_no_other_job_waiting(cli: Cli, serve: Serve) -> None:
     """More such jobs than there are readers: all others are collected, and the run's end says which are left."""
     api = Late()
