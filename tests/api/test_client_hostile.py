@@ -138,7 +138,7 @@ def test_a_dripping_answer_ends_with_the_total_deadline(serve: Serve, chunk: Chu
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        for _ in range(100):
+        for _ in range(1200):
             await response.write(b" ")
             await asyncio.sleep(0.05)
         return response
@@ -150,7 +150,7 @@ def test_a_dripping_answer_ends_with_the_total_deadline(serve: Serve, chunk: Chu
             await create(chunk)(api)
         return loop.time() - began
 
-    assert with_api(serve(answer).url, timed, timeout_s=0.3) < 2
+    assert with_api(serve(answer).url, timed, timeout_s=0.3) < 30
 
 
 def test_tls_to_a_plain_port_is_not_sent_and_shows_no_key(serve: Serve, chunk: Chunk) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import typer
-from support.commands import Classify, Cli, Serve, creates, refusing
+from support.commands import OUTAGE, Classify, Cli, Serve, creates, refusing
 from support.one_by_one import OneByOne
 from support.procs import ApiServer
 from support.server import CANARY, Answer
@@ -296,7 +296,7 @@ def test_when_credits_run_out_half_way_what_was_bought_is_collected(cli: Cli, se
 def test_an_api_that_is_not_there_exits_7(cli: Cli, unused_port: int, api: str) -> None:
     """After the retry budget; nothing is marked failed."""
     cli.environ["LLAMA_CLOUD_BASE_URL"] = f"http://127.0.0.1:{unused_port}"
-    done = cli("run", "m.yaml", "--api", api, "--json")
+    done = cli("run", "m.yaml", "--api", api, "--json", **OUTAGE)
     summary = json.loads(done.stdout)
     assert (done.returncode, summary["failed"], summary["unfinished"]) == (7, 0, 3)
     assert cli.state()["failed"] == 0

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.commands import Cli, Serve, refusing
+from support.commands import OUTAGE, Cli, Serve, refusing
 from support.moody import Moody
 
 from orchestrator.models import Json
@@ -126,7 +126,7 @@ def test_a_verdict_on_what_was_never_sent_is_not_bought(cli: Cli, api: Moody, se
     cli("run", "m.yaml")
     url = cli.environ["LLAMA_CLOUD_BASE_URL"]
     cli.use(serve(refusing(503)))
-    assert cli("retry", "m.yaml").returncode == 7
+    assert cli("retry", "m.yaml", **OUTAGE).returncode == 7
     cli.manifest("a", "b", "c", "d", "e")
     assert cli("accept", "m.yaml", "--file", "b", "--file", "d", "--type", "receipt").returncode == 0
     cli.environ["LLAMA_CLOUD_BASE_URL"] = url

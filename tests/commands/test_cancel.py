@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.commands import Classify, Cli, Serve, command_line
+from support.commands import OUTAGE, Classify, Cli, Serve, command_line
 from support.one_by_one import Fate, OneByOne, manifest
 
 from orchestrator.models import Json
@@ -93,7 +93,7 @@ def test_a_job_that_can_not_be_cancelled_is_left_and_its_file_not_sent(cli: Cli,
 def test_a_cancel_without_an_answer_sends_nothing(cli: Cli, api: OneByOne) -> None:
     """The API can't be reached: the retry has not begun."""
     api.on_cancel = lambda _job: 503
-    assert cli("retry", "m.yaml").returncode == 7
+    assert cli("retry", "m.yaml", **OUTAGE).returncode == 7
     assert api.bought == Counter("abc")
 
 

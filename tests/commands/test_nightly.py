@@ -135,7 +135,7 @@ def test_a_run_that_is_killed_is_told_of_all_the_same(cli: Cli, serve: Serve, mo
         (path,) = (cli.folder / "logs/letters").iterdir()
         began = json.loads(path.read_text().splitlines()[0])
         os.kill(began["pid"], signal.SIGKILL)
-        said, _ = watching.communicate(timeout=30)
+        said, _ = watching.communicate(timeout=300)
     finally:
         with suppress(ProcessLookupError):  # the usual case: all of it has ended
             os.killpg(watching.pid, signal.SIGKILL)

@@ -13,8 +13,13 @@ import pytest
 from support.procs import ApiServer, Ended, Run, environment, read_ledger, run, wait_until, write_manifest
 
 from orchestrator.errors import ExitCode
+from orchestrator.stages.work import DRAIN_S
 
 FILES = [f"f{i}" for i in range(120)]
+
+#: A run that is told to end has ended by then, on a machine that is busy with much else; without being told it would
+#: go on for minutes. That it takes no more than DRAIN_S is checked in virtual time, by the simulation.
+LATEST_S = 30.0
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ def told_to_end(started: Run, *signals: int) -> tuple[Ended, float]:
 def test_a_signal_amid_create_calls_leaves_no_call_unanswered(
     server: ApiServer, tmp_path: Path, number: int, api: str
 ) -> None:
-    """Calls that are out may answer, nothing new is sent, the run ends with 3 within 5 s, and the next completes it."""
+    """Calls that are out may answer, nothing new is sent, the run soon ends with 3, and the next completes it."""
     manifest = write_manifest(tmp_path, FILES, api=api, chunk_size=2)
     server.set(create_s=[0.2, 0.4])
     started = Run(manifest, environment(server.url))
@@ -65,7 +70,7 @@ def test_a_signal_amid_create_calls_leaves_no_call_unanswered(
     left = read_ledger(manifest.with_name("ledger.db"))
     assert (ended.code, ended.summary["exit_code"]) == (ExitCode.UNFINISHED, ExitCode.UNFINISHED)
     assert signal.Signals(number).name in ended.summary["reason"]
-    assert took < 5
+    assert took < LATEST_S
     assert left.chunks.get("submitting", 0) == 0
     assert left.chunks["pending"] > 0, "the signal came too late to show anything"
     server.set(create_s=[0.0, 0.0])
@@ -74,7 +79,7 @@ def test_a_signal_amid_create_calls_leaves_no_call_unanswered(
 
 
 def test_a_signal_does_not_wait_for_an_api_that_never_answers(server: ApiServer, either: Path) -> None:
-    """Calls without an answer stay open intents; the run still ends with 3 within 5 s, and the next buys none twice."""
+    """Calls without an answer stay open intents; the run still ends with 3 soon, and the next buys none twice."""
     know_a_job(server, either)
     before = server.stats().posts
     server.set(hold_creates=True)
@@ -82,7 +87,7 @@ def test_a_signal_does_not_wait_for_an_api_that_never_answers(server: ApiServer,
     wait_until(lambda: server.stats().posts >= before + 5, what="some create calls")
     ended, took = told_to_end(started, signal.SIGTERM)
     server.set(hold_creates=False)
-    assert (ended.code, took < 5) == (ExitCode.UNFINISHED, True)
+    assert (ended.code, took < LATEST_S) == (ExitCode.UNFINISHED, True)
     assert read_ledger(either.with_name("ledger.db")).chunks["submitting"] >= 5
     again = run(either, environment(server.url))
     by_key = "api: v2" in either.read_text()
@@ -97,20 +102,20 @@ def test_a_second_signal_ends_the_run_at_once(server: ApiServer, manifest: Path)
     started = Run(manifest, environment(server.url))
     wait_until(lambda: server.stats().posts >= 6, what="some create calls")
     ended, took = told_to_end(started, signal.SIGTERM, signal.SIGINT)
-    assert (ended.code, took < 1) == (ExitCode.UNFINISHED, True)
+    assert (ended.code, took < DRAIN_S) == (ExitCode.UNFINISHED, True)
     assert (ended.summary["exit_code"], ended.summary["unfinished"]) == (ExitCode.UNFINISHED, len(FILES) - 2)
     assert "SIGTERM" in ended.summary["reason"]
 
 
 def test_a_signal_does_not_wait_for_calls_whose_turn_has_not_come(server: ApiServer, tmp_path: Path) -> None:
-    """At two calls a second the last of 120 would leave in a minute; none of those that wait was sent."""
+    """At a call in five seconds the last of 120 would leave in ten minutes; none of those that wait was sent."""
     manifest = write_manifest(tmp_path, FILES, api="v2")
-    started = Run(manifest, environment(server.url, ORCHESTRATOR_CREATES_PER_S="2"))
-    wait_until(lambda: server.stats().posts >= 2, what="two create calls")
+    started = Run(manifest, environment(server.url, ORCHESTRATOR_CREATES_PER_S="0.2"))
+    wait_until(lambda: server.stats().posts >= 1, what="a create call")
     ended, took = told_to_end(started, signal.SIGTERM)
-    assert (ended.code, took < 3) == (ExitCode.UNFINISHED, True)
-    assert server.stats().posts <= 3
-    assert read_ledger(manifest.with_name("ledger.db")).chunks["pending"] >= 117
+    assert (ended.code, took < LATEST_S) == (ExitCode.UNFINISHED, True)
+    assert server.stats().posts <= 2
+    assert read_ledger(manifest.with_name("ledger.db")).chunks["pending"] >= 118
 
 
 @pytest.mark.parametrize(("api", "size"), [("v1", 2), ("v2", 1)])
@@ -123,7 +128,7 @@ def test_the_deadline_leaves_a_stuck_job_to_a_later_run(server: ApiServer, tmp_p
     second = run(manifest, environment(server.url))
     assert (first.code, first.summary["unfinished"]) == (ExitCode.UNFINISHED, size)
     assert "deadline" in first.summary["reason"]
-    assert 2 <= first.summary["seconds"] < 2 + 1
+    assert 2 <= first.summary["seconds"] < LATEST_S
     assert (second.code, second.summary["jobs_created"], server.stats().posts) == (ExitCode.OK, 0, 20 / size)
 
 

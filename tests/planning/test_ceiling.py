@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from support.commands import Cli, Serve, command_line, refusing
+from support.commands import OUTAGE, Cli, Serve, command_line, refusing
 from support.moody import Moody
 from support.sandboxes import sandbox
 
@@ -82,6 +82,7 @@ def test_no_run_sends_or_bills_more_than_the_plan_before_it_said(serve: Serve, h
     api = Moody()
     up, down = serve(api), serve(refusing(503))
     with tempfile.TemporaryDirectory() as folder, command_line(Path(folder)) as cli:
+        cli.environ |= OUTAGE
         for step in history:
             one_step(cli, api, step)
             cli.use(down if step["down"] else up)
@@ -144,7 +145,7 @@ def test_no_v2_run_sends_or_bills_more_than_was_said(history: list[dict[str, Jso
         command_line(Path(folder)) as cli,
         sandbox(faults=faults) as (url, api),
     ):
-        cli.environ["LLAMA_CLOUD_BASE_URL"] = url
+        cli.environ |= {"LLAMA_CLOUD_BASE_URL": url, **OUTAGE}
         for step in history:
             write_v2(cli, step)
             faults |= {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from support.commands import Cli, Serve, refusing
+from support.commands import OUTAGE, Cli, Serve, refusing
 from support.moody import Moody
 
 from orchestrator.models import Json
@@ -21,7 +21,7 @@ def test_after_an_outage_plan_tells_what_the_next_run_sends(cli: Cli, serve: Ser
     """What was planned and never sent is planned again: it is new, and it costs."""
     cli.use(serve(refusing(503)))
     before = planned(cli)
-    assert cli("run", "m.yaml").returncode == 7
+    assert cli("run", "m.yaml", **OUTAGE).returncode == 7
     after = planned(cli)
     assert (after["new"], after["create_calls"], after["credits_ceiling"], after["in_flight"]) == (3, 1, 15, 0)
     assert before == after
@@ -34,7 +34,7 @@ def test_after_an_outage_plan_tells_what_the_next_run_sends(cli: Cli, serve: Ser
 def test_after_an_outage_plan_says_that_the_next_run_refuses(cli: Cli, serve: Serve) -> None:
     """With the very words of exit 6."""
     cli.use(serve(refusing(503)))
-    cli("run", "m.yaml")
+    cli("run", "m.yaml", **OUTAGE)
     with (cli.folder / "m.yaml").open("a") as manifest:
         manifest.write("limits: {max_credits: 14}\n")
     told = planned(cli)["over_limits"]
@@ -58,7 +58,7 @@ def test_retry_shows_what_is_left_after_an_outage(cli: Cli, serve: Serve) -> Non
     path = cli.folder / "m.yaml"
     path.write_text(path.read_text().replace("line items", "the line items"))
     cli.use(serve(refusing(503)))
-    assert cli("run", "m.yaml").returncode == 7
+    assert cli("run", "m.yaml", **OUTAGE).returncode == 7
     assert json.loads(cli("retry", "m.yaml", "--dry-run", "--json").stdout)["file_ids"] == ["b"]
     api.bad = "^$"
     cli.use(serve(api))

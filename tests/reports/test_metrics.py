@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.commands import Classify, Cli, Serve, command_line, refusing
+from support.commands import OUTAGE, Classify, Cli, Serve, command_line, refusing
 from support.nights import FIRST, Nights
 
 from orchestrator import ledger
@@ -114,7 +114,7 @@ def test_a_night_that_fails_cannot_erase_the_last_success(cli: Cli, serve: Serve
     success = read(cli, "orchestrator-letters.prom")["last_success_time_seconds"]
     cli.manifest("a", "b", "c", "d")
     cli.use(serve(refusing(503)))
-    assert cli("run", "m.yaml", **where).returncode == 7
+    assert cli("run", "m.yaml", **where, **OUTAGE).returncode == 7
     down = read(cli, "orchestrator-letters.prom")
     assert (down["last_run_exit_code"], down["last_success_time_seconds"]) == (7, success)
     assert sum(value for name, value in down.items() if name.endswith("_requests/unanswered")) > 0

@@ -26,7 +26,7 @@ from orchestrator.planning import run as planning
 from orchestrator.planning.options import Options
 from orchestrator.settings import Settings
 from orchestrator.stages.pipeline import Pipeline
-from orchestrator.stages.work import Stop
+from orchestrator.stages.work import DRAIN_S, Stop
 from simulation.line import Line
 from simulation.loop import VirtualClock, VirtualLoop
 from simulation.purchases import Purchases
@@ -193,6 +193,7 @@ class Program:
                 self.sent_again += execution.progress.sent_again
                 execution.left |= pipeline.left
                 await pipeline.close()
+            self._judge_stop(process, loop)
             error = pipeline.work.stop.everything or pipeline.work.stop.creates
         world.now = loop.time()
         if error is not None and not isinstance(error, OrchestratorError):
@@ -200,6 +201,11 @@ class Program:
         summary = execution._conclude(plan, error)
         world.tell("run ends:", summary.exit_code, summary.reason)
         self._judge_end(summary.exit_code)
+
+    def _judge_stop(self, process: Process, loop: VirtualLoop) -> None:
+        """A run that is told to end waits for the calls that are out, so long and no longer."""
+        if process.stopped_at is not None and loop.time() - process.stopped_at > DRAIN_S + 0.01:
+            self.world.violated(f"went on for {loop.time() - process.stopped_at:.3f} s after it was told to end")
 
     @contextmanager
     def _released(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from support.commands import Cli, Serve, refusing
+from support.commands import OUTAGE, Cli, Serve, refusing
 from support.moody import Moody
 
 from orchestrator.models import Json
@@ -192,7 +192,7 @@ def left_pending(cli: Cli, api: Moody, serve: Serve) -> None:
     assert cli("run", "m.yaml").returncode == 1
     url = cli.environ["LLAMA_CLOUD_BASE_URL"]
     cli.use(serve(refusing(503)))
-    assert cli("retry", "m.yaml").returncode == 7
+    assert cli("retry", "m.yaml", **OUTAGE).returncode == 7
     cli.environ["LLAMA_CLOUD_BASE_URL"] = url
     api.bad = "^$"
 

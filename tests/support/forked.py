@@ -42,7 +42,7 @@ def run(
     environ: Mapping[str, str],
     stdout: str | None = None,
     stderr: str | None = None,
-    timeout_s: float = 60,
+    timeout_s: float = 300,
 ) -> Done:
     """``orchestrator ARGUMENTS`` in *folder* with nothing but *environ*; warnings are errors there.
 

@@ -24,7 +24,7 @@ ORCHESTRATOR = (sys.executable, "-m", "orchestrator")
 KEY = "llx-canary-6d1f"
 
 #: Every run has to be over by then; a hang is a failure, not a long test.
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ UPDATE jobs SET sent_at = strftime('%Y-%m-%dT%H:%M:%f+00:00', sent_at, :days),
 def soak(*options: str) -> dict[str, Any]:
     """The findings of ``soak_kills.py`` with 25 kills, unless *options* say otherwise, and its exit code."""
     command = [sys.executable, str(SOAK), "--kills", "25", *options]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=300, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=1800, check=False)
     found: dict[str, Any] = json.loads(done.stdout)
     return {**found, "code": done.returncode}
 

@@ -58,7 +58,7 @@ def test_an_unanswered_call_does_not_keep_a_run_waiting_that_may_send_nothing_mo
     api.refuse_after = 0
     cli.use(serve(answer))
     cli.manifest("a", "b", size=1)
-    done = cli("run", "m.yaml", "--deadline", "20s")
+    done = cli("run", "m.yaml", "--deadline", "600s")
     assert done.returncode == 6
     api.refuse_after = None
     assert cli("run", "m.yaml").returncode == 0
@@ -140,7 +140,7 @@ def test_the_key_of_another_project_stops_the_run(cli: Cli, serve: Serve) -> Non
     assert cli("run", "m.yaml").returncode == 0
     api.project = "q"
     cli.manifest("a", "b", "c", "d", size=1)
-    done = cli("run", "m.yaml", ORCHESTRATOR_CREATES_PER_S="2")
+    done = cli("run", "m.yaml", ORCHESTRATOR_CREATES_PER_S="0.1")
     assert (done.returncode, creates(server)) == (5, 2)
     assert "the key is of project q, and the jobs of this manifest are in p" in done.stdout.replace("\n", " ")
     assert cli.state()["classified"] == 2

@@ -46,7 +46,7 @@ def call(*command: str | Path, env: Mapping[str, str] | None = None) -> subproce
     """Run *command* as cron would: from the root folder, without a terminal, and with nothing in the environment."""
     return subprocess.run(
         [*map(str, command)], cwd="/", env=dict(env or {}), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=300, check=False,
     )  # fmt: skip
 
 
@@ -290,7 +290,7 @@ class TestNightly:
         try:
             assert created.wait(30)
             process.send_signal(signal.SIGTERM)
-            said, _ = process.communicate(timeout=30)
+            said, _ = process.communicate(timeout=300)
         finally:
             with suppress(ProcessLookupError):  # the usual case: all of it has ended
                 os.killpg(process.pid, signal.SIGKILL)

@@ -112,7 +112,7 @@ def test_the_deadline_is_kept_while_another_process_writes(cli: Cli, serve: Serv
     summary = json.loads(done.stdout)
     assert (done.returncode, summary["exit_code"], summary["unfinished"]) == (3, 3, 3), done.stderr
     assert "deadline" in summary["reason"] and "another process" in summary["reason"]
-    assert summary["seconds"] < 4 + 2
+    assert 4 <= summary["seconds"] < 30
     assert api.holding is not None
     api.holding.__exit__(None, None, None)
     assert cli("run", "m.yaml").returncode == 0

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.commands import Classify, Cli, Serve, creates
+from support.commands import OUTAGE, Classify, Cli, Serve, creates
 from support.sandboxes import sandbox
 from support.server import Server
 
@@ -102,7 +102,7 @@ def test_adopt_makes_it_the_ledger_again(cli: Cli, server: Server, replace: Call
 def test_an_adopt_that_did_not_end_changes_nothing(cli: Cli, server: Server) -> None:
     """Half of what the API has would count as all."""
     older(cli.folder)
-    assert cli("adopt", "m.yaml", "--base-url", "http://127.0.0.1:9").returncode == 7
+    assert cli("adopt", "m.yaml", "--base-url", "http://127.0.0.1:9", **OUTAGE).returncode == 7
     assert cli("run", "m.yaml").returncode == 8
     assert creates(server) == 2
 
