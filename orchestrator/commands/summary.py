@@ -12,7 +12,6 @@ from orchestrator.errors import ExitCode, Interrupted, OrchestratorError, exit_c
 from orchestrator.ledger import Transaction, billing
 from orchestrator.ledger.chunks import accept, halving, retry
 from orchestrator.ledger.queue import Shard, tally
-from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.views import reading
 from orchestrator.ledger.views.reading import FailedFile, SecondOpinions, Totals
 from orchestrator.manifest.loading import Manifest
@@ -120,9 +119,9 @@ def _totals(connection: Transaction, manifest: Manifest, ended: Ended) -> tuple[
     """The files' outcomes, and why some of the files are left."""
     scope, left = ended.plan.scope, list(ended.left)
     review = {"below_confidence": manifest.review.below_confidence, "unmatched": manifest.review.unmatched}
-    totals = reading.totals(connection, scope, wanted=True, review=review)
+    totals = reading.totals(connection, scope, staged=ended.plan.staged, review=review)
     if not ended.options.new:  # a retry leaves alone what was never sent under the current rules
-        totals, unsent = reading.with_other_rules(connection, scope, totals, review)
+        totals, unsent = reading.with_other_rules(connection, scope, totals, review, staged=ended.plan.staged)
         were = "was" if unsent == 1 else "were"
         left += [f"{counted(unsent, 'file')} {were} not sent yet: `orchestrator run` sends them"] * (unsent > 0)
     return totals, left
@@ -143,7 +142,8 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
     unfinished = _unfinished(connection, totals, ended, left)
     suspects = _to_be_halved(connection, manifest, ended)
     left += [f"{counted(suspects, 'file')} failed together: the next run looks for those at fault"] * (suspects > 0)
-    known, dismissed = accept.known_failures(connection, scope), accept.dismissed(connection, scope, wanted=True)
+    known = accept.known_failures(connection, scope, staged=plan.staged)
+    dismissed = accept.dismissed(connection, scope, staged=plan.staged)
     pardoned = known if ended.options.known_ok else 0
     code, reason = why(
         totals, unfinished or suspects, ended.error, left, known=pardoned, dismissed=dismissed, sample=plan.sample
@@ -163,19 +163,19 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         second_opinions=reading.second_opinions(connection, ended.run_id) if manifest.escalate else None,
         drift=drift(connection, scope.manifest_id, manifest.drift_alert),
         held=reading.held_files(connection, scope.manifest_id),
-        **_of_files(connection, manifest, scope, totals, dismissed),
+        **_of_files(connection, manifest, plan, totals, dismissed),
         **_of_run(ended),
     )
 
 
 def _of_files(
-    connection: Transaction, manifest: Manifest, scope: Scope, totals: Totals, dismissed: int
+    connection: Transaction, manifest: Manifest, plan: Plan, totals: Totals, dismissed: int
 ) -> dict[str, Any]:
     """The fields of a summary that say how the files stand."""
     outcomes = totals.outcomes
-    failed = reading.failed_files(connection, scope, MOST_NAMED, wanted=True)
+    failed = reading.failed_files(connection, plan.scope, MOST_NAMED, staged=plan.staged)
     most_generations = manifest.limits.max_generations
-    quarantined = retry.quarantined(connection, scope, most_generations, wanted=True, most=MOST_NAMED)
+    quarantined = retry.quarantined(connection, plan.scope, most_generations, staged=plan.staged, most=MOST_NAMED)
     return {
         "classified": outcomes[Outcome.CLASSIFIED],
         "unmatched": outcomes[Outcome.UNMATCHED],

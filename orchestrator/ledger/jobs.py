@@ -13,7 +13,7 @@ from sqlalchemy import Connection, bindparam
 
 from orchestrator.ledger import runs
 from orchestrator.ledger.documents import uploads
-from orchestrator.ledger.file_ids import spelt
+from orchestrator.ledger.spellings import spelt
 from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, insert, percent, text
 from orchestrator.models import MOVES, FileResult, JobStatus, Outcome
 

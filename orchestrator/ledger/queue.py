@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Row, bindparam
 
 from orchestrator.clock import time_of
 from orchestrator.ledger.documents import uploads
-from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.jobs import move, note
+from orchestrator.ledger.spellings import spelt
 from orchestrator.ledger.sql import IN_FLIGHT_SQL, OPEN_SQL, batches, later, text
 from orchestrator.models import Chunk, Config, JobStatus
 

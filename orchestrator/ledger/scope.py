@@ -21,6 +21,16 @@ class Scope:
     config_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The files of a list, as they stand in the table ``wanted`` of the ledger's connection: see ``chunks.plan.stage``.
+
+    Whatever reads that table takes this value, so that nothing can ask for files that were not staged before.
+    """
+
+    listed: int  #: how often files were listed, each time counted
+
+
 def find_scope(connection: Connection, name: str, *, rehearsal: bool, config: Config) -> Scope:
     """The manifest's and the config's rows; ids of 0 where the ledger has none yet."""
     return Scope(manifest_id(connection, name, rehearsal=rehearsal), _known_config(connection, config))

@@ -11,7 +11,7 @@ from orchestrator.ledger import Transaction
 from orchestrator.ledger.chunks import cancel, parses, retry
 from orchestrator.ledger.chunks import plan as ledger_plan
 from orchestrator.ledger.chunks import sample as drawing
-from orchestrator.ledger.scope import Scope, find_scope
+from orchestrator.ledger.scope import Scope, Staged, find_scope
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import GOOD, Config, JobStatus
 from orchestrator.plaintext import counted
@@ -94,19 +94,19 @@ def forecast(
     manifest: Manifest,
     options: Options,
     *,
-    listed: int,
+    staged: Staged,
     now: datetime,
     most_quarantined: int,
     take: Callable[[Batch], None] = lambda _: None,
 ) -> Forecast:
-    """Work out what a run of the staged files would do; reads only. As ``work_out`` otherwise.
+    """Work out what a run of the *staged* files would do; reads only. As ``work_out`` otherwise.
 
     *most_quarantined*: how many files in quarantine are named.
     """
     rehearsal = options.sandbox
     scope = find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
     ledger_plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)
-    outlook = work_out(connection, scope, manifest, options, listed=listed, now=now, take=take)
+    outlook = work_out(connection, scope, manifest, options, staged=staged, now=now, take=take)
     left = ledger_plan.open_chunks(connection, scope.manifest_id)
     generations = manifest.limits.max_generations
     return Forecast(
@@ -114,7 +114,7 @@ def forecast(
         outlook,
         _ceiling(connection, scope, manifest, outlook, left),
         left,
-        retry.quarantined(connection, scope, generations, wanted=True, most=most_quarantined),
+        retry.quarantined(connection, scope, generations, staged=staged, most=most_quarantined),
     )
 
 
@@ -140,16 +140,16 @@ def work_out(
     manifest: Manifest,
     options: Options,
     *,
-    listed: int,
+    staged: Staged,
     now: datetime,
     take: Callable[[Batch], None],
 ) -> Outlook:
-    """Decide what a run with *options* sends, from the staged files and a ledger without what is no longer wanted.
+    """Decide what a run with *options* sends, from the *staged* files and a ledger without what is no longer wanted.
 
-    *listed*: how many files were staged. *take* gets each batch while its files are the chosen ones. Reads only.
+    *take* gets each batch while its files are the chosen ones. Reads only.
     Raises InputError for a selection that makes no sense.
     """
-    counts = ledger_plan.count(connection, scope, listed)
+    counts = ledger_plan.count(connection, scope, staged)
     earlier = _left_by_earlier_runs(connection, scope, manifest)  # asked before *take* plans more
     batches: list[Batch] = []
     changes = reclassified = retry.Changes()

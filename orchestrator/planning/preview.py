@@ -75,13 +75,13 @@ def _preview(
     manifest: Manifest, taken: Taken | None, opened: ledger.Ledger, *, rehearsal: bool, now: datetime
 ) -> Preview:
     with opened.transaction() as connection:
-        listed = plan.stage(connection, manifest.file_ids())
-        refuse_empty(manifest, listed)
+        staged = plan.stage(connection, manifest.file_ids())
+        refuse_empty(manifest, staged.listed)
         naming.refuse_second(connection, manifest, rehearsal=rehearsal)
         refuse_incomplete(connection, manifest, rehearsal=rehearsal)
         renamed_from = naming.renamed_from(connection, manifest, rehearsal=rehearsal)
         coming = forecast(
-            connection, manifest, Options(sandbox=rehearsal), listed=listed, now=now, most_quarantined=MOST_QUARANTINED
+            connection, manifest, Options(sandbox=rehearsal), staged=staged, now=now, most_quarantined=MOST_QUARANTINED
         )
     found, left, quarantined = coming.outlook, coming.left, coming.quarantined
     counts = found.counts

@@ -138,7 +138,7 @@ def _preview(
             connection,
             manifest,
             options,
-            listed=plan.stage(connection, manifest.file_ids()),
+            staged=plan.stage(connection, manifest.file_ids()),
             now=now,
             most_quarantined=MOST_SHOWN,
             take=lambda _: chosen.extend(cutting.chosen(connection, MOST_SHOWN)),

@@ -10,7 +10,7 @@ import structlog
 
 from orchestrator.clock import timestamp
 from orchestrator.errors import OutOfCredits
-from orchestrator.ledger import Transaction, file_ids, runs
+from orchestrator.ledger import Transaction, runs, spellings
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.chunks import cutting, parses, retry
 from orchestrator.ledger.chunks import plan as planning
@@ -31,6 +31,7 @@ class Plan:
     """The plan of this run."""
 
     scope: ledger_scope.Scope
+    staged: ledger_scope.Staged  #: the manifest's files, for the summary of the run's end
     counts: planning.Counts
     chunks: int
     files_to_send: int
@@ -56,7 +57,7 @@ def register(connection: Transaction, manifest: Manifest, *, rehearsal: bool, or
         path=naming.full_path(manifest),
         sha256=manifest.sha256,
     )
-    file_ids.remember(connection, scope.manifest_id)
+    spellings.remember(connection, scope.manifest_id)
     ledger_scope.keep_settings(connection, scope.manifest_id, _settings(manifest))
     return scope
 
@@ -84,11 +85,11 @@ def plan(
     refuse_incomplete(connection, manifest, rehearsal=options.sandbox)
     at = timestamp(now)
     listed_names = names.Names(connection)
-    listed = planning.stage(connection, manifest.file_ids(listed_names))
+    staged = planning.stage(connection, manifest.file_ids(listed_names))
     for doubt in manifest.doubts():
         log.warning("list.doubtful", note=doubt)
     if options.new:
-        refuse_empty(manifest, listed)
+        refuse_empty(manifest, staged.listed)
     renamed_from = naming.renamed_from(connection, manifest, rehearsal=options.sandbox)
     scope = register(connection, manifest, rehearsal=options.sandbox, origin=origin)
     listed_names.keep(manifest.name)
@@ -100,11 +101,11 @@ def plan(
         released = release_held(connection, Shard(scope.manifest_id, manifest.api), at=at)
         log.warning("chunks.released", chunks=released)
     take = partial(_cut, connection, scope, manifest, run_id=run_id, now=now)
-    found = work_out(connection, scope, manifest, options, listed=listed, now=now, take=take)
+    found = work_out(connection, scope, manifest, options, staged=staged, now=now, take=take)
     uploads.doubt(connection, scope.manifest_id)
     if found.over_limits:
         raise OutOfCredits(f"{found.over_limits}; nothing was sent")
-    return _announced(_plan_of(scope, found, renamed_from))
+    return _announced(_plan_of(scope, staged, found, renamed_from))
 
 
 def _cut(
@@ -125,9 +126,10 @@ def _cut(
         parses.use_parse_jobs(connection, scope, batch.config, after=after, since=parses_since(now))
 
 
-def _plan_of(scope: ledger_scope.Scope, found: Outlook, renamed_from: str | None) -> Plan:
+def _plan_of(scope: ledger_scope.Scope, staged: ledger_scope.Staged, found: Outlook, renamed_from: str | None) -> Plan:
     return Plan(
         scope,
+        staged,
         found.counts,
         found.chunks,
         found.files,

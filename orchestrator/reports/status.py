@@ -68,11 +68,11 @@ def status(
 ) -> Status:
     """How the manifest *row* stands. *running*: who holds its lock."""
     scope = Scope(row.id, row.config_id)
-    totals = reading.totals(connection, scope, wanted=False, review=row.review)
+    totals = reading.totals(connection, scope, staged=None, review=row.review)
     outcomes = totals.outcomes
     bad = sum(files for outcome, files in outcomes.items() if outcome not in GOOD)
-    dismissed = accept.dismissed(connection, scope, wanted=False) if bad else 0
-    quarantined = retry.quarantined(connection, scope, row.max_generations, wanted=False, most=MOST_QUARANTINED)
+    dismissed = accept.dismissed(connection, scope, staged=None) if bad else 0
+    quarantined = retry.quarantined(connection, scope, row.max_generations, staged=None, most=MOST_QUARANTINED)
     failed_files = reading.failed_files(connection, scope, most_failed) if bad else []
     runs = ledger_runs.latest(connection, row.id, most_runs, verdicts=True)
     return Status(

@@ -21,7 +21,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.ledger.chunks.plan import Counts
 from orchestrator.ledger.chunks.retry import Changes
 from orchestrator.ledger.queue import Shard
-from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.scope import Scope, Staged
 from orchestrator.ledger.writer import Writer
 from orchestrator.models import FileResult, Outcome
 from orchestrator.plaintext import span
@@ -46,7 +46,7 @@ class Terminal(io.StringIO):
 
 
 PLAN = Plan(
-    *(Scope(1, 1), Counts(2000, 2000, 0, 0, 0, 2000, 2000), 4, 2000, 10_000),
+    *(Scope(1, 1), Staged(2000), Counts(2000, 2000, 0, 0, 0, 2000, 2000), 4, 2000, 10_000),
     *(Changes(), Changes(2000, ("rules", "mode")), None),
 )
 

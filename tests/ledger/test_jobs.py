@@ -129,7 +129,7 @@ def test_every_file_lands_in_exactly_one_chunk(file_ids: list[str], size: int) -
     wanted = list(dict.fromkeys(file_ids))
     ledger = Ledger.in_memory()
     with ledger.transaction() as connection:
-        assert planning.stage(connection, file_ids) == len(file_ids)
+        assert planning.stage(connection, file_ids).listed == len(file_ids)
         scope = register(connection, SMALL)
         assert planning.select_new(connection, scope) == len(wanted)
         made = cut(connection, scope, size=size)
@@ -167,8 +167,8 @@ def test_the_plan_counts_each_file_once(ledger: Ledger, config: Config) -> None:
     with ledger.transaction() as connection:
         plan(connection, config, ["a", "b", "c", "d"])
         end(connection, 1, a=Outcome.CLASSIFIED, b=Outcome.MISSING)
-        listed = planning.stage(connection, ["a", "b", "c", "d", "e", "a", "e"])
-        counts = planning.count(connection, register(connection, config), listed)
+        staged = planning.stage(connection, ["a", "b", "c", "d", "e", "a", "e"])
+        counts = planning.count(connection, register(connection, config), staged)
     assert counts == planning.Counts(listed=7, files=5, done=1, failed=1, in_flight=2, new=1, changed=0)
     assert counts.duplicates == 2
 
@@ -178,9 +178,9 @@ def test_other_rules_make_every_file_new_and_count_it_as_changed(ledger: Ledger,
     with ledger.transaction() as connection:
         plan(connection, config, ["a", "b"])
         end(connection, 1, a=Outcome.CLASSIFIED, b=Outcome.UNMATCHED)
-        listed = planning.stage(connection, ["a", "b", "c"])
-        counts = planning.count(connection, register(connection, SMALL), listed)
-        back = planning.count(connection, register(connection, config), listed)
+        staged = planning.stage(connection, ["a", "b", "c"])
+        counts = planning.count(connection, register(connection, SMALL), staged)
+        back = planning.count(connection, register(connection, config), staged)
     assert (counts.new, counts.changed, counts.done) == (3, 2, 0)
     assert (back.new, back.changed, back.done) == (1, 0, 2)
 
@@ -314,7 +314,8 @@ def test_a_file_being_retried_is_unfinished(ledger: Ledger, config: Config) -> N
         end(connection, 1, a=Outcome.FAILED, b=Outcome.CLASSIFIED)
         again(connection, scope, "a", "b")
         cut(connection, scope)
-        totals = reading.totals(connection, scope, wanted=True, review={})
+        staged = planning.stage(connection, ["a", "b"])
+        totals = reading.totals(connection, scope, staged=staged, review={})
     assert totals.unfinished == 1
     assert {outcome: n for outcome, n in totals.outcomes.items() if n} == {Outcome.CLASSIFIED: 1}
 

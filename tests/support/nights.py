@@ -162,7 +162,7 @@ class Nights:
         totals = reading.totals(
             self.connection,
             self.scope,
-            wanted=False,
+            staged=None,
             review={"below_confidence": self.below_confidence, "unmatched": False},
         )
         outcomes: dict[str, int] = {outcome.value: files for outcome, files in totals.outcomes.items()}

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from orchestrator.ledger import jobs
 from orchestrator.ledger.chunks import cutting
-from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.scope import Scope, Staged
 from orchestrator.ledger.sql import GOOD_SQL, scalar_int, text
 from orchestrator.models import FileResult, JobStatus, Outcome, canonical_id
 
@@ -87,20 +87,26 @@ def undecided(connection: Connection, scope: Scope, error: str | None = None) ->
     return [row.file_id for row in rows if error is None or error.lower() in (row.error or "").lower()]
 
 
-def dismissed(connection: Connection, scope: Scope, *, wanted: bool) -> int:
-    """How many files a person has dismissed: of the staged ones (*wanted*), or of all that the ledger has."""
+def dismissed(connection: Connection, scope: Scope, *, staged: Staged | None) -> int:
+    """How many files a person has dismissed: of the staged ones (*staged*), or of all that the ledger has."""
     return scalar_int(
         connection,
-        f"SELECT count(*) FROM {_BAD} AND j.api = :person {_WANTED if wanted else ''}",
+        f"SELECT count(*) FROM {_BAD} AND j.api = :person {_WANTED if staged else ''}",
         manifest_id=scope.manifest_id,
         config_id=scope.config_id,
         person=PERSON,
     )
 
 
-def known_failures(connection: Connection, scope: Scope) -> int:
-    """How many of the staged files that ended badly, and that nobody dismissed, had done so before the latest run that
-    finished (exit 0 or 1) ended; 0 without such a run.
+def known_failures(
+    connection: Connection,
+    scope: Scope,
+    *,
+    staged: Staged,  # so that they are
+) -> int:
+    """Count the *staged* files that ended badly before the latest run that finished (exit 0 or 1) had ended.
+
+    Without those that somebody dismissed; 0 without such a run.
     """
     latest = connection.execute(
         text(

@@ -11,8 +11,8 @@ from orchestrator.ledger.chunks.accept import PERSON
 from orchestrator.ledger.chunks.cutting import choose, name_files
 from orchestrator.ledger.chunks.plan import stage
 from orchestrator.ledger.chunks.retry import SUBMISSIONS, Allowed, Selection
-from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.spellings import spelt
 from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, text
 
 

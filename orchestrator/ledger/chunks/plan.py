@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from orchestrator.ledger.chunks.cutting import choose
-from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.scope import Scope, Staged
 from orchestrator.ledger.sql import GOOD_SQL, MANY, OPEN_SQL, analyse, batches, insert, scalar_int, scratch, text
 from orchestrator.models import Config, JobStatus, canonical_id
 
@@ -36,8 +36,8 @@ class Counts:
         return self.listed - self.files
 
 
-def stage(connection: Connection, file_ids: Iterable[str]) -> int:
-    """Put *file_ids*, in order and each once, into the connection's table ``wanted``; how many were listed.
+def stage(connection: Connection, file_ids: Iterable[str]) -> Staged:
+    """Put *file_ids*, in order and each once, into the connection's table ``wanted``.
 
     Two spellings of a UUID are one file: ``file_id`` is its canonical form, ``spelling`` the first one if it differs.
     """
@@ -49,7 +49,7 @@ def stage(connection: Connection, file_ids: Iterable[str]) -> int:
         listed += len(batch)
     if listed > MANY:
         analyse(connection, "wanted")
-    return listed
+    return Staged(listed)
 
 
 def _canonical(file_id: str) -> tuple[str, str | None]:
@@ -111,8 +111,8 @@ def _find_unsent(connection: Connection, scope: Scope, *, api: str, rehearsal: b
     return scalar_int(connection, "SELECT count(*) FROM unsent")
 
 
-def count(connection: Connection, scope: Scope, listed: int) -> Counts:
-    """How the wanted files stand in *scope*."""
+def count(connection: Connection, scope: Scope, staged: Staged) -> Counts:
+    """How the *staged* files stand in *scope*."""
     row = connection.execute(
         text(f"""
         SELECT count(*) AS files,
@@ -141,7 +141,7 @@ def count(connection: Connection, scope: Scope, listed: int) -> Counts:
             manifest_id=scope.manifest_id,
             config_id=scope.config_id,
         )
-    return Counts(listed, row.files, row.done, row.failed, row.in_flight, row.new, changed)
+    return Counts(staged.listed, row.files, row.done, row.failed, row.in_flight, row.new, changed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from orchestrator.errors import InputError
 from orchestrator.ledger.chunks.accept import PERSON
 from orchestrator.ledger.chunks.cutting import choose, name_files
 from orchestrator.ledger.documents import names
-from orchestrator.ledger.file_ids import spelt
-from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.scope import Scope, Staged
+from orchestrator.ledger.spellings import spelt
 from orchestrator.ledger.sql import GOOD_SQL, scalar_int, text
 from orchestrator.models import BAD, Config, Outcome
 from orchestrator.plaintext import counted
@@ -234,9 +234,9 @@ class Quarantine:
 
 
 def quarantined(
-    connection: Connection, scope: Scope, max_generations: int | None, *, wanted: bool, most: int
+    connection: Connection, scope: Scope, max_generations: int | None, *, staged: Staged | None, most: int
 ) -> Quarantine:
-    """The quarantined files, at most *most* of them named: of the staged files (*wanted*), or of the whole ledger."""
+    """The quarantined files, at most *most* of them named: of the staged files (*staged*), or of the whole ledger."""
     rows = connection.execute(
         # CROSS: from the bad results, which have an index of their own, to their files.
         text(f"""
@@ -248,7 +248,7 @@ def quarantined(
           AND ({_ISOLATED} OR {SUBMISSIONS} >= CAST(:max_generations AS INTEGER))
           AND NOT {_UNDER_WAY}
           AND NOT EXISTS (SELECT 1 FROM jobs v WHERE v.id = f.chunk_id AND v.api = '{PERSON}')
-          {"AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = f.file_id)" if wanted else ""}
+          {"AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = f.file_id)" if staged else ""}
         ORDER BY r.file_row
         """),
         {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "max_generations": max_generations},

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
-from orchestrator.ledger import file_ids
+from orchestrator.ledger import spellings
 from orchestrator.ledger.documents import names
 from orchestrator.ledger.sql import text
 
@@ -68,7 +68,7 @@ def flows(connection: Connection, manifest_id: int, before: str, after: str) -> 
     )
     found = [Flow(*row) for row in rows]
     examples = {flow.example for flow in found}
-    spelt, called = (of.of_files(connection, manifest_id, examples) for of in (file_ids, names))
+    spelt, called = (of.of_files(connection, manifest_id, examples) for of in (spellings, names))
     return [
         replace(flow, example=spelt.get(flow.example, flow.example), example_name=called.get(flow.example))
         for flow in found

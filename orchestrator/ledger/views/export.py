@@ -9,7 +9,7 @@ from functools import cache
 from sqlalchemy import Connection, bindparam
 
 from orchestrator.ledger.documents.names import name_of
-from orchestrator.ledger.file_ids import spelt
+from orchestrator.ledger.spellings import spelt
 from orchestrator.ledger.sql import text
 from orchestrator.models import Json, Outcome
 

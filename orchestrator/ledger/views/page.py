@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from orchestrator.ledger.documents import known, names
-from orchestrator.ledger.file_ids import spelt
 from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.spellings import spelt
 from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, OPEN_SQL, scalar_int, text
 from orchestrator.models import Config, Json
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Row
 
 from orchestrator.ledger.documents import names
-from orchestrator.ledger.file_ids import spelt
-from orchestrator.ledger.scope import Scope
+from orchestrator.ledger.scope import Scope, Staged
+from orchestrator.ledger.spellings import spelt
 from orchestrator.ledger.sql import GOOD_SQL, OPEN_SQL, STATUSES_SQL, is_unfinished, later, scalar_int, text
 from orchestrator.ledger.views.export import why_review
 from orchestrator.models import Json, Outcome
@@ -69,18 +69,18 @@ class Totals:
     review_by_type: dict[str, int]  #: type, or ``unmatched`` -> files to review
 
 
-def totals(connection: Connection, scope: Scope, *, wanted: bool, review: dict[str, Json]) -> Totals:
-    """Count the staged files (*wanted*), or all that the ledger has. A file that is being retried is unfinished."""
+def totals(connection: Connection, scope: Scope, *, staged: Staged | None, review: dict[str, Json]) -> Totals:
+    """Count the staged files (*staged*), or all that the ledger has. A file that is being retried is unfinished."""
     parameters = {"manifest_id": scope.manifest_id, "config_id": scope.config_id}
     unfinished = scalar_int(
         connection,
         "SELECT count(*) FROM jobs j JOIN files f ON f.chunk_id = j.id WHERE j.manifest_id = :manifest_id "
         "AND f.config_id = :config_id "
         f"AND j.status IN {OPEN_SQL} AND {is_unfinished('f')}"
-        + (" AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = f.file_id)" if wanted else ""),
+        + (" AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = f.file_id)" if staged else ""),
         **parameters,
     )
-    if wanted and not _all_wanted(connection, parameters):
+    if staged and not _all_wanted(connection, parameters):
         counted = """
             SELECT r.outcome, coalesce(r.type, '') AS type, r.percent, count(*) AS files
             FROM wanted w JOIN files f ON f.file_id = w.file_id JOIN results r ON r.file_row = f.id
@@ -89,15 +89,20 @@ def totals(connection: Connection, scope: Scope, *, wanted: bool, review: dict[s
         """
     else:
         counted = "SELECT * FROM tallies WHERE manifest_id = :manifest_id AND config_id = :config_id AND files > 0"
-    again = _under_way_again(connection, parameters, wanted=wanted)
+    again = _under_way_again(connection, parameters, staged=staged)
     rows = [*connection.execute(text(counted), parameters), *again]
     return _sum_up(rows, unfinished, review, onto=Totals(dict.fromkeys(Outcome, 0), {}, 0, 0, {}))
 
 
 def with_other_rules(
-    connection: Connection, scope: Scope, totals: Totals, review: dict[str, Json]
+    connection: Connection,
+    scope: Scope,
+    totals: Totals,
+    review: dict[str, Json],
+    *,
+    staged: Staged,  # so that they are
 ) -> tuple[Totals, int]:
-    """*totals* and the outcomes of staged files that have one only under other rules; how many were never sent.
+    """*totals* and the outcomes of *staged* files that have one only under other rules; how many were never sent.
 
     Those that were never sent are unfinished.
     """
@@ -177,7 +182,7 @@ def _all_wanted(connection: Connection, parameters: dict[str, int]) -> bool:
 
 
 def _under_way_again(
-    connection: Connection, parameters: dict[str, int], *, wanted: bool
+    connection: Connection, parameters: dict[str, int], *, staged: Staged | None
 ) -> list[Row[str, str, int, int]]:
     """Results of files with a later generation in flight, to be subtracted: those files are unfinished."""
     return list(
@@ -190,7 +195,7 @@ def _under_way_again(
             JOIN results r ON r.file_row = f.id
             WHERE j.manifest_id = :manifest_id AND j.status IN {OPEN_SQL}
               AND n.config_id = :config_id AND n.generation > f.generation AND NOT {later("n")}
-              {"AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = n.file_id)" if wanted else ""}
+              {"AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = n.file_id)" if staged else ""}
             GROUP BY r.outcome, r.type, r.percent
             """),
             parameters,
@@ -208,8 +213,8 @@ class FailedFile:
     name: str | None = None  #: of its document, or as a list calls it
 
 
-def failed_files(connection: Connection, scope: Scope, most: int, *, wanted: bool = False) -> list[FailedFile]:
-    """The first files that ended badly: of the staged ones (*wanted*), or of all that the ledger has.
+def failed_files(connection: Connection, scope: Scope, most: int, *, staged: Staged | None = None) -> list[FailedFile]:
+    """The first files that ended badly: of the staged ones (*staged*), or of all that the ledger has.
 
     Those that a person has dismissed are left out.
     """
@@ -220,7 +225,7 @@ def failed_files(connection: Connection, scope: Scope, most: int, *, wanted: boo
             f"WHERE f.id = r.file_row AND r.outcome NOT IN {GOOD_SQL} "
             "AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1 "
             "AND NOT EXISTS (SELECT 1 FROM jobs v WHERE v.id = f.chunk_id AND v.api = 'person') "
-            + ("AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = f.file_id) " if wanted else "")
+            + ("AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = f.file_id) " if staged else "")
             + "ORDER BY r.file_row LIMIT :most"
         ),
         {"manifest_id": scope.manifest_id, "config_id": scope.config_id, "most": most},

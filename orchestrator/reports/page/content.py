@@ -219,7 +219,7 @@ class _Standing:
 
 
 def _standing(connection: Transaction, row: reading.ManifestRow, scope: Scope) -> _Standing:
-    totals = reading.totals(connection, scope, wanted=False, review=row.review)
+    totals = reading.totals(connection, scope, staged=None, review=row.review)
     bad = any(totals.outcomes[outcome] for outcome in BAD)
     below, unmatched = row.review.get("below_confidence"), bool(row.review.get("unmatched"))
     doubtful = partial(ledger_page.doubtful, below_confidence=below, unmatched=unmatched, most=MOST_REVIEW)
@@ -229,7 +229,7 @@ def _standing(connection: Transaction, row: reading.ManifestRow, scope: Scope) -
         spent=billing.spent(connection, row.id),
         failures=ledger_page.failures(connection, scope, MOST_FAILURES) if bad else [],
         review=doubtful(connection, scope) if totals.review else [],
-        quarantined=retry.quarantined(connection, scope, row.max_generations, wanted=False, most=MOST_QUARANTINED),
+        quarantined=retry.quarantined(connection, scope, row.max_generations, staged=None, most=MOST_QUARANTINED),
         held=reading.decisions(connection, row.id),
     )
 

@@ -110,7 +110,7 @@ def test_the_work_of_an_older_ledger_goes_on_to_its_end(older: Path) -> None:
         ]
         assert [job.chunk_id for job in queue.in_flight(connection, shard)] == [4]
         assert [chunk.id for chunk in queue.pending(connection, shard, after=0, most=9)] == [5, 8]
-        assert retry.quarantined(connection, scope, None, wanted=False, most=9).first[0].file_id == "at fault"
+        assert retry.quarantined(connection, scope, None, staged=None, most=9).first[0].file_id == "at fault"
         assert queue.release_held(connection, shard, at=AT) == 1
         for chunk_id in (2, 3, 5, 8):
             if chunk_id != 2:
@@ -120,7 +120,7 @@ def test_the_work_of_an_older_ledger_goes_on_to_its_end(older: Path) -> None:
             rows = jobs.file_rows(connection, chunk_id)
             results = [(row, FileResult(file_id, Outcome.CLASSIFIED, "invoice", 0.9)) for file_id, row in rows.items()]
             jobs.end(connection, chunk_id, JobStatus.SUCCEEDED, results, at=AT)
-        totals = reading.totals(connection, scope, wanted=False, review={"below_confidence": 0.6})
+        totals = reading.totals(connection, scope, staged=None, review={"below_confidence": 0.6})
         assert (totals.unfinished, totals.review) == (0, 0)
         assert {outcome.value: files for outcome, files in totals.outcomes.items() if files} == {
             "classified": 6,
@@ -152,7 +152,7 @@ def test_the_ids_of_an_older_ledger_become_canonical(tmp_path: Path, monkeypatch
         assert (ended.file_ids, ended.as_written) == ((f"{uuid}a", f"{uuid}b"), (uuid.upper() + "A", f"{uuid}b"))
         assert ended.keyed_as is None
         assert queue.chunk(connection, 2).file_ids == (f"dfl-{uuid}b",)
-        assert retry.quarantined(connection, Scope(1, 1), None, wanted=False, most=9).first[0].file_id == f"dfl-{uuid}d"
+        assert retry.quarantined(connection, Scope(1, 1), None, staged=None, most=9).first[0].file_id == f"dfl-{uuid}d"
 
 
 def test_an_older_ledger_answers_whatever_it_is_asked(older: Path) -> None:
@@ -160,11 +160,12 @@ def test_an_older_ledger_answers_whatever_it_is_asked(older: Path) -> None:
     with ledger_room.open(older) as opened, opened.transaction() as connection:
         scope, shard = register(connection, SMALL, project="p"), Shard(1, "v1")
         wanted = ["sure", "decided", "held", "in flight", "at fault", "new", "new"]
-        counts = plan.count(connection, scope, plan.stage(connection, wanted))
+        staged = plan.stage(connection, wanted)
+        counts = plan.count(connection, scope, staged)
         assert (counts.files, counts.done, counts.failed, counts.in_flight, counts.new) == (6, 2, 1, 2, 1)
         assert reading.only_under_other_rules(connection, scope) == 0
-        totals = reading.totals(connection, scope, wanted=True, review={})
-        assert reading.with_other_rules(connection, scope, totals, {})[1] == 1
+        totals = reading.totals(connection, scope, staged=staged, review={})
+        assert reading.with_other_rules(connection, scope, totals, {}, staged=staged)[1] == 1
         assert [found.event for found in reading.decisions(connection, 1)] == ["held"]
         assert reading.second_opinions(connection, "r1").files == 0
         assert [row[1] for row in export.export_rows(connection, [1])] == ["sure", "at fault", "decided"]

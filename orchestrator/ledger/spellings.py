@@ -1,4 +1,4 @@
-"""How the user spells a file's ID. Everywhere else in the ledger it stands in its canonical form.
+"""How the user spells a file's ID. Everywhere else in the ledger it stands in its canonical form (``models``).
 
 ``spellings`` has only those that differ; what is sent and what is shown is what the user wrote last.
 """
