@@ -70,6 +70,15 @@ MetricsFileOption = Annotated[
         "--metrics-file", metavar="X.prom", help="Write figures for Prometheus's node_exporter here (or a folder)."
     ),
 ]
+TypesOption = Annotated[
+    list[str] | None, typer.Option("--type", metavar="TYPE", help="Only files classified as this; repeatable.")
+]
+FileOption = Annotated[
+    list[str] | None, typer.Option(metavar="ID", help="This file (ID, name, or document's path); repeatable.")
+]
+FileFromOption = Annotated[
+    str | None, typer.Option(metavar="LIST", help="The file IDs in this list (.txt, .csv, .jsonl).")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 LogFormatOption = Annotated[
     str,
@@ -162,6 +171,21 @@ def find_ledger(manifest: str | None, option: str | None) -> Location:
     from orchestrator.commands.access import ledger_path
 
     return ledger_path(manifest, load_settings(manifest), option)
+
+
+def named_files(
+    manifest: Manifest, location: Location, file: list[str] | None, file_from: str | None, *, rehearsal: bool
+) -> dict[str, str] | None:
+    """File ID -> how a person named it, for the files of ``--file`` and ``--file-from``; None without either.
+
+    Raises ManifestError for a list that can't be read, InputError for a name that several files have.
+    """
+    from orchestrator.planning import documents, retry
+
+    if not file and file_from is None:
+        return None
+    given = [*(file or ()), *(retry.listed(file_from) if file_from is not None else ())]
+    return dict(zip(documents.called(manifest, location, given, rehearsal=rehearsal), given, strict=True))
 
 
 def open_ledger(manifest: str | None, option: str | None) -> Ledger:

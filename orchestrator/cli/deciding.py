@@ -11,6 +11,8 @@ import typer
 from orchestrator.cli.app import (
     ApiOption,
     BaseUrlOption,
+    FileFromOption,
+    FileOption,
     JsonOption,
     LedgerOption,
     ManifestArgument,
@@ -20,38 +22,19 @@ from orchestrator.cli.app import (
     find_ledger,
     load_manifest,
     load_settings,
+    named_files,
     tell_of_new_ledger,
 )
 from orchestrator.errors import InputError
 from orchestrator.plaintext import counted, safe
 
 if TYPE_CHECKING:
-    from orchestrator.ledger import Location
-    from orchestrator.manifest.loading import Manifest
+    pass
 
-FileOption = Annotated[
-    list[str] | None, typer.Option(metavar="ID", help="The file's ID, name, or document's path; repeatable.")
-]
-FileFromOption = Annotated[
-    str | None, typer.Option(metavar="LIST", help="The file IDs in this list (.txt, .csv, .jsonl).")
-]
 LabelOption = Annotated[
     str | None, typer.Option("--type", metavar="TYPE", help="What it is; default: what the API said.")
 ]
 ErrorOption = Annotated[str | None, typer.Option(help="With --dismiss: all failed files whose error has this text.")]
-
-
-def _named(
-    manifest: Manifest, ledger: Location, file: list[str] | None, file_from: str | None, *, rehearsal: bool
-) -> tuple[list[str] | None, dict[str, str]]:
-    """The IDs of the files that a person names, None without any, and what they were called where not by their ID."""
-    from orchestrator.planning import documents, retry
-
-    if not file and file_from is None:
-        return None, {}
-    given = [*(file or ()), *(retry.listed(file_from) if file_from is not None else ())]
-    file_ids = documents.called(manifest, ledger, given, rehearsal=rehearsal)
-    return file_ids, {file_id: name for file_id, name in zip(file_ids, given, strict=True) if file_id != name}
 
 
 def _refuse_contradictions(
@@ -88,19 +71,18 @@ def accept(
     from orchestrator.clock import SystemClock
     from orchestrator.commands import accept as command
 
-    _refuse_contradictions(
-        label, unmatched=unmatched, dismiss=dismiss, error=error, named=bool(file) or file_from is not None
-    )
+    _refuse_contradictions(label, unmatched=unmatched, dismiss=dismiss, error=error, named=bool(file or file_from))
     loaded = load_manifest(manifest, None, resolve_secrets=False)
     path = find_ledger(manifest, ledger)
     signature = command.Signature(by or command.login_name(), note)
-    file_ids, said = _named(loaded, path, file, file_from, rehearsal=sandbox)
+    named = named_files(loaded, path, file, file_from, rehearsal=sandbox)
+    said = {file_id: name for file_id, name in (named or {}).items() if file_id != name}
     if dismiss:
         dismissing = partial(command.dismiss, rehearsal=sandbox, clock=SystemClock(), signature=signature)
-        verdicts = dict.fromkeys(dismissing(loaded, path, file_ids, error), "dismissed")
+        verdicts = dict.fromkeys(dismissing(loaded, path, named, error), "dismissed")
     else:
         accepting = partial(command.accept, rehearsal=sandbox, clock=SystemClock(), signature=signature)
-        accepted = accepting(loaded, path, file_ids or (), label=label, unmatched=unmatched)
+        accepted = accepting(loaded, path, named or (), label=label, unmatched=unmatched)
         verdicts = {file_id: of_type or "unmatched" for file_id, of_type in accepted.items()}
     if as_json:
         given = [Verdict(file_id, verdict, said.get(file_id)) for file_id, verdict in verdicts.items()]

@@ -14,6 +14,7 @@ from orchestrator.cli.app import (
     ManifestArgument,
     MaybeManifest,
     RehearsalOption,
+    TypesOption,
     app,
     find_ledger,
     known_manifests,
@@ -43,10 +44,6 @@ OutputOption = Annotated[Path | None, typer.Option("-o", "--output", metavar="FI
 
 OfRunOption = Annotated[
     str | None, typer.Option("--run", metavar="RUN|latest", help="Only what this run sent, superseded or not.")
-]
-
-TypesOption = Annotated[
-    list[str] | None, typer.Option("--type", metavar="TYPE", help="Only files classified as this; repeatable.")
 ]
 
 

@@ -18,6 +18,8 @@ from orchestrator.cli.app import (
     ChunkSizeOption,
     DeadlineOption,
     FaultOption,
+    FileFromOption,
+    FileOption,
     JsonOption,
     LedgerOption,
     LogFormatOption,
@@ -27,12 +29,14 @@ from orchestrator.cli.app import (
     QuietOption,
     RehearsalOption,
     SandboxOption,
+    TypesOption,
     app,
     checked_api,
     collect_as_usual,
     find_ledger,
     load_manifest,
     load_settings,
+    named_files,
     print_json,
     run_options,
     say,
@@ -136,15 +140,6 @@ def run(
     execute(manifest, api, options, as_json=as_json, quiet=quiet, log_format=log_format)
 
 
-OnlyTypesOption = Annotated[list[str] | None, typer.Option("--type", help="Only files classified as this; repeatable.")]
-OnlyFilesOption = Annotated[
-    list[str] | None, typer.Option(help="Only this file (ID, name, or document's path); repeatable.")
-]
-OnlyFilesFromOption = Annotated[
-    str | None, typer.Option(metavar="LIST", help="Only the file IDs in this list (.txt, .csv, .jsonl).")
-]
-
-
 @app.command()
 def retry(
     manifest: ManifestArgument,
@@ -161,10 +156,10 @@ def retry(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     outcome: Annotated[list[str] | None, typer.Option(help="Only files with this outcome; repeatable.")] = None,
-    label: OnlyTypesOption = None,
+    label: TypesOption = None,
     below_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Only results less sure.")] = None,
-    file: OnlyFilesOption = None,
-    file_from: OnlyFilesFromOption = None,
+    file: FileOption = None,
+    file_from: FileFromOption = None,
     run_id: Annotated[str | None, typer.Option("--run", help="Only files whose outcome is of this run.")] = None,
     error: Annotated[str | None, typer.Option(help="Only files whose error has this text.")] = None,
     mode: Annotated[str | None, typer.Option(metavar="FAST|MULTIMODAL", help="Over the manifest's mode.")] = None,
@@ -174,20 +169,14 @@ def retry(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent and its ceiling.")] = False,
 ) -> None:
     """Send again what failed, is missing or was cancelled."""
-    from orchestrator.planning import documents
     from orchestrator.planning import retry as planning
 
     options = run_options(ledger, base_url, chunk_size, deadline, no_wait, sandbox, fault, metrics_file)
-    file_ids = None
-    if file or file_from is not None:
-        file_ids = [*(file or ()), *(planning.listed(file_from) if file_from is not None else ())]
-    again = planning.selection(
-        outcomes=outcome, types=label, below_confidence=below_confidence, file_ids=file_ids, run_id=run_id, error=error
-    )
     loaded = load_manifest(manifest, api, resolve_secrets=not dry_run)
-    if again.file_ids is not None:
-        named = documents.called(loaded, find_ledger(manifest, ledger), again.file_ids, rehearsal=sandbox)
-        again = replace(again, file_ids=tuple(named))
+    named = named_files(loaded, find_ledger(manifest, ledger), file, file_from, rehearsal=sandbox)
+    again = planning.selection(
+        outcomes=outcome, types=label, below_confidence=below_confidence, file_ids=named, run_id=run_id, error=error
+    )
     if chunk_size is not None:
         loaded = replace(loaded, chunk_size=chunk_size)
     config = planning.overridden(loaded, mode=mode, lang=lang, max_pages=max_pages)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -43,7 +43,7 @@ def login_name() -> str:
 def accept(
     manifest: Manifest,
     path: ledger.Location,
-    file_ids: Sequence[str],
+    file_ids: Collection[str],
     *,
     label: str | None,
     unmatched: bool,
@@ -76,7 +76,7 @@ def accept(
 def dismiss(
     manifest: Manifest,
     path: ledger.Location,
-    file_ids: Sequence[str] | None,
+    file_ids: Collection[str] | None,
     error: str | None,
     *,
     rehearsal: bool,

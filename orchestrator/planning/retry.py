@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -37,7 +37,7 @@ def selection(
     outcomes: Sequence[str] | None,
     types: Sequence[str] | None,
     below_confidence: float | None,
-    file_ids: Sequence[str] | None,
+    file_ids: Collection[str] | None,
     run_id: str | None,
     error: str | None,
 ) -> Selection:

@@ -87,11 +87,7 @@ class Submitter:
         while stop.sending:
             await self._fill(tasks)
             stop.tell()
-            waits = [asyncio.ensure_future(self._more.wait()), asyncio.ensure_future(stop.sleep(3600.0))]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
-            self._more.clear()
+            await stop.wait_for(self._more)
 
     async def _resume(self, tasks: asyncio.TaskGroup) -> None:
         """Send again, under the same key, what was sent and never answered: the API gives the job it made, if any."""

@@ -77,11 +77,7 @@ class Uploader:
                 while stop.sending:
                     await self._fill(tasks)
                     stop.tell()
-                    waits = [asyncio.ensure_future(self._more.wait()), asyncio.ensure_future(stop.sleep(3600.0))]
-                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                    for wait in waits:
-                        wait.cancel()
-                    self._more.clear()
+                    await stop.wait_for(self._more)
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # noqa: BLE001 - raised here it would cancel the uploads that are out

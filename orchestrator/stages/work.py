@@ -82,6 +82,14 @@ class Stop:
         """Return after *seconds*, or as soon as nothing more may be sent."""
         await _wait(self._sending_ended, seconds)
 
+    async def wait_for(self, more: asyncio.Event) -> None:
+        """Return when there is *more* to send, nothing more may be sent, or an hour has passed; clear *more*."""
+        waits = [asyncio.ensure_future(more.wait()), asyncio.ensure_future(self.sleep(3600.0))]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        more.clear()
+
 
 @dataclass(slots=True)
 class HeldBack:
