@@ -83,8 +83,8 @@ def plot(
     body = "".join(_mark(mark, frame) for mark in marks)
     label = escape(safe(f"{title}. {description}", 1000), quote=True)
     return (
-        f'<svg viewBox="0 0 {size.width} {size.height}" role="img" aria-label="{label}" font-size="12">'
-        f"{_axis(frame, unit)}{body}{''.join(_tick(frame, at, words) for at, words in ticks)}</svg>"
+        f'<svg viewBox="0 0 {size.width} {size.height}" role="img" aria-label="{label}" font-size="12" '
+        f'fill="currentColor">{_axis(frame, unit)}{body}{"".join(_tick(frame, at, words) for at, words in ticks)}</svg>'
     )
 
 
@@ -158,20 +158,24 @@ def _mark(mark: Mark, frame: _Frame) -> str:
 
 
 def _bars(mark: Bars, frame: _Frame) -> str:
+    """One thick line for each part, those of a colour in one path; over each bar a column that shows its title."""
     step = frame.width / max(len(mark.stacks), 1)
-    width = max(min(step * 0.8, 40), 1)
-    parts = []
+    drawn = dict.fromkeys(mark.colours, "")
+    titles = ""
     for n, stack in enumerate(mark.stacks):
-        x, under, rects = _n(_LEFT + step * n + (step - width) / 2), 0.0, ""
+        x, under = _n(_LEFT + step * (n + 0.5)), 0.0
         for value, colour in zip(stack, mark.colours, strict=True):
             if value > 0:
                 top = frame.y(under + value)
                 height = max(frame.y(under) - top, 0.5)  # one failed file among thousands is still to be seen
-                rects += f'<rect x="{x}" y="{_n(top)}" width="{_n(width)}" height="{_n(height)}" fill="{colour}"/>'
+                drawn[colour] += f"M{x} {_n(top)}v{_n(height)}"
                 under += value
-        if rects:
-            parts.append(f"<g><title>{escape(safe(mark.titles[n], 300))}</title>{rects}</g>")
-    return "".join(parts)
+        if under:
+            said = escape(safe(mark.titles[n], 160))
+            titles += f'<path d="M{x} {_TOP}V{_n(frame.floor)}"><title>{said}</title></path>'
+    parts = "".join(f'<path d="{line}" stroke="{colour}"/>' for colour, line in drawn.items() if line)
+    width = max(min(step * 0.8, 40), 1)
+    return f'<g stroke-width="{_n(width)}">{parts}<g stroke="{PLAIN}" stroke-opacity="0">{titles}</g></g>'
 
 
 def _line(mark: Line, frame: _Frame) -> str:
@@ -200,7 +204,7 @@ def _rule(mark: Rule, frame: _Frame) -> str:
     anchor, shift = ("end", -4) if mark.at > 0.5 else ("start", 4)
     return (
         f'<path d="M{_n(x)} {_TOP}V{_n(frame.floor)}" stroke="{BAD}" stroke-dasharray="4 3" fill="none"/>'
-        f'<text x="{_n(x + shift)}" y="{_TOP + 10}" fill="currentColor" text-anchor="{anchor}">'
+        f'<text x="{_n(x + shift)}" y="{_TOP + 10}" text-anchor="{anchor}">'
         f"{escape(safe(mark.word, 40))}</text>"
     )
 
@@ -216,7 +220,7 @@ def _axis(frame: _Frame, unit: str) -> str:
         y, faint = frame.y(frame.top * share), "" if share == 0 else ' stroke-opacity=".2"'
         lines += (
             f'<path d="M{_LEFT} {_n(y)}h{_n(frame.width)}" stroke="currentColor"{faint}/>'
-            f'<text x="{_LEFT - 5}" y="{_n(y + 4)}" fill="currentColor" text-anchor="end">'
+            f'<text x="{_LEFT - 5}" y="{_n(y + 4)}" text-anchor="end">'
             f"{short(frame.top * share)}{escape(unit) if share else ''}</text>"
         )
     return lines
@@ -225,7 +229,7 @@ def _axis(frame: _Frame, unit: str) -> str:
 def _tick(frame: _Frame, at: float, words: str) -> str:
     anchor = "start" if at < 0.1 else "end" if at > 0.9 else "middle"
     return (
-        f'<text x="{_n(frame.x(at))}" y="{frame.size.height - 6}" fill="currentColor" text-anchor="{anchor}">'
+        f'<text x="{_n(frame.x(at))}" y="{frame.size.height - 6}" text-anchor="{anchor}">'
         f"{escape(safe(words, 40))}</text>"
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from orchestrator.errors import ExitCode
 from orchestrator.models import Outcome
-from orchestrator.plaintext import counted
+from orchestrator.plaintext import counted, safe
 from orchestrator.reports.glance import not_ended
 from orchestrator.reports.nights import Since
 from orchestrator.reports.page import plots
@@ -16,8 +16,9 @@ from orchestrator.reports.page.content import Page, Section
 from orchestrator.reports.page.style import STYLE
 from orchestrator.reports.page.tags import Cell, duration, heading, moment, number, table, text
 
-#: Letters of the API's words and reasons; an export has all of them.
-MOST_LETTERS = 300
+#: Letters of all rows of a list together, and of one: long words in a long list leave the page small. Exports have all.
+LETTERS = 4000
+MOST_LETTERS = 500
 
 
 def html(page: Page) -> str:
@@ -165,7 +166,8 @@ def _causes(section: Section) -> str:
     if not section.causes:
         return ""
     rows: list[Sequence[Cell]] = [
-        (each.files, each.outcome, each.words[:MOST_LETTERS], ", ".join(each.called)) for each in section.causes
+        (each.files, each.outcome, _cut(each.words, rows=len(section.causes)), ", ".join(each.called))
+        for each in section.causes
     ]
     of = f", of the latest {number(section.causes_of)}" if section.causes_of < section.bad else ""
     named = sum(each.files for each in section.causes)
@@ -184,11 +186,16 @@ def _review(section: Section) -> str:
             each.name or each.file_id,
             each.type or each.outcome,
             _confidence(each.confidence),
-            (each.reasoning or "")[:MOST_LETTERS],
+            _cut(each.reasoning or "", rows=len(section.review)),
         )
         for each in section.review
     ]
     return heading(title) + table(("file", "type", "confidence", "reasoning"), rows, name=title)
+
+
+def _cut(words: str, *, rows: int) -> str:
+    """What there is room for of *words* in one of so many rows; two lines of a narrow column at least."""
+    return safe(words, max(min(LETTERS // rows, MOST_LETTERS), 60))
 
 
 def _confidence(value: float | None) -> str:
@@ -203,7 +210,7 @@ def _quarantine(section: Section) -> str:
     title = f"{counted(found.files, 'file')} in quarantine{cut}"
     note = '<p class="soft">They are sent again only when they are named: retry --file.</p>'
     rows: list[Sequence[Cell]] = [
-        (each.file_id, each.name or "", each.why, each.error[:MOST_LETTERS]) for each in found.first
+        (each.file_id, each.name or "", each.why, _cut(each.error, rows=len(found.first))) for each in found.first
     ]
     return heading(title) + note + table(("file", "name", "why", "the API's words"), rows, name=title)
 
@@ -236,7 +243,7 @@ def _runs(section: Section) -> str:
 
 def _settings(section: Section) -> str:
     config = section.config
-    rows: list[Sequence[Cell]] = [(rule.type, rule.description) for rule in config.rules]
+    rows: list[Sequence[Cell]] = [(rule.type, _cut(rule.description, rows=len(config.rules))) for rule in config.rules]
     rules = table(("type", "when"), rows, name="Rules") if rows else ""
     parsing = config.parsing_configuration
     settings: list[Sequence[Cell]] = [

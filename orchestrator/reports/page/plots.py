@@ -64,6 +64,11 @@ def _days(nights: Sequence[Night]) -> list[tuple[float, str]]:
     return [((place + 0.5) / len(nights), day(nights[place].started_at)) for place in places]
 
 
+def _short_moment(at: str) -> str:
+    """``27 Nov, 02:00:07``: enough for a bar among thirty, whose table says more."""
+    return f"{day(at)}, {clock(at)}"
+
+
 def _outcomes(nights: Sequence[Night]) -> str:
     used = [outcome for outcome in Outcome if any(outcome.value in night.outcomes for night in nights)]
     return _stacked(
@@ -94,7 +99,7 @@ def _stacked(
 ) -> str:
     names = [name for name, _ in series]
     titles = [
-        f"{moment(night.started_at)}: " + (_listed(names, stack) or "nothing")
+        f"{_short_moment(night.started_at)}: " + (_listed(names, stack) or "nothing")
         for night, stack in zip(nights, stacks, strict=True)
     ]
     total = _listed(names, [sum(column) for column in zip(*stacks, strict=True)])
@@ -136,7 +141,7 @@ def _cost(
                 [[(value or 0) / size] for value in values],
                 [colour],
                 [
-                    f"{moment(night.started_at)}: {'not known' if value is None else shown(value)}"
+                    f"{_short_moment(night.started_at)}: {'not known' if value is None else shown(value)}"
                     for night, value in zip(nights, values, strict=True)
                 ],
             )

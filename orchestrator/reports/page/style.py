@@ -40,7 +40,7 @@ summary:focus-visible,.wide:focus-visible{outline:2px solid #3d7de0;outline-offs
 table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 th{font-weight:600;color:var(--soft);font-size:.85rem;overflow-wrap:normal}
-.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.n,.figures td+td,.figures th+th{text-align:right}.n,.figures td{font-variant-numeric:tabular-nums;white-space:nowrap}
 td{overflow-wrap:break-word}td:first-child,td:last-child{overflow-wrap:anywhere;min-width:7rem}td.n{min-width:0}
 @media (min-width:56rem){.grid.two{grid-template-columns:repeat(2,minmax(0,1fr))}
 .grid.three{grid-template-columns:repeat(3,minmax(0,1fr))}.first{grid-template-columns:5fr 6fr}}

@@ -22,24 +22,35 @@ def heading(title: str) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, name: str) -> str:
     """A table that scrolls by itself where it is too wide, also by keyboard."""
-    titles = "".join(f'<th scope="col">{text(title)}</th>' for title in head)
-    lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    return _table("<table>", head, (map(_cell, row) for row in rows), name)
+
+
+def _table(begin: str, head: Sequence[str], rows: Iterable[Iterable[str]], name: str) -> str:
+    # HTML lets the ends of cells and rows be left out, and thirty nights have two thousand of them.
+    titles = "".join(f'<th scope="col">{text(title)}' for title in head)
+    lines = "".join(f"<tr>{''.join(row)}" for row in rows)
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{text(name)}">'
-        f"<table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table></div>"
+        f"{begin}<thead><tr>{titles}</thead><tbody>{lines}</tbody></table></div>"
     )
 
 
 def figures(summary: str, head: Sequence[str], rows: Iterable[Sequence[Cell]], *, name: str = "") -> str:
     """A table that opens on demand: what a plot shows, in figures."""
-    inner = table(head, rows, name=name or summary)
+    # The style aligns all columns but the first; a class on each of a thousand cells would say no more.
+    inner = _table('<table class="figures">', head, (map(_plain, row) for row in rows), name or summary)
     return f"<details><summary>{text(summary)}</summary>{inner}</details>"
 
 
 def _cell(value: Cell) -> str:
     if isinstance(value, int | float):
-        return f'<td class="n">{number(value)}</td>'
-    return f"<td>{'' if value is None else text(value)}</td>"
+        return f'<td class="n">{number(value)}'
+    return _plain(value)
+
+
+def _plain(value: Cell) -> str:
+    shown = number(value) if isinstance(value, int | float) else "" if value is None else text(value)
+    return f"<td>{shown}"
 
 
 def number(value: float) -> str:

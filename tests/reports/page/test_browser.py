@@ -89,8 +89,9 @@ def test_without_its_style_the_plots_keep_their_colours(chromium: Browser, repor
     page = report.read_text(encoding="utf-8")
     plain.write_text(page[: page.index("<style>")] + page[page.index("</style>") :], encoding="utf-8")
     chromium.open(plain)
-    fills = chromium.evaluate(
-        "[...new Set([...document.querySelectorAll('rect')].map(each => getComputedStyle(each).fill))]"
-    )
-    assert len(fills) >= 5
-    assert "rgb(0, 0, 0)" not in fills
+    for tag, what in (("rect", "fill"), ("g > path[stroke]", "stroke")):
+        colours = chromium.evaluate(
+            f"[...new Set([...document.querySelectorAll('{tag}')].map(each => getComputedStyle(each).{what}))]"
+        )
+        assert len(colours) >= 5
+        assert "rgb(0, 0, 0)" not in colours
