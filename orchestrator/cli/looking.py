@@ -144,7 +144,8 @@ def report(
             exports.refuse_sources(output, *opened.describe().files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
         running = _running(find_ledger(manifest, ledger), rows)
-        found = page_of(connection, rows, opened.describe(), named=ledger, now=SystemClock().now(), running=running)
+        about, now = opened.describe(), SystemClock().now()
+        found = page_of(connection, rows, about, ledger=opened.location, now=now, running=running)
     if as_json:
         answer(found)
     if output is not None:

@@ -142,8 +142,7 @@ def beside(manifest: str | None, location: ledger.Location) -> Path:
 
 def address(manifest: str, settings: Settings, option: str | None, *, rehearsal: bool = False) -> Address:
     """How a command that works from any folder names the work of *manifest*."""
-    real, at = Path(os.path.realpath(manifest)), ledger_path(manifest, settings, option)
-    return Address(real, None if at == real.parent / "ledger.db" else at, rehearsal)
+    return Address.of(Path(os.path.realpath(manifest)), ledger_path(manifest, settings, option), rehearsal=rehearsal)
 
 
 def lock_name(manifest: Manifest, *, rehearsal: bool) -> str:

@@ -131,7 +131,7 @@ def _write_page(path: Path, manifest: Manifest, options: Options, opened: Ledger
     about = opened.describe()
     with opened.transaction() as connection:
         rows = reading.manifests(connection, manifest.name, rehearsal=False)
-        found = page(connection, rows, about, named=options.ledger, now=clock.now())
+        found = page(connection, rows, about, ledger=opened.location, now=clock.now())
     try:
         with replacing(path) as temporary:
             temporary.write_text(html(found), encoding="utf-8")

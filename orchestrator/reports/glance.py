@@ -25,6 +25,12 @@ class Address:
     ledger: Location | None = None  #: only where it is not the manifest's own
     rehearsal: bool = False
 
+    @classmethod
+    def of(cls, manifest: Path, ledger: Location, *, rehearsal: bool) -> Address:
+        """The address of *manifest*'s work in *ledger*, named only where it is not the manifest's own."""
+        at = ledger.absolute()
+        return cls(manifest, None if at == manifest.parent / "ledger.db" else at, rehearsal)
+
     def command(self, name: str, *options: str) -> str:
         """A line for a shell."""
         ledger = ["--ledger", str(self.ledger)] if self.ledger else []
@@ -58,7 +64,7 @@ def glance(name: str, last: LastNight | None, holder: str | None, address: Addre
     if last.since:
         lines.append(_since(last.since))
     if night.credits is not None or night.credits_ceiling:
-        lines.append(_credits(night))
+        lines.append(bill(night))
     review = night.standing["review"] if night.standing else 0
     busy = night.exit_code is None and holder is not None
     steps = [] if busy else what_to_do(night.exit_code, night.run_id, address, review=review)
@@ -90,14 +96,19 @@ def _what(night: Night) -> str:
     took = "" if night.seconds is None else f", took {span(night.seconds)}"
     did = f"{counted(night.files, 'outcome')} recorded" if night.files else "nothing new"
     parts = [f"{files:,} {outcome}" for outcome, files in night.outcomes.items()]
-    types = [f"{safe(label, 50)} {files:,}" for label, files in list(night.types.items())[:5]]
-    detail = "; ".join(filter(None, (", ".join(parts), ", ".join(types))))
+    detail = "; ".join(filter(None, (", ".join(parts), by_types(night.types))))
     started = night.started_at[:16].replace("T", " ")
     return f"last run {night.run_id}: {started} UTC{took}; {did}{f' ({detail})' if detail else ''}"
 
 
-def _credits(night: Night) -> str:
-    """The bill: a least while the API has not told of every job."""
+def by_types(files: Mapping[str, int]) -> str:
+    """The first types, each with its files: ``invoice 12, receipt 3``."""
+    shown = [f"{safe(label, 50)} {number:,}" for label, number in list(files.items())[:5]]
+    return ", ".join([*shown, "..."] if len(files) > len(shown) else shown)
+
+
+def bill(night: Night) -> str:
+    """What a run was billed, and at most can have cost: a least while the API has not told of every job."""
     least = "at least " if night.jobs_untold else ""
     billed = "none billed yet" if night.credits is None else f"{least}{night.credits:,g} billed"
     untold = f", {counted(night.jobs_untold, 'job')} not yet told" if night.jobs_untold else ""
@@ -105,13 +116,12 @@ def _credits(night: Night) -> str:
     return f"credits: {billed}{untold}{most}"
 
 
-def _standing(standing: Mapping[str, int], by_type: Mapping[str, int]) -> str:
-    parts = [f"{standing[name]:,} {name}" for name in ("classified", "unmatched", *BAD, "unfinished") if standing[name]]
-    review = f"; {standing['review']:,} to review" if standing["review"] else ""
+def _standing(files: Mapping[str, int], by_type: Mapping[str, int]) -> str:
+    parts = [f"{files[name]:,} {name}" for name in ("classified", "unmatched", *BAD, "unfinished") if files[name]]
+    review = f"; {files['review']:,} to review" if files["review"] else ""
     if review and by_type:
-        kinds = [f"{safe(label, 50)} {files:,}" for label, files in list(by_type.items())[:5]]
-        review += f" ({', '.join(kinds)}{', ...' if len(by_type) > len(kinds) else ''})"
-    return f"all files: {standing['files']:,}{': ' if parts else ''}{', '.join(parts)}{review}"
+        review += f" ({by_types(by_type)})"
+    return f"all files: {files['files']:,}{': ' if parts else ''}{', '.join(parts)}{review}"
 
 
 def _since(since: Since) -> str:

@@ -50,8 +50,7 @@ def status_view(states: Sequence[Status], ledger: Location) -> RenderableType:
         api = "127.0.0.1" if state.host == "loopback" else safe(state.host)
         parts.append(Text(f"{safe(state.manifest)} (API at {api})", style="bold"))
         manifest = Path(state.path)
-        own = ledger.absolute() == manifest.parent / "ledger.db"
-        address = Address(manifest, None if own else ledger.absolute(), state.rehearsal)
+        address = Address.of(manifest, ledger, rehearsal=state.rehearsal)
         parts += [
             Text(line, no_wrap=True, overflow="ignore")
             for line in glance(state.manifest, state.last_run, state.running, address)
@@ -68,7 +67,7 @@ def status_view(states: Sequence[Status], ledger: Location) -> RenderableType:
         parts += failed_files(state.failed_files, state.quarantined)
         if state.dismissed:
             parts.append(Text(f"dismissed: {counted(state.dismissed, 'failed file')}, not counted any more"))
-        again = shlex.join([state.path, *([] if own else ["--ledger", str(ledger.absolute())])])
+        again = shlex.join([state.path, *(["--ledger", str(address.ledger)] if address.ledger else [])])
         parts += quarantine(state.quarantined, safe(again), state.rehearsal)
         if state.runs:
             parts.append(_runs_table(state.runs, running=state.running))

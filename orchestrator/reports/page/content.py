@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import orchestrator
 from orchestrator.errors import ExitCode
-from orchestrator.ledger import Description, Transaction, billing
+from orchestrator.ledger import Description, Location, Transaction, billing
 from orchestrator.ledger.chunks import retry
 from orchestrator.ledger.chunks.retry import Quarantine
 from orchestrator.ledger.scope import Scope
@@ -27,6 +27,7 @@ from orchestrator.plaintext import counted, safe
 from orchestrator.reports import drift as drifts
 from orchestrator.reports import nights as nights_
 from orchestrator.reports.drift import Drift
+from orchestrator.reports.glance import Address
 from orchestrator.reports.nights import MOST_NIGHTS, Night, Since
 from orchestrator.reports.page.causes import Cause, causes
 from orchestrator.reports.page.timeline import Timeline, timeline
@@ -119,11 +120,11 @@ def page(
     rows: Sequence[reading.ManifestRow],
     about: Description,
     *,
-    named: str | None,
+    ledger: Location,
     now: datetime,
     running: Mapping[int, str] = MappingProxyType({}),
 ) -> Page:
-    """The page about the manifests *rows* of the ledger *about*; *named*: its name on the command line.
+    """The page about the manifests *rows* of the *ledger* that *about* describes.
 
     *running*: a row's id -> who holds its lock.
     """
@@ -136,12 +137,12 @@ def page(
         about.location,
         now.isoformat(timespec="seconds"),
         versions,
-        tuple(section(connection, row, named, now, running.get(row.id)) for row in rows),
+        tuple(section(connection, row, ledger, now, running.get(row.id)) for row in rows),
     )
 
 
 def section(
-    connection: Transaction, row: reading.ManifestRow, named: str | None, now: datetime, running: str | None
+    connection: Transaction, row: reading.ManifestRow, ledger: Location, now: datetime, running: str | None
 ) -> Section:
     """Return the page's section on one manifest."""
     scope = Scope(row.id, row.config_id)
@@ -151,7 +152,7 @@ def section(
     found = nights_.of(runs, tallies)
     config, settings = ledger_page.kept_settings(connection, row.id)
     drift = drifts.of_latest(runs, tallies, (settings.get("drift") or {}).get("alert"))
-    again = shlex.join([row.path, *(["--ledger", named] if named else [])]) + (" --sandbox" if row.rehearsal else "")
+    address = Address.of(Path(row.path), ledger, rehearsal=row.rehearsal)
     below = row.review.get("below_confidence")
     return Section(
         manifest=row.name,
@@ -162,7 +163,7 @@ def section(
         project_id=row.project_id,
         since=nights_.since_before(found),
         drift=drift,
-        todos=tuple(_todos(connection, row, safe(again), standing, last=found[0] if found else None, drift=drift)),
+        todos=tuple(_todos(connection, row, address, standing, last=found[0] if found else None, drift=drift)),
         nights=tuple(found),
         running=running,
         below_confidence=below,
@@ -237,14 +238,14 @@ def _standing(connection: Transaction, row: reading.ManifestRow, scope: Scope) -
 def _todos(
     connection: Transaction,
     row: reading.ManifestRow,
-    again: str,
+    address: Address,
     standing: _Standing,
     *,
     last: Night | None,
     drift: Drift | None,
 ) -> list[Todo]:
     return todos(
-        again,
+        address,
         last=last,
         bad=sum(standing.outcomes[outcome] for outcome in BAD),
         unfinished=standing.totals.unfinished - reading.held_files(connection, row.id),
@@ -279,18 +280,17 @@ def _timeline(connection: Transaction, manifest_id: int, found: Sequence[Night],
     return course if course.jobs else None
 
 
-def _todos_after(code: int | None, again: str) -> list[Todo]:
+def _todos_after(code: int | None, address: Address) -> list[Todo]:
     """List what the last run's exit code asks of a person."""
     if code == ExitCode.OUT_OF_CREDITS:
-        return [Todo("Buy credits or raise the manifest's limits, then go on.", f"orchestrator run {again}")]
+        return [Todo("Buy credits or raise the manifest's limits, then go on.", address.command("run"))]
     if code is not None and code > ExitCode.UNFINISHED:
-        doctor = f"orchestrator doctor {again.removesuffix(' --sandbox')}"
-        return [Todo("The last run could not do its work: see what is wrong.", doctor)]
+        return [Todo("The last run could not do its work: see what is wrong.", address.command("doctor"))]
     return []
 
 
 def todos(
-    again: str,
+    address: Address,
     *,
     last: Night | None,
     bad: int,
@@ -301,27 +301,27 @@ def todos(
     quarantined: Quarantine,
     drift: Drift | None,
 ) -> list[Todo]:
-    """List what a person has to do, urgent first. *again*: arguments with which a command finds the same work."""
+    """List what a person has to do, urgent first. *address*: how their commands name the work."""
     code = None if last is None else last.exit_code
-    found = _todos_after(code, again)
+    found = _todos_after(code, address)
     if held:
         why = f"{counted(held, 'chunk')} held: look for the job at the API; if there is none, send again."
-        found.append(Todo(why, f"orchestrator retry {again} --held"))
+        found.append(Todo(why, address.command("retry", "--held")))
     if unfinished and code != ExitCode.OUT_OF_CREDITS:
-        found.append(Todo(f"{counted(unfinished, 'file')} without an outcome: go on.", f"orchestrator run {again}"))
+        found.append(Todo(f"{counted(unfinished, 'file')} without an outcome: go on.", address.command("run")))
     if bad > quarantined.files:
         why = f"{counted(bad - quarantined.files, 'file')} failed: send them again."
-        found.append(Todo(why, f"orchestrator retry {again}"))
+        found.append(Todo(why, address.command("retry")))
     if quarantined.files:
-        names = "".join(f" --file {shlex.quote(safe(each.file_id))}" for each in quarantined.first[:3])
+        names = [word for each in quarantined.first[:3] for word in ("--file", safe(each.file_id))]
         why = f"{counted(quarantined.files, 'file')} in quarantine: repair the documents; send them by name."
-        found.append(Todo(why, f"orchestrator retry {again}{names}"))
+        found.append(Todo(why, address.command("retry", *names)))
     if drift is not None and drift.alarm:
-        found.append(Todo("The answers have drifted: compare the last two runs.", f"orchestrator diff {again}"))
+        found.append(Todo("The answers have drifted: compare the last two runs.", address.command("diff")))
     if other_rules:
         why = f"{counted(other_rules, 'file')} with an outcome under other rules only: classify again."
-        found.append(Todo(why, f"orchestrator run {again}"))
+        found.append(Todo(why, address.command("run")))
     if review:
         why = f"{counted(review, 'result')} to look at."
-        found.append(Todo(why, f"orchestrator export {again} --review --format csv -o review.csv"))
+        found.append(Todo(why, address.command("export", "--review", "--format", "csv", "-o", "review.csv")))
     return found

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from orchestrator.errors import ExitCode
 from orchestrator.models import Outcome
 from orchestrator.plaintext import counted, safe
+from orchestrator.reports import glance
 from orchestrator.reports.glance import not_ended
-from orchestrator.reports.nights import Since
+from orchestrator.reports.nights import Night, Since
 from orchestrator.reports.page import plots
 from orchestrator.reports.page.content import Page, Section
 from orchestrator.reports.page.style import STYLE
@@ -129,11 +130,22 @@ def _verdict(section: Section) -> str:
         took = f", {duration(last.seconds)}" if last.seconds is not None else ""
         code = "" if last.exit_code is None else f", exit {last.exit_code}: {last.reason or ''}"
         lines.append(f"<p>{text(f'{last.command.capitalize()} of {moment(last.started_at)}{took}{code}')}</p>")
-        lines.append(f"<p>{text(f'This run recorded {_listed(last.outcomes)}.')}</p>")
+        lines += [f"<p>{text(line)}</p>" for line in _figures(last)]
     lines.append(_since(section.since) if section.since else "<p>There is no earlier run to compare with.</p>")
     if section.drift is not None and section.drift.alarm:
         lines.append(f"<p><b>{text(section.drift.words[:1].upper() + section.drift.words[1:])}.</b></p>")
     return f'<div class="card say {kind}">{"".join(lines)}</div>'
+
+
+def _figures(last: Night) -> list[str]:
+    """What the run recorded, what is to review, and the bill, in the figures and the words of ``status``."""
+    types = f" Types: {glance.by_types(last.types)}." if last.types else ""
+    lines = [f"This run recorded {_listed(last.outcomes)}.{types}"]
+    if last.review_by_type:
+        lines.append(f"To review: {glance.by_types(last.review_by_type)}.")
+    if last.credits is not None or last.credits_ceiling:
+        lines.append(f"{glance.bill(last).capitalize()}.")
+    return lines
 
 
 def _listed(outcomes: dict[str, int]) -> str:
@@ -210,9 +222,9 @@ def _quarantine(section: Section) -> str:
     title = f"{counted(found.files, 'file')} in quarantine{cut}"
     note = '<p class="soft">They are sent again only when they are named: retry --file.</p>'
     rows: list[Sequence[Cell]] = [
-        (each.file_id, each.name or "", each.why, _cut(each.error, rows=len(found.first))) for each in found.first
+        (each.name or each.file_id, each.why, _cut(each.error, rows=len(found.first))) for each in found.first
     ]
-    return heading(title) + note + table(("file", "name", "why", "the API's words"), rows, name=title)
+    return heading(title) + note + table(("file", "why", "the API's words"), rows, name=title)
 
 
 def _held(section: Section) -> str:

@@ -33,7 +33,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Ledger.in_memory() as ledger, ledger.transaction() as connection:
         thirty(connection)
         now = datetime(2026, 12, 2, 7, 0, tzinfo=UTC)
-        found = page(connection, reading.manifests(connection), ABOUT, named=None, now=now)
+        found = page(connection, reading.manifests(connection), ABOUT, ledger=Path("/srv/classify/ledger.db"), now=now)
     path.write_text(html(found), encoding="utf-8")
     return path
 

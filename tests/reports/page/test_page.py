@@ -7,12 +7,12 @@ import math
 import re
 import shlex
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +24,8 @@ from orchestrator.ledger.views import export as ledger_export
 from orchestrator.ledger.views import reading
 from orchestrator.models import Json, Rule
 from orchestrator.plaintext import cause
+from orchestrator.reports import glance
+from orchestrator.reports.nights import STANDING, LastNight
 from orchestrator.reports.page import charts, html, tags, timeline
 from orchestrator.reports.page import content as pages
 from orchestrator.reports.page.content import Page, Section
@@ -95,8 +97,12 @@ def connection() -> Iterator[Transaction]:
         yield connection
 
 
-def page_of(connection: Transaction, named: str | None = None) -> Page:
-    return pages.page(connection, reading.manifests(connection), ABOUT, named=named, now=NOW)
+#: The ledger beside the manifest.
+OWN = Path("/srv/classify/ledger.db")
+
+
+def page_of(connection: Transaction, ledger: Path = OWN) -> Page:
+    return pages.page(connection, reading.manifests(connection), ABOUT, ledger=ledger, now=NOW)
 
 
 def exported(connection: Transaction, *, history: bool = False) -> list[dict[str, Json]]:
@@ -242,24 +248,34 @@ def test_the_review_list_is_right_at_every_threshold(connection: Transaction, be
 def test_the_first_screen_says_what_changed_and_what_to_do(connection: Transaction) -> None:
     """How it went, what is different, and the commands, with the ledger where one was named."""
     thirty(connection)
-    page = page_of(connection, named="/srv/a ledger.db")
+    page = page_of(connection, Path("/srv/a ledger.db"))
     section = page.manifests[0]
     assert html.verdict(section) == ("warn", "It finished, and some files failed.")
     assert section.since is not None and section.since.standing["files"] == 205
     assert section.drift is not None and section.drift.alarm
-    again = "/srv/classify/nightly-invoices.yaml --ledger '/srv/a ledger.db'"
+    program, manifest = shlex.join(glance.program()), "/srv/classify/nightly-invoices.yaml"
+    assert Path(glance.program()[0]).is_absolute()
     commands = [todo.command for todo in section.todos]
     assert commands == [
-        f"orchestrator retry {again} --held",
-        f"orchestrator retry {again}",
-        f"orchestrator retry {again} --file night-30-0",
-        f"orchestrator diff {again}",
-        f"orchestrator export {again} --review --format csv -o review.csv",
+        f"{program} {words} --ledger '/srv/a ledger.db'"
+        for words in (
+            f"retry {manifest} --held",
+            f"retry {manifest}",
+            f"retry {manifest} --file night-30-0",
+            f"diff {manifest}",
+            f"export {manifest} --review --format csv -o review.csv",
+        )
     ]
+    own = page_of(connection).manifests[0].todos[0].command
+    assert own == f"{program} retry {manifest} --held"
     text = re.sub("<[^>]+>", "", html.html(page))
     for command in commands:
         assert tags.text(command) in text
     assert "+205 files" in text and "Drift 0." in text
+    night = section.nights[0]
+    status = glance.glance("m", LastNight(night, section.since), None, glance.Address(Path("m.yaml")))
+    assert glance.by_types(night.types) in status[1] and f"Types: {glance.by_types(night.types)}." in text
+    assert glance.bill(night) in status and f"{glance.bill(night).capitalize()}." in text
 
 
 def test_every_command_that_a_page_names_is_one_of_the_programs(connection: Transaction) -> None:
@@ -272,7 +288,7 @@ def test_every_command_that_a_page_names_is_one_of_the_programs(connection: Tran
         todo.command
         for code in (5, 6, 7)
         for todo in pages.todos(
-            "m.yaml",
+            glance.Address(Path("m.yaml"), rehearsal=code == 5),
             last=replace(stopped, exit_code=code),
             bad=0,
             unfinished=1,
@@ -285,8 +301,8 @@ def test_every_command_that_a_page_names_is_one_of_the_programs(connection: Tran
     ]
     for command in sorted({command for command in commands if command}):
         words = shlex.split(command)
-        assert words[0] == "orchestrator"
-        done = subprocess.run([sys.executable, "-m", *words, "--help"], capture_output=True, text=True, check=False)
+        assert words[: len(glance.program())] == glance.program()
+        done = subprocess.run([*words, "--help"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, (command, done.stderr)
 
 
@@ -327,7 +343,7 @@ def test_the_page_tells_a_run_that_goes_on_by_its_lock(connection: Transaction) 
     made.night(5, ended=False)
     made.night(5, ended=False)
     rows = reading.manifests(connection)
-    page = pages.page(connection, rows, ABOUT, named=None, now=NOW, running={rows[0].id: "pid 7 on here"})
+    page = pages.page(connection, rows, ABOUT, ledger=OWN, now=NOW, running={rows[0].id: "pid 7 on here"})
     assert html.verdict(page.manifests[0]) == ("warn", "The last run: running (pid 7 on here).")
     told = html.html(page)
     assert told.count("<td>running (pid 7 on here)<") == 1
@@ -358,12 +374,7 @@ def hostile(value: Any, payload: str) -> Any:
         names = [field.name for field in fields(value) if field.init]
         return replace(value, **{name: hostile(getattr(value, name), payload) for name in names if name not in OURS})
     if isinstance(value, dict):
-        return {
-            key if key in {"classified", "failed", "unmatched", "missing", "cancelled"} else f"{key}{payload}": (
-                hostile(each, payload)
-            )
-            for key, each in value.items()
-        }
+        return {key if key in STANDING else f"{key}{payload}": (hostile(each, payload)) for key, each in value.items()}
     if isinstance(value, tuple | list):
         return type(value)(hostile(each, payload) for each in value)
     return value
