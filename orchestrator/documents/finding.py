@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import itemgetter
 from typing import NamedTuple
 
 from orchestrator.documents import buckets
@@ -63,21 +64,19 @@ def survey(sources: Sources, *, now_ns: int, apart: Sequence[str] = ()) -> Surve
     Raises ManifestError, with its line, for a place that can't be read or holds no document at all.
     """
     picker = _Picker(sources, now_ns)
-    found: dict[str, Found] = {}
+    found: list[Found] = []
     problems: list[Problem] = []
     for place in sources.places:
-        here, passed = 0, picker.skipped.total()
+        before, passed = len(found), picker.skipped.total()
         try:
-            for item in _of_place(place, picker, frozenset(apart)):
-                found[item.path] = item
-                here += 1
+            found += _of_place(place, picker, frozenset(apart))
         except OSError as error:
             if not (sources.allow_empty and isinstance(error, FileNotFoundError)):
                 where = "see README, Buckets" if place.is_bucket else "paths are relative to the manifest's folder"
                 why = error.strerror or str(error)
                 problems.append(place.problem(f"documents_from: '{safe(place.path)}' can't be read ({why}); {where}"))
             continue
-        if not here and picker.skipped[Skip.CHANGING] == 0 and not sources.allow_empty:
+        if len(found) == before and picker.skipped[Skip.CHANGING] == 0 and not sources.allow_empty:
             passed = picker.skipped.total() - passed
             but = f", only {passed:,} that are passed over ({in_words(picker.skipped)})" if passed else ""
             problems.append(
@@ -88,7 +87,10 @@ def survey(sources: Sources, *, now_ns: int, apart: Sequence[str] = ()) -> Surve
             )
     if problems:
         raise ManifestError(problems)
-    return Survey([found[path] for path in sorted(found)], picker.skipped)
+    if len(sources.places) > 1:  # one may lie in another
+        found = list({item.path: item for item in found}.values())
+    found.sort(key=itemgetter(0))
+    return Survey(found, picker.skipped)
 
 
 def in_words(skipped: Mapping[Skip, int] | Mapping[str, int]) -> str:
@@ -162,6 +164,7 @@ def _walk(
     """The documents below *folder*. Without recursion of calls: a folder may be nested deeper than a stack allows."""
     waiting = [folder]
     start = len(root.rstrip("/")) + 1
+    most, settled = picker.max_bytes, picker.settled_before_ns
     while waiting:
         here = waiting.pop()
         try:
@@ -172,7 +175,7 @@ def _walk(
                         # A hundred thousand documents go this way.
                         status = entry.stat(follow_symlinks=False)
                         item = Found(entry.path, status.st_size, status.st_mtime_ns, status.st_ino)
-                        if picker.takes(item):
+                        if (0 < item[1] <= most and item[2] < settled) or picker.takes(item):
                             yield item
                     elif not picker.follow_links and entry.is_symlink():
                         picker.skipped[Skip.LINK] += 1
@@ -215,8 +218,9 @@ class _Picker:
         self.skipped: Counter[Skip] = Counter()
         self._include, self._exclude = _patterns(sources.include), _patterns(sources.exclude)
         self._plain = self._include is None and self._exclude is None
-        self._max_bytes = sources.max_bytes
+        self.max_bytes = sources.max_bytes
         self._now_ns, self._settle_ns = now_ns, int(sources.settle_s * 1e9)
+        self.settled_before_ns = now_ns - self._settle_ns
 
     def takes_plainly(self, name: str) -> bool:
         """Whether ``takes_name`` surely takes *name*: the quick question, to which no is no answer."""
@@ -244,7 +248,7 @@ class _Picker:
     def takes(self, item: Found, *, settled: bool = False) -> bool:
         if not item.size:
             reason = Skip.EMPTY
-        elif item.size > self._max_bytes:
+        elif item.size > self.max_bytes:
             reason = Skip.TOO_LARGE
         elif not settled and abs(self._now_ns - item.mtime_ns) < self._settle_ns:
             reason = Skip.CHANGING

@@ -28,7 +28,7 @@ def remember(connection: Connection, manifest_id: int) -> None:
     connection.execute(
         text(
             "DELETE FROM spellings WHERE manifest_id = :manifest_id "
-            "AND file_id IN (SELECT file_id FROM wanted WHERE spelling IS NULL)"
+            "AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = spellings.file_id AND w.spelling IS NULL)"
         ),
         parameters,
     )

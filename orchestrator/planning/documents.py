@@ -18,7 +18,7 @@ from orchestrator.errors import InputError
 from orchestrator.ledger import Ledger
 from orchestrator.ledger.documents import known as ledger_documents
 from orchestrator.ledger.documents import names
-from orchestrator.ledger.documents.known import Read
+from orchestrator.ledger.documents.known import Kept, Read, Seen
 from orchestrator.ledger.views import reading
 from orchestrator.manifest.loading import Manifest
 from orchestrator.plaintext import counted, safe
@@ -61,20 +61,9 @@ def take(manifest: Manifest, opened: Ledger, *, write: bool) -> tuple[Manifest, 
     found = survey(sources, now_ns=time.time_ns(), apart=apart)
     with opened.transaction() as connection:
         known = ledger_documents.remembered(connection, manifest.name)
-    contents: dict[str, None] = {}  # in the order of the documents' paths, each once
-    back: list[int] = []
-    unread: list[Found] = []
-    documents = 0
-    for item in found.found:
-        path, size, mtime_ns, inode = item
-        row = known.pop(stored(path), None)
-        if row is None or row[1] != size or row[2] != mtime_ns or row[3] != ledger_documents.inode(inode):
-            unread.append(item)
-            continue
-        documents += 1
-        contents[row[4]] = None
-        if row[5]:
-            back.append(row[6])
+    contents, unread, back, gone = _compared(found.found, known)
+    documents = len(found.found) - len(unread)
+    del known
     read = 0
     for batch in _batches(hashing.contents(unread)):
         good = [(item, content) for item, content in batch if not isinstance(content, Skip)]
@@ -84,12 +73,38 @@ def take(manifest: Manifest, opened: Ledger, *, write: bool) -> tuple[Manifest, 
         if write:
             _remember(opened, manifest.name, good)
     if write:
-        _note_gone(opened, [row[6] for row in known.values() if not row[5]], back)
+        _note_gone(opened, gone, back)
     skipped = {str(reason): number for reason, number in found.skipped.most_common()}
     taken = Taken(documents + read, len(contents), read, skipped)
     if write:
         log.info("documents.found", documents=taken.documents, contents=taken.contents, read=read, **skipped)
     return replace(manifest, ids=(*manifest.ids, *contents), allow_empty=True), taken
+
+
+def _compared(found: list[Found], known: dict[Seen, Kept]) -> tuple[dict[str, None], list[Found], list[int], list[int]]:
+    """Compare the documents with what is *known* of them.
+
+    Return the contents of the unchanged ones, in order and each once; the documents that are new or have changed; the
+    ids of those that are there again, and of those that have gone.
+    """
+    kept = list(map(known.get, found))
+    unread = []
+    if None in kept:  # new or changed, or with a name or an inode that no database takes as it is
+        kept = [row or known.get(_seen(item)) for item, row in zip(found, kept, strict=True)]
+        unread = [item for item, row in zip(found, kept, strict=True) if row is None]
+    same = [row for row in kept if row is not None]
+    contents = dict.fromkeys([row[0] for row in same])
+    back = [row[2] for row in same if row[1]]
+    gone: list[int] = []
+    if len(same) - len(back) < sum([not row[1] for row in known.values()]):
+        paths = {stored(item.path) for item in found}
+        gone = [row[2] for seen, row in known.items() if not row[1] and seen[0] not in paths]
+    return contents, unread, back, gone
+
+
+def _seen(item: Found) -> Seen:
+    """*item* as the ledger keeps it."""
+    return stored(item.path), item.size, item.mtime_ns, ledger_documents.inode(item.inode)
 
 
 def _remember(opened: Ledger, manifest: str, good: list[tuple[Found, str]]) -> None:
@@ -108,7 +123,7 @@ def _note_gone(opened: Ledger, gone: list[int], back: list[int]) -> None:
 
 
 def _read(item: Found, content: str) -> Read:
-    return Read(stored(item.path), item.size, item.mtime_ns, ledger_documents.inode(item.inode), content)
+    return Read(*_seen(item), content)
 
 
 def _batches(read: Iterator[tuple[Found, str | Skip]]) -> Iterator[list[tuple[Found, str | Skip]]]:

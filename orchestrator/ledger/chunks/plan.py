@@ -44,7 +44,10 @@ def stage(connection: Connection, file_ids: Iterable[str]) -> Staged:
     scratch(connection, "wanted", "position INTEGER PRIMARY KEY, file_id TEXT NOT NULL UNIQUE, spelling TEXT")
     listed = 0
     for batch in batches(file_ids, BATCH):
-        rows = [(position, *_canonical(file_id)) for position, file_id in enumerate(batch, start=listed)]
+        rows = [
+            (position, file_id, None) if file_id.startswith("sha256:") else (position, *_canonical(file_id))
+            for position, file_id in enumerate(batch, start=listed)
+        ]
         insert(connection, "wanted", ("position", "file_id", "spelling"), rows, "ON CONFLICT (file_id) DO NOTHING")
         listed += len(batch)
     if listed > MANY:
@@ -54,8 +57,6 @@ def stage(connection: Connection, file_ids: Iterable[str]) -> Staged:
 
 def _canonical(file_id: str) -> tuple[str, str | None]:
     """*file_id* in its canonical form, and as it is if that differs."""
-    if file_id.startswith("sha256:"):
-        return file_id, None
     canonical = canonical_id(file_id)
     return canonical, None if canonical == file_id else file_id
 

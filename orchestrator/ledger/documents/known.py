@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any, cast
 
 from sqlalchemy import Connection
 
@@ -14,9 +15,12 @@ from orchestrator.ledger.sql import text
 _LARGEST = 2**63 - 1
 
 
-#: A document as it was when its content was read: path, size, mtime in nanoseconds, inode, content; whether it is gone
-#: (0 or 1); the row's id. A plain tuple, as there may be a hundred thousand of them.
-Remembered = tuple[str, int, int, int, str, int, int]
+#: A document as it was when its content was read: stored path, size, mtime in nanoseconds, inode. The same again: it is
+#: unchanged. A plain tuple, as there may be a hundred thousand of them.
+Seen = tuple[str, int, int, int]
+
+#: Its content, whether it is gone since (0 or 1), and the row's id.
+Kept = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +47,15 @@ def inode(value: int) -> int:
     return value & _LARGEST
 
 
-def remembered(connection: Connection, manifest: str) -> dict[str, Remembered]:
-    """Stored path -> what is known of it, that path included."""
+def remembered(connection: Connection, manifest: str) -> dict[Seen, Kept]:
+    """Every document of *manifest* that was ever read, as it was when it was read last."""
     query = "SELECT path, size, mtime_ns, inode, content, gone, id FROM documents WHERE manifest = "
     # As the driver gives them: an object of SQLAlchemy's for each of a hundred thousand would take half a second.
     mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
     with closing(connection.connection.cursor()) as cursor:
         cursor.execute(query + mark, (manifest,))
-        return {row[0]: row for row in cursor.fetchall()}
+        rows = cast("Iterable[Any]", cursor)  # every driver's cursor can be iterated over
+        return {row[:4]: row[4:] for row in rows}
 
 
 def remember(connection: Connection, manifest: str, documents: Sequence[Read]) -> None:

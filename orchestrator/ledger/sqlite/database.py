@@ -272,6 +272,10 @@ class Database:
                 fcntl.flock(self._write_lock, fcntl.LOCK_UN)
 
 
+#: Room in memory for what is staged: with the usual 2 MB, each of many files costs a page read and a page written.
+_SCRATCH = "temp.cache_size=-32768"
+
+
 def _set_up(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     # Transactions are begun by _begin_immediate: Python's own implicit ones leave schema changes outside.
     connection.isolation_level = None
@@ -285,13 +289,14 @@ def _set_up(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
         "cell_size_check=ON",
         "mmap_size=0",
         "cache_size=-65536",
+        _SCRATCH,
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
 def _set_up_read_only(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     connection.isolation_level = None
-    for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0", "cache_size=-65536"):
+    for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0", "cache_size=-65536", _SCRATCH):
         connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
