@@ -116,7 +116,7 @@ class ParsingConfiguration:
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """A job's config as the API tells it, in a form that can be compared; None for what it does not tell readably."""
+    """A job's config as the API shows it, in a form that can be compared; None for what it does not show readably."""
 
     rules: tuple[tuple[str, str], ...] | None = None  #: (type, description) without odd white space, sorted
     mode: str | None = None  #: in capitals
@@ -335,7 +335,7 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How long a list is of which only the first entries may be told."""
+    """The length of a list of which only the first entries may be shown."""
 
     total: int
     truncated: bool  #: the list has fewer than ``total`` entries

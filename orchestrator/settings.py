@@ -122,7 +122,7 @@ def env_file(manifest: str | None = None) -> Path | None:
 
 
 def database_passwords() -> list[str]:
-    """What libpq takes from the environment to sign in to a ledger's server; none of our business but to hide it."""
+    """The secrets that libpq reads from the environment to sign in; the program needs them only to hide them."""
     return [value for name in ("PGPASSWORD", "PGSSLPASSWORD") if (value := os.environ.get(name))]
 
 

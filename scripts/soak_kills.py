@@ -30,7 +30,7 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from support.api_server import verdict
+from support.api_server import answer_to
 from support.procs import PATIENCE_S, ApiServer, LedgerState, Stats, environment, read_ledger, write_manifest
 
 from orchestrator import cli
@@ -174,7 +174,7 @@ class Soak:
             self._complain(f"created too often: {self.too_often(stats)[:5]}")
         if bought := {f for f in held if stats.created.get(f, 0) == self.due[f]}:
             self._complain(f"held although their job exists: {sorted(bought)[:5]}")
-        lost = [f for f in file_ids if f not in held and state.outcomes.get(f, "lost") != verdict(f)["type"]]
+        lost = [f for f in file_ids if f not in held and state.outcomes.get(f, "lost") != answer_to(f)["type"]]
         if lost:
             self._complain(f"{len(lost)} files without their outcome: {lost[:5]}")
         if state.open - state.held:

@@ -20,7 +20,7 @@ async def complete_listing(
 ) -> list[RemoteJob]:
     """Every job of the project once. Raises ApiError rather than return part of them.
 
-    *unreadable* is told how many rows can't be read, each of which may be any job; without it they raise
+    *unreadable* is called with how many rows can't be read, each of which may be any job; without it they raise
     ContractBroken. Not *patient*, it raises Unanswered when the list alone is down.
 
     A job that comes on two pages, as those that follow a new one do, is what the later page says of it.

@@ -146,7 +146,7 @@ def load_settings(manifest: str | None = None) -> Settings:
 
 
 def tell_of_settings(manifest: str) -> None:
-    """Which file the settings come from, and the variables that are most likely misspelt."""
+    """Say which file the settings come from, and which variables are most likely misspelt."""
     from orchestrator import settings
 
     if file := settings.env_file(manifest):
@@ -228,7 +228,7 @@ _began_at = ""
 
 
 def begin() -> None:
-    """Note when the command began; ``--json`` tells it."""
+    """Note when the command began; ``--json`` has it."""
     global _began_at  # the process carries out one command
     _began_at = now()
 
@@ -255,7 +255,7 @@ def tell_of_new_ledger(location: Location) -> None:
 
 
 def tell_of_doubts(manifest: Manifest) -> None:
-    """What is no mistake for certain: it stops nothing."""
+    """Warn of what may be a mistake; it stops nothing."""
     for doubt in manifest.doubts():
         say(f"warning: {doubt}")
 

@@ -56,7 +56,7 @@ def _tell_json(arguments: list[str], exit_code: int, words: str, problems: list[
 
 
 def _refused_by_the_system(error: BaseException) -> LedgerError | None:
-    """What the system refuses, wherever it does: a full disk, too few open files, a folder that can't be read."""
+    """The error for a refusal of the operating system: a full disk, too few open files, a folder that can't be read."""
     if not isinstance(error, OSError):
         return None
     match error.errno:

@@ -30,7 +30,7 @@ class Course:
     """Files sent and files done over time, in monotonic seconds; both only grow.
 
     Two estimates, of which the longer one counts. By the pace at which files are done: right where the API is the
-    bottleneck. By sending: what is left to be sent at the pace of sending, and then as long as a file takes from its
+    bottleneck. By sending: the rest at the pace of sending, and then as long as a file takes from its
     sending to its result, which is how long ago as many files were sent as are done now; right where sending is the
     bottleneck, or all is sent and one waits. Before the first result neither says anything; nor once all is sent and
     results come ever slower: how long the slowest jobs take is not to be known from the quicker ones.

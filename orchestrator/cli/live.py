@@ -49,7 +49,7 @@ def watcher(stream: TextIO) -> Watcher:
 
 
 class _Began:
-    """When the run began to be watched, which is done anew for each API version that it uses."""
+    """When watching began; it begins again for each API version that the run uses."""
 
     at: float | None = None
 
@@ -205,7 +205,7 @@ class Display:
         return [*facts, *self._credits()]
 
     def _credits(self) -> list[str]:
-        """Those billed, where the API tells it; otherwise the most that what was sent can cost."""
+        """The credits billed, where the API reports them; otherwise the most that the files sent can cost."""
         if (billed := self._work.progress.credits) is not None:
             return [f"{billed:,g} credits so far"]
         to_send, sent = self._files - self._sent_before, self._sent() - self._sent_before
@@ -214,7 +214,7 @@ class Display:
         return [f"up to {self._ceiling * sent // to_send:,} credits so far"]
 
     def _troubles(self) -> Iterator[tuple[str, str]]:
-        """What a person may want to know of, and its style."""
+        """The line that a person may need to act on, and its style."""
         work, sight = self._work, self._work.look()
         silent = work.api.silent()
         if silent is not None and silent[0] >= SILENCE_S:

@@ -246,7 +246,7 @@ def _only(
     *,
     review: bool,
 ) -> Iterator[tuple[Json, ...]]:
-    """Those *results* that are of these runs and types, and with *review* those that a person should look at."""
+    """Yield the *results* of these runs and types; with *review* only those that a person should look at."""
     if run_ids is not None:
         results = (row for row in results if row[columns.index("run_id")] in run_ids)
     if types:
@@ -270,7 +270,7 @@ def _runs_called(connection: Transaction, manifest_ids: list[int], run: str) -> 
 
 
 def _running(ledger: Location, rows: Sequence[ManifestRow]) -> dict[int, str]:
-    """Who holds the lock of each of *rows*; nothing of one that is free."""
+    """Return the holder of each of the *rows*' locks; nothing for one that is free."""
     from orchestrator import ledger as ledgers
 
     holders = {row.id: ledgers.holder(ledger, f"{row.name}~rehearsal" if row.rehearsal else row.name) for row in rows}

@@ -28,7 +28,7 @@ def nightly(
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Rehearse on an embedded API: free, no key.")] = False,
     metrics_file: MetricsFileOption = None,
 ) -> None:
-    """Run as a schedule does; takes the options of `run`. Prints only what cron should mail; tells the monitor."""
+    """Run as a schedule does; takes the options of `run`. Prints only what cron should mail; reports to the monitor."""
     sys.dont_write_bytecode = True  # a full disk would keep half a file, and no later night could start
     from orchestrator.commands import nightly as command
 

@@ -118,7 +118,7 @@ def run(
         typer.Option("--known-ok", help="Exit 0 when an earlier finished run already had every failure."),
     ] = False,
     reclassify: Annotated[
-        bool, typer.Option("--reclassify", help="Once: classify again whatever changed rules ask for.")
+        bool, typer.Option("--reclassify", help="This once, classify again all files whose rules have changed.")
     ] = False,
     metrics_file: MetricsFileOption = None,
     sample: Annotated[
@@ -285,7 +285,7 @@ def execute(path: str, api: str | None, options: Options, *, as_json: bool, quie
     collect_as_usual()
     with live.planning(sys.stderr) if on_screen else nullcontext():
         summary = command.run(loaded, settings, options, watcher=watch)
-    if on_screen:  # elsewhere the log tells
+    if on_screen:  # elsewhere the log says it
         tell_of_doubts(loaded)
     _show_end(summary, _again(path, options.ledger), as_json=as_json, quiet=quiet)
     raise typer.Exit(summary.exit_code)

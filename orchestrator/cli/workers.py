@@ -59,7 +59,7 @@ def submit(
     ledger: ServerOption = None,
     now: Annotated[bool, typer.Option("--now", help="At once too, although the manifest has a schedule.")] = False,
     lists_change: Annotated[
-        bool, typer.Option("--lists-change", help="Workers compare only the manifest: its lists are written anew.")
+        bool, typer.Option("--lists-change", help="Workers compare only the manifest; its lists change every time.")
     ] = False,
     deadline: Annotated[str | None, typer.Option("--deadline", metavar="6h", help="When each run is to stop.")] = None,
     as_json: JsonOption = False,

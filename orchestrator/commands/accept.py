@@ -22,7 +22,7 @@ from orchestrator.plaintext import counted
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Who gives a verdict, and why; ``note`` may be empty."""
+    """The person who gives a verdict, and the reason; ``note`` may be empty."""
 
     by: str
     note: str = ""
@@ -33,7 +33,7 @@ class Signature:
 
 
 def login_name() -> str:
-    """Who is logged in; ``uid 1000`` for a user without a name."""
+    """The user who is logged in; ``uid 1000`` for a user without a name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -109,7 +109,7 @@ def _begin(connection: Transaction, manifest: Manifest, *, run_id: str, origin: 
 
 
 def _in_order(manifest: Manifest, found: list[tuple[RemoteJob, Config | None]]) -> list[tuple[RemoteJob, Config]]:
-    """Those jobs that were made with a config of *manifest*, and it, in the order in which they are taken in.
+    """The jobs that were made with a config of *manifest*, each with that config, in the order to record them.
 
     Ended jobs first: a file whose older job is stuck counts as in flight, and its good result would be passed over.
     """

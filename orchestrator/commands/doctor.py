@@ -205,7 +205,7 @@ def _reach(settings: Settings, base_url: str | None, api: str, clock: Clock) -> 
     )
     yield Finding("api", f"{base} answers and takes the key ({api}{old})")
     if server_time is None:
-        yield Finding("clock", "the API tells no time to compare with")
+        yield Finding("clock", "the API gives no time to compare with")
         return
     skew = (clock.now() - server_time).total_seconds()
     words = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the API's; set this machine's"

@@ -1,5 +1,5 @@
 """``orchestrator nightly``: one night of a schedule. The run is a process of its own, so that whatever becomes of it is
-told: to the monitor, and in the text that cron mails.
+reported: to the monitor, and in the text that cron mails.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def nightly(task: Task, say: Callable[[str], None]) -> int:
             starting.append(call)
 
     ended = _carry_out(task, started)
-    if ended.exit_code > ENDED_BY_SIGNAL:  # the run itself could tell nobody
+    if ended.exit_code > ENDED_BY_SIGNAL:  # the run itself could report to nobody
         with suppress(OrchestratorError, OSError):
             manifest = loading.load(task.manifest, environ={}, resolve_secrets=False)
             asked = (task.metrics_file, task.ledger)

@@ -19,7 +19,7 @@ from orchestrator.commands.access import address
 from orchestrator.commands.summary import Summary
 from orchestrator.errors import OrchestratorError, SettingsError
 from orchestrator.ledger import Ledger
-from orchestrator.ledger.views import reading, told
+from orchestrator.ledger.views import notified, reading
 from orchestrator.logs import redactor
 from orchestrator.manifest.loading import Manifest
 from orchestrator.plaintext import safe
@@ -69,7 +69,7 @@ def services(found: Sequence[str]) -> list[Apprise | None]:
 
 
 def send(found: Sequence[str], kind: str, title: str, body: str, timeout_s: float = TIMEOUT_S) -> int:
-    """Tell every service, all at once; how many took it in time."""
+    """Notify every service, all at once; return how many took it in time."""
     from apprise import NotifyType
 
     taken: list[bool] = []
@@ -101,22 +101,22 @@ def of_end(manifest: Manifest, settings: Settings, option: str | None, opened: L
     now = notices.state_of(summary.as_json())
     with opened.transaction() as connection:
         (row,) = reading.manifests(connection, manifest.name, rehearsal=False)
-        before = notices.known(told.told(connection, row.id))
+        before = notices.known(notified.last(connection, row.id))
         last = last_night(connection, row.id)
     what = notices.news(before, now)
     if what is not None:
         lines = glance(manifest.name, last, None, address(manifest.path, settings, option))
         drift = summary.drift.words if summary.drift is not None and summary.drift.alarm else None
         if not _sent(found, what, *notices.message(what, manifest.name, now, lines, drift)):
-            return  # the next run tells it
+            return  # the next run reports it
     with opened.transaction() as connection:
-        told.keep(connection, row.id, now.json)
+        notified.keep(connection, row.id, now.json)
 
 
 def of_failure(
     manifest: Manifest, settings: Settings, option: str | None, opened: Ledger | None, code: int, why: str
 ) -> None:
-    """Notify of a run that recorded nothing. Without its ledger nobody knows what was told, and it is told again."""
+    """Notify of a run that recorded nothing. Without its ledger nobody knows what was reported before."""
     found = urls(manifest, settings)
     if not found or find_spec("apprise") is None:
         return
@@ -126,7 +126,7 @@ def of_failure(
             rows = reading.manifests(connection, manifest.name, rehearsal=False)
             if rows:
                 manifest_id = rows[0].id
-                before = notices.known(told.told(connection, manifest_id))
+                before = notices.known(notified.last(connection, manifest_id))
     now = before.failing(code)
     if notices.news(before, now) is None:
         return
@@ -139,7 +139,7 @@ def of_failure(
     sent = _sent(found, "trouble", *notices.message("trouble", manifest.name, notices.State(), lines, None))
     if sent and opened is not None and manifest_id is not None:
         with opened.transaction() as connection:
-            told.keep(connection, manifest_id, now.json)
+            notified.keep(connection, manifest_id, now.json)
 
 
 def _sent(found: Sequence[str], what: notices.News, title: str, body: str) -> bool:

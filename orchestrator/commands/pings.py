@@ -38,13 +38,13 @@ class Monitor:
     sleep: Callable[[float], None] = time.sleep
 
     def start(self, run_id: str) -> bool:
-        """Tell of the start of *run_id*; whether the monitor took it, or has no word for it."""
+        """Report the start of *run_id*; whether the monitor took it, or has no URL for it."""
         if self._whole:
             return True
         return self._call(f"{self.url.rstrip('/')}/start?rid={rid(run_id)}", "")
 
     def end(self, run_id: str | None, exit_code: int, body: str) -> bool:
-        """Tell of the end of a night, of *run_id* if a run began; whether the monitor took it."""
+        """Report the end of a night, of *run_id* if a run began; whether the monitor took it."""
         bad = exit_code != 0 if self.down is None else exit_code in self.down
         if self._whole:
             if bad and "{state}" not in self.url:

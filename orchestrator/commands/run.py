@@ -17,7 +17,7 @@ from orchestrator import settings as settings_
 from orchestrator.api import loop
 from orchestrator.api.counting import Calls
 from orchestrator.clock import Clock, SystemClock, timestamp
-from orchestrator.commands import route, telling
+from orchestrator.commands import announcing, route
 from orchestrator.commands.access import access, connect, hide_secrets, ledger_path, lock_name
 from orchestrator.commands.cancel import Canceller, free_stuck, stale_since
 from orchestrator.commands.stopping import deadline, signals
@@ -70,12 +70,12 @@ def run(
     try:
         return _run(manifest, settings, options, clock, watcher)
     except Exception as error:
-        telling.of_failure(manifest, settings, options, error, clock, began)
+        announcing.of_failure(manifest, settings, options, error, clock, began)
         raise
 
 
 def _run(manifest: Manifest, settings: Settings, options: Options, clock: Clock, watcher: Watcher | None) -> Summary:
-    telling.check(manifest, settings, options)
+    announcing.check(manifest, settings, options)
     base_url, key = access(manifest, settings, options.base_url, rehearsal=options.sandbox)
     hide_secrets(manifest, settings, key)
     deadline = options.deadline or settings.deadline
@@ -313,10 +313,10 @@ class _Execution:
             unfinished=summary.unfinished,
         )
         if recorded:
-            telling.of_end(self.manifest, self.settings, self.options, self.ledger, summary, self.clock)
+            announcing.of_end(self.manifest, self.settings, self.options, self.ledger, summary, self.clock)
         elif error is not None:
             began = self.clock.now() - timedelta(seconds=ended.seconds)
-            telling.of_failure(self.manifest, self.settings, self.options, error, self.clock, began)
+            announcing.of_failure(self.manifest, self.settings, self.options, error, self.clock, began)
         return summary
 
     def _recorded(self, ended: Ended) -> tuple[Summary, bool]:

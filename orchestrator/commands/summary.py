@@ -62,7 +62,7 @@ class Summary:
     sent_again: int
     credits_ceiling: int | None  #: None: not known, because the configuration is kept on the server
     credits: float | None  #: billed to this run's jobs, as far as the API has said; None when it has not
-    jobs_untold: int  #: of this run's jobs: the API has not told what they were billed, so ``credits`` is a least
+    jobs_untold: int  #: of this run's jobs: the API has not reported all bills, so ``credits`` is a lower bound
     failed_files: list[FailedFile]  #: the first few
     quarantined: retry.Quarantine  #: the first few of them named
     second_opinions: SecondOpinions | None  #: with ``escalate``
@@ -88,7 +88,7 @@ class Summary:
             return None
         most = "" if self.credits_ceiling is None else f", of at most {self.credits_ceiling:,}"
         least = "at least " if self.jobs_untold else ""
-        untold = f"; {counted(self.jobs_untold, 'job')} not yet told" if self.jobs_untold else ""
+        untold = f"; {counted(self.jobs_untold, 'job')} not yet reported" if self.jobs_untold else ""
         return f"{least}{self.credits:,g} credits billed so far{most}{untold}"
 
     def as_json(self) -> dict[str, Json]:
@@ -107,7 +107,7 @@ class Ended:
     plan: Plan
     progress: Progress
     requests: Calls
-    create_limit_per_s: float | None  #: as far as the API's refusals have told it
+    create_limit_per_s: float | None  #: as far as the API's refusals have shown it
     seconds: float
     left: Collection[str]  #: why chunks were left to a later run or to a person
     error: OrchestratorError | None  #: why it ended early, if it did
@@ -260,5 +260,5 @@ def _to_be_halved(connection: Transaction, manifest: Manifest, ended: Ended) -> 
     """Files of failed jobs among which a run that ended before its time has not looked for the one at fault."""
     if ended.options.wait and not isinstance(ended.error, Interrupted):
         return 0
-    failed = halving.to_isolate(connection, Shard(ended.plan.scope.manifest_id, manifest.api))
+    failed = halving.to_halve(connection, Shard(ended.plan.scope.manifest_id, manifest.api))
     return sum(len(chunk.file_ids) for chunk in failed if len(chunk.file_ids) > 1)

@@ -22,7 +22,7 @@ class BucketShelf:
         """Nothing is open."""
 
     def sync(self) -> None:
-        """What a bucket has taken, it has."""
+        """Nothing to do: a bucket keeps what it has accepted."""
 
     def content(self, path: Sequence[str]) -> str | None:
         """Return the content at *path*; None when nothing is there. Raises LedgerError."""

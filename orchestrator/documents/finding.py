@@ -1,4 +1,4 @@
-"""Which documents there are: folders walked, patterns matched, and everything that is passed over counted by reason."""
+"""Find the documents: folders walked, patterns matched, and everything that is passed over counted by reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every kind of database does for the ledger, and what it says of itself."""
+"""The interface of a ledger's database, whichever kind it is, and its description of itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.errors import LedgerError
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """Which ledger this is."""
+    """A ledger's description of itself."""
 
     location: str  #: in full, whatever the working folder
     engine: str

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: Where a ledger is, as ``locate`` reads it from an option: a file, or a database on a server.
 Location = Path | Server
 
-#: How long a run waits for a database server that is away, unless it is told otherwise.
+#: How long a run waits for a database server that is away, unless the settings say otherwise.
 AWAY_S = 60.0
 
 
@@ -104,7 +104,7 @@ class Ledger:
         return self._database.transaction(patience_s=patience_s)
 
     def glance(self) -> AbstractContextManager[Transaction]:
-        """What was last committed, for reading only, whoever writes meanwhile. Raises LedgerError."""
+        """The last committed state, read-only, even while another process writes. Raises LedgerError."""
         return self._database.glance()
 
     def stage_again(self, stage: Callable[[Transaction], object]) -> None:
@@ -112,11 +112,11 @@ class Ledger:
         self._database.stage_again(stage)
 
     def rebuilt(self) -> None:
-        """All that can be known is in it (again): from now on it counts as the ledger that was here."""
+        """Declare the ledger complete again: from now on it counts as the ledger that was here."""
         self._database.rebuilt()
 
     def describe(self) -> Description:
-        """Which ledger this is; may be asked inside a transaction."""
+        """Describe this ledger; may be called inside a transaction."""
         return self._database.describe()
 
     def check(self) -> str | None:
@@ -176,7 +176,7 @@ def lease(
 
 
 def holder(location: Location, manifest: str) -> str | None:
-    """Who holds the lease of *manifest* right now, in words; None when nobody does. Raises LedgerError."""
+    """The holder of the lease of *manifest* right now, in words; None when nobody does. Raises LedgerError."""
     if isinstance(location, Path):
         return leases.holder(location, manifest)
     from orchestrator.ledger.postgres import lease as claims
@@ -232,7 +232,7 @@ def session(server: Server, name: str) -> Session:
 
 
 def parameters(server: Server, name: str) -> str:
-    """What libpq is to connect to *server* with. Holds no secret."""
+    """libpq's parameters for connecting to *server*. Holds no secret."""
     from orchestrator.ledger.postgres import session
 
     return session.parameters(server, name)

@@ -36,7 +36,7 @@ def project(connection: Connection, manifest_id: int) -> str | None:
 
 
 def latest_job(connection: Connection, shard: Shard) -> tuple[str, str] | None:
-    """The project of the shard's jobs, and the latest of them; None where the API has not told of both."""
+    """The project of the shard's jobs, and the latest of them; None where the API has not reported both."""
     row = connection.execute(
         text(
             "SELECT m.project_id, j.job_id FROM jobs j JOIN manifests m ON m.id = j.manifest_id "

@@ -265,7 +265,7 @@ def configs(connection: Connection, config_ids: Collection[int]) -> dict[int, Co
 
 
 def knows_a_job(connection: Connection, shard: Shard) -> bool:
-    """Whether the API has ever told of a job of the shard."""
+    """Whether the API has ever reported a job of the shard."""
     found = connection.execute(
         text("SELECT 1 FROM jobs WHERE manifest_id = :manifest_id AND api = :api AND job_id IS NOT NULL LIMIT 1"),
         {"manifest_id": shard.manifest_id, "api": shard.api},

@@ -94,7 +94,7 @@ def lacks_jobs(connection: Connection, manifest_id: int) -> bool:
 
 
 def has_its_jobs(connection: Connection, manifest_id: int) -> None:
-    """All that the API has of the manifest is in the ledger (again)."""
+    """Note that the ledger has (again) all that the API has of the manifest."""
     connection.execute(
         text(
             "INSERT INTO sequences (name, last) SELECT :name, s.last FROM sequences s WHERE s.name = 'lost' "

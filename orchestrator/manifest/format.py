@@ -220,7 +220,7 @@ MANIFEST = Record(
         ),
         "notify": Field(
             _NOTIFY,
-            "who is told when the state of the work changes: Apprise URLs; ${NAME} takes one from the environment",
+            "who is notified when the state of the work changes: Apprise URLs; ${NAME} takes one from the environment",
             default=(),
         ),
         "escalate": Field(_ESCALATE, "which results are asked for again in a better mode; v1 only"),

@@ -78,7 +78,7 @@ class FileList:
     def file_ids(self, problems: list[Problem], note: Note | None = None) -> Iterator[str]:
         """Every ID in order, duplicates included; each bad line is added to *problems* and left out.
 
-        *note* is told what the list says of a file beside its ID. Ends early once there are MAX_PROBLEMS problems.
+        *note* is called with what the list says of a file beside its ID. Stops at MAX_PROBLEMS problems.
         """
         try:
             with self._open() as handle:

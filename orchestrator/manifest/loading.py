@@ -56,7 +56,7 @@ class Manifest:
     escalate: Escalate | None = None
     drift_alert: float | None = None  #: the distance from which a run's answers have drifted; None: none is said
     report: str | None = None  #: the page that a run's end writes; relative to the manifest's folder
-    notify: tuple[str, ...] = field(default=(), repr=False)  #: the services to tell of a change, each a secret
+    notify: tuple[str, ...] = field(default=(), repr=False)  #: the services to notify of a change, each a secret
     limit_lines: Mapping[str, int] = field(
         default_factory=dict, compare=False
     )  #: each limit -> its line in the YAML file
@@ -76,7 +76,7 @@ class Manifest:
     def file_ids(self, note: Note | None = None) -> Iterator[str]:
         """Every file ID, first those in the manifest, then each list's, duplicates included.
 
-        *note* is told the names and further columns that lists give to files.
+        *note* is called with the names and further columns that lists give to files.
 
         Raises ManifestError at the end if a list could not be read or has bad lines: act on the IDs only after the
         iterator is exhausted. Standard input can be read only once.
@@ -94,7 +94,7 @@ class Manifest:
 
 
 def refuse_empty(manifest: Manifest, listed: int) -> None:
-    """Raises ManifestError when not one file was *listed* and the manifest does not allow that: most likely whatever
+    """Raise ManifestError when not one file was *listed* and the manifest does not allow that: most likely whatever
     writes the list has failed, and a night without work would look like a good one.
     """
     if listed or manifest.allow_empty:

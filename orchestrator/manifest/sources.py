@@ -129,7 +129,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Which documents a manifest is about."""
+    """The documents that a manifest is about."""
 
     places: tuple[Place, ...]
     include: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""One name, one manifest: a second one of the name is refused, and a new name for a known one is told."""
+"""One name, one manifest: a second one of the name is refused, and a new name for a known one is reported."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a run would do if it came now, and what it would find."""
+    """A run that is only imagined: the files that it would find and send, and the most that it could cost."""
 
     scope: Scope
     outlook: Outlook

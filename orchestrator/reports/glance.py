@@ -108,10 +108,10 @@ def by_types(files: Mapping[str, int]) -> str:
 
 
 def bill(night: Night) -> str:
-    """What a run was billed, and at most can have cost: a least while the API has not told of every job."""
+    """The bill of a run and its ceiling; a lower bound while the API has not reported every job."""
     least = "at least " if night.jobs_untold else ""
     billed = "none billed yet" if night.credits is None else f"{least}{night.credits:,g} billed"
-    untold = f", {counted(night.jobs_untold, 'job')} not yet told" if night.jobs_untold else ""
+    untold = f", {counted(night.jobs_untold, 'job')} not yet reported" if night.jobs_untold else ""
     most = "" if night.credits_ceiling is None else f", at most {night.credits_ceiling:,}"
     return f"credits: {billed}{untold}{most}"
 

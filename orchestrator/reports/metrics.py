@@ -25,7 +25,11 @@ PREFIX = "orchestrator_"
 _OF_SUMMARY = (
     ("last_run_duration_seconds", "seconds", "How long the last run took that ended."),
     ("last_run_jobs_created", "jobs_created", "Jobs that the last run created."),
-    ("last_run_credits_billed", "credits", "Credits billed to the last run's jobs, as far as the API has told."),
+    (
+        "last_run_credits_billed",
+        "credits",
+        "Credits billed to the last run's jobs, as far as the API has reported them.",
+    ),
     ("last_run_credits_ceiling", "credits_ceiling", "The most credits that the last run can have cost."),
     ("files_to_review", "review", "Files whose result a person should look at."),
     ("files_held", "held", "Files in chunks that wait for a person's decision."),

@@ -34,7 +34,7 @@ class Night:
     requests: int | None
     jobs_created: int | None
     credits: float | None  #: billed by the end of the run, as far as the API had said
-    jobs_untold: int  #: of its jobs: the API had not told what they were billed, so ``credits`` is a least
+    jobs_untold: int  #: of its jobs: the API had not reported all bills, so ``credits`` is a lower bound
     credits_ceiling: int | None
     outcomes: dict[str, int]  #: outcome -> files for which this run recorded it
     types: dict[str, int]  #: type -> files that this run recorded as such

@@ -40,7 +40,7 @@ class State:
 
 
 def known(told: Mapping[str, Json]) -> State:
-    """The state that was told; all well before the first time."""
+    """The state that was reported; all well before the first time."""
     return State(**{name: told[name] for name in State.__slots__ if name in told})
 
 
@@ -55,7 +55,7 @@ def state_of(summary: Mapping[str, Json]) -> State:
 
 
 def news(told: State, now: State) -> News | None:
-    """What is new since the last message; None when nothing is. Fewer failures are none, unless all is well again."""
+    """The news since the last message, or None. Fewer failures are no news, unless all is well again."""
     if now.trouble and now.trouble != told.trouble:
         return "trouble"
     if told.trouble and not now.trouble:

@@ -94,7 +94,7 @@ def _failed(unit: str, night: Night) -> str:
     return f"""\
 # /etc/systemd/system/{unit}-failed.service
 [Unit]
-Description=Tell of a failed night of {night.name}
+Description=Report a failed night of {night.name}
 
 [Service]
 Type=oneshot

@@ -90,7 +90,7 @@ class SandboxOptions:
     list_lag_s: float = 0.0  #: from a job's creation until lists show it
     file_seconds: float = 0.0  #: from an upload until the file has expired; 0: never
     file_lag_s: float = 0.0  #: from an upload until lists show the file
-    usage_on: Literal["get", "both"] = "get"  #: v2: which calls tell credits: of one job, or lists too
+    usage_on: Literal["get", "both"] = "get"  #: v2: which calls report credits: of one job, or lists too
     usage_lag_s: float = 0.0  #: v2: from a job's end until its credits are known
 
     # What the contract leaves open.

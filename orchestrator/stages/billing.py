@@ -1,4 +1,4 @@
-"""Credits that the API tells late, or only when asked for one job: each run asks for those not yet known."""
+"""Credits that the API reports late, or only when asked for one job: each run asks for those not yet known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WINDOW = timedelta(days=3)
 #: Most jobs asked about in one run, at the pace of reads.
 MOST = 5000
 
-#: Jobs asked about at once. When so many tell nothing, twice, the API does not tell, or not yet.
+#: Jobs asked about at once. When so many report nothing, twice, the API does not report bills, or not yet.
 AT_ONCE = 50
 
 #: How soon the end of the run is noticed.
@@ -30,7 +30,7 @@ T = TypeVar("T")
 async def sweep(work: Work) -> int:
     """Record what ended jobs were billed, those of earlier runs first; for how many. Raises ApiError.
 
-    Only the call for one job is sure to tell: the vendor's SDK knows no way to ask a list for it.
+    Only the call for one job is sure to report it: the vendor's SDK knows no way to ask a list for it.
     """
     if not work.api.traits.tells_credits:
         return 0
@@ -46,7 +46,7 @@ async def sweep(work: Work) -> int:
 
 
 async def _ask(work: Work, chunks: dict[str, int]) -> int:
-    """Record the bills of these jobs (id -> chunk), for as long as the API tells any; of how many it did."""
+    """Record the bills of these jobs (id -> chunk), for as long as the API reports any; return how many it did."""
     billed = silent = 0
     job_ids = list(chunks)
     for start in range(0, len(job_ids), AT_ONCE):

@@ -53,7 +53,7 @@ def plan_halves(connection: Transaction, work: Work, manifest: Manifest) -> int:
 
     What would take the run over ``limits.max_credits`` is left to the next run.
     """
-    found = halving.to_isolate(connection, work.shard)
+    found = halving.to_halve(connection, work.shard)
     if not found:
         return 0
     runs = {work.run_id, *(failed.run_id for failed in found)}  # a run may have been killed before it could halve

@@ -12,7 +12,7 @@ from orchestrator.stages.work import Work
 async def refuse_other_project(work: Work) -> None:
     """Raises Unauthorized when the key does not see the shard's latest job, but sees jobs of another project.
 
-    One read, a second where the job is not found; neither is repeated, and what they can't tell stops nothing.
+    One read, a second where the job is not found; neither is repeated, and what they can't show stops nothing.
     """
 
     def known(connection: Transaction) -> tuple[str, str] | None:

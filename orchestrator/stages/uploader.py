@@ -137,7 +137,7 @@ class Uploader:
             self._work.stop.stop_everything(error)
 
     async def _look_at(self, known: Sequence[Wanted]) -> None:
-        """Which files of earlier runs the API still has; the others are uploaded again. Raises RunStopped."""
+        """Ask which files of earlier runs the API still has, and upload the others again. Raises RunStopped."""
         work, manifest_id = self._work, self._work.shard.manifest_id
         file_ids = [item.file_id for item in known[:IDS_PER_ASK] if item.file_id is not None]
         try:
@@ -201,7 +201,7 @@ class Uploader:
         try:
             files = await self._files.of_external_id(item.content)
         except Rejected as error:
-            self._leave(item, f"the API does not tell whether it has the document: {error}")
+            self._leave(item, f"the API does not say whether it has the document: {error}")
             return True
         now = self._work.clock.now()
         files = [file for file in files if file.expires_at is None or file.expires_at > now]
@@ -321,7 +321,7 @@ class _Withdrawn(Exception):
 
 
 def _checker(content: str) -> Callable[[bytes], None]:
-    """Told every piece of a document and then b"": raises ContentChanged when together they are not *content*."""
+    """Takes every piece of a document and then b"": raises ContentChanged when together they are not *content*."""
     seen = hashlib.sha256()
 
     def check(piece: bytes) -> None:

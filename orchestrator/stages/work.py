@@ -109,7 +109,7 @@ class HeldBack:
         return f"limits.max_credits held back {what}" if what else ""
 
 
-#: Different causes of failure that a watcher is told of.
+#: Different causes of failure that a watcher is shown.
 MOST_CAUSES = 100
 
 

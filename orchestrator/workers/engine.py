@@ -17,7 +17,7 @@ from psycopg_pool import PoolTimeout
 from orchestrator.errors import LedgerError
 from orchestrator.ledger.workers.engine import QUEUE, RESCUE_S, TASK
 
-#: How often the engine looks for a job that it was not told of, such as one that had to wait. It is told of new ones.
+#: How often the engine looks for a job that it was not notified of, such as one that had to wait.
 LOOK_S = 10.0
 
 #: How long a statement of the engine's waits for a connection.

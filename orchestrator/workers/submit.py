@@ -19,7 +19,7 @@ from orchestrator.workers.copies import copies
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What came of one manifest."""
+    """The result of submitting one manifest."""
 
     manifest: str
     path: str

@@ -1,4 +1,4 @@
-"""Who works, what for and when next: what ``orchestrator workers`` shows."""
+"""The view of ``orchestrator workers``: who works, on what, and what comes next."""
 
 from __future__ import annotations
 

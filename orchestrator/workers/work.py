@@ -113,7 +113,7 @@ class Worker:
             return
         self._terminated = True
         log.info("worker.stopping", worker=self.name, signal=signal.Signals(number).name, runs=len(self._children))
-        # A statement may hang on a server that is gone; what is left undone then is another's by the roll.
+        # A statement may hang on a server that is gone; another worker then takes over what is not done.
         watchdog = threading.Timer(ENDS_S, os._exit, args=(int(ExitCode.LEDGER),))
         watchdog.daemon = True
         watchdog.start()
@@ -147,7 +147,7 @@ class Worker:
         try:
             ended = await self._run(task)
         except asyncio.CancelledError:
-            raise Later(0.0) from None  # the engine ends; the run goes on, or is told to end, without it
+            raise Later(0.0) from None  # the engine ends; the run goes on, or is stopped, without it
         if self._terminated and ended.exit_code in (None, ExitCode.UNFINISHED):
             again_s: float | None = 0.0  # for another worker, at once
         else:

@@ -175,7 +175,7 @@ def _verdict(file_id: str, books: Books, temper: Temper) -> Json:
     truth = books.truth(file_id)
     if truth.failed or truth.sinks:
         return None
-    verdict = {"type": truth.type, "confidence": 0.9, "reasoning": "it looks like one. " + "é" * temper.padding}
+    answer = {"type": truth.type, "confidence": 0.9, "reasoning": "it looks like one. " + "é" * temper.padding}
     changes: dict[str, tuple[str, Json]] = {
         "text confidence": ("confidence", "0.9"), "big confidence": ("confidence", 1.7),
         "null confidence": ("confidence", None), "no confidence": ("confidence", ABSENT),
@@ -186,8 +186,8 @@ def _verdict(file_id: str, books: Books, temper: Temper) -> Json:
     for name in temper.rows:
         if name in changes:
             field, value = changes[name]
-            verdict[field] = value
-    return _without_absent(verdict)
+            answer[field] = value
+    return _without_absent(answer)
 
 
 def _v2_result(job: Job, books: Books, temper: Temper, now: float) -> Json:

@@ -344,10 +344,10 @@ def test_halving_that_was_cut_off_is_work_for_the_next_run(ledger: Ledger, confi
         scope = failed_whole(connection, config)
         shard = Shard(scope.manifest_id, "v1")
         assert queue.open_apis(connection, scope.manifest_id) == ["v1"]
-        assert [failed.file_ids for failed in halving.to_isolate(connection, shard)] == [["a", "b"]]
+        assert [failed.file_ids for failed in halving.to_halve(connection, shard)] == [["a", "b"]]
         register(connection, SMALL)
         assert queue.open_apis(connection, scope.manifest_id) == []
-        assert halving.to_isolate(connection, shard) == []
+        assert halving.to_halve(connection, shard) == []
 
 
 def test_halves_of_a_second_opinion_are_second_opinions(ledger: Ledger, config: Config) -> None:

@@ -49,11 +49,11 @@ SINCE = Since("20261126T042000Z-000000", "2026-11-26T04:20:00.000+00:00", {"file
 def test_a_bill_that_is_not_all_told_is_a_least() -> None:
     """As status and the run's summary say it."""
     untold = replace(NIGHT, jobs_untold=3)
-    assert "credits: at least 12 billed, 3 jobs not yet told, at most 15" in glance(
+    assert "credits: at least 12 billed, 3 jobs not yet reported, at most 15" in glance(
         "m", LastNight(untold, None), None, ADDRESS
     )
     untold = replace(NIGHT, credits=None, jobs_untold=1)
-    assert "credits: none billed yet, 1 job not yet told, at most 15" in glance(
+    assert "credits: none billed yet, 1 job not yet reported, at most 15" in glance(
         "m", LastNight(untold, None), None, ADDRESS
     )
 

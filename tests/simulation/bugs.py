@@ -314,7 +314,7 @@ def _lost_half() -> AbstractContextManager[object]:
 
 def _halves_of_all() -> AbstractContextManager[object]:
     """A failed chunk's files that have a good answer are halved and sent again with the others."""
-    honest = halves.to_isolate
+    honest = halves.to_halve
 
     def greedy(connection: Connection, shard: queue.Shard) -> list[halves.Failed]:
         return [
@@ -322,7 +322,7 @@ def _halves_of_all() -> AbstractContextManager[object]:
             for failed in honest(connection, shard)
         ]
 
-    return patch.object(halves, "to_isolate", greedy)
+    return patch.object(halves, "to_halve", greedy)
 
 
 def _nothing_open_nothing_to_do() -> AbstractContextManager[object]:

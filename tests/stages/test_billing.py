@@ -54,7 +54,7 @@ def test_until_all_is_told_it_is_a_least(cli: Cli) -> None:
         summary = json.loads(cli("run", "m.yaml", "--json").stdout)
         assert summary["jobs_untold"] == 1
     told = cli("status", "m.yaml").stdout
-    assert "at least; 1 job not yet told" in told
+    assert "at least; 1 job not yet reported" in told
 
 
 def test_what_the_api_says_of_a_job_is_kept(tmp_path: Path, serve: Serve) -> None:

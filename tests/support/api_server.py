@@ -66,7 +66,7 @@ STATE = web.AppKey("state", State)
 Handler = Any
 
 
-def verdict(file_id: str) -> dict[str, Any]:
+def answer_to(file_id: str) -> dict[str, Any]:
     """The same answer for the same file, always."""
     rng = random.Random(file_id)
     label = rng.choice(LABELS)
@@ -130,7 +130,7 @@ def _v1(state: State, job: Job) -> dict[str, Any]:
 def _v2(state: State, job: Job) -> dict[str, Any]:
     ended = has_ended(state, job)
     echo = {name: job.body[name] for name in ("file_input", "transaction_id", "configuration")}
-    result = verdict(job.file_ids[0]) if ended and not job.bad else None
+    result = answer_to(job.file_ids[0]) if ended and not job.bad else None
     return {**_common(job, ("FAILED" if job.bad else "COMPLETED") if ended else "RUNNING"), **echo, "result": result}
 
 
@@ -146,7 +146,7 @@ async def v1_create(request: web.Request) -> web.Response:
 
 async def v1_results(request: web.Request) -> web.Response:
     job = request.app[STATE].jobs[request.match_info["id"]]
-    results = {f: None if job.sunk or f in job.bad else verdict(f) for f in job.file_ids}
+    results = {f: None if job.sunk or f in job.bad else answer_to(f) for f in job.file_ids}
     items = [{"id": f, "classify_job_id": job.id, "file_id": f, "result": result} for f, result in results.items()]
     return web.json_response({"items": items, "next_page_token": None})
 

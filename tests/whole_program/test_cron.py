@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.api_server import verdict
+from support.api_server import answer_to
 from support.procs import KEY, ORCHESTRATOR, PATIENCE_S, ApiServer, write_manifest
 
 from orchestrator.errors import ExitCode
@@ -59,7 +59,7 @@ def test_the_results_are_the_same_whatever_cron_says(server: ApiServer, tmp_path
     assert (done.returncode, exported.returncode) == (ExitCode.OK, ExitCode.OK), done.stderr + exported.stderr
     rows = [json.loads(line) for line in (folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     told = {row["file_id"]: (row["type"], row["confidence"], row["reasoning"]) for row in rows}
-    assert told == {file_id: tuple(verdict(file_id).values()) for file_id in FILES}
+    assert told == {file_id: tuple(answer_to(file_id).values()) for file_id in FILES}
     written = set(folder.iterdir()) - given
     assert {path.name for path in written} >= {"ledger.db", "ledger.db.night.lock", "out.jsonl"}
     assert {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in written} == {
@@ -75,7 +75,7 @@ def test_the_log_is_one_json_object_a_line_and_says_no_secret(server: ApiServer,
     events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
     assert events[:3] == ["run.started", "ledger.created", "run.planned"]
     assert events[-1] == "run.finished"
-    assert json.loads(done.stdout)["classified"] == sum(verdict(file_id)["type"] is not None for file_id in FILES)
+    assert json.loads(done.stdout)["classified"] == sum(answer_to(file_id)["type"] is not None for file_id in FILES)
     assert KEY.encode() not in done.stdout + done.stderr
 
 

@@ -37,7 +37,7 @@ class _Test:
 
 
 class Noise:
-    """Tells noise from a limit, and gives the pace back what noise took from it."""
+    """Distinguishes noise from a limit, and gives the pace back what noise took from it."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace

@@ -35,7 +35,9 @@ def _standing(state: Status) -> RenderableType:
         oldest = f", the oldest since {job.oldest[:19].replace('T', ' ')} UTC" if job.oldest else ""
         table.add_row(f"jobs {name}", f"{job.jobs:,}", f"{counted(job.files, 'file')}{oldest}")
     if state.spent.jobs_billed:
-        untold = f"at least; {counted(state.spent.jobs_untold, 'job')} not yet told" if state.spent.jobs_untold else ""
+        untold = (
+            f"at least; {counted(state.spent.jobs_untold, 'job')} not yet reported" if state.spent.jobs_untold else ""
+        )
         table.add_row("credits", f"{state.spent.credits:,g}", untold)
     return table
 

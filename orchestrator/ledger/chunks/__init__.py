@@ -1,1 +1,1 @@
-"""All that makes chunks: what a run plans, a retry, halving, adoption and a person's verdict. Reads and writes."""
+"""Everything that makes chunks: a run's plan, a retry, halving, adoption and a person's verdict. Reads and writes."""

@@ -30,7 +30,7 @@ class Failed:
     file_ids: list[str]  #: those that failed, unless a retry or a person has dealt with them since
 
 
-def to_isolate(connection: Connection, shard: Shard) -> list[Failed]:
+def to_halve(connection: Connection, shard: Shard) -> list[Failed]:
     """The failed chunks that are still to be halved: those under the present config."""
     rows = connection.execute(
         text(

@@ -31,7 +31,7 @@ SUBMISSIONS = f"""(SELECT count(*) FROM files g JOIN jobs gj ON gj.id = g.chunk_
     WHERE g.{_SAME_FILE.format(alias="g")} AND gj.depth = 0 AND gj.api <> '{PERSON}')"""
 
 #: Whether halving found file ``f`` to be at fault.
-_ISOLATED = f"""EXISTS (SELECT 1 FROM files q JOIN events e ON e.chunk_id = q.chunk_id
+_AT_FAULT = f"""EXISTS (SELECT 1 FROM files q JOIN events e ON e.chunk_id = q.chunk_id
     WHERE q.{_SAME_FILE.format(alias="q")} AND e.event = '{QUARANTINED}' AND e.note = q.file_id)"""
 
 #: Whether a generation of file ``f`` is in flight, under any rules.
@@ -41,7 +41,7 @@ _UNDER_WAY = """EXISTS (SELECT 1 FROM files n LEFT JOIN results nr ON nr.file_ro
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which files with an outcome a person asks to submit again; all conditions that are set must hold.
+    """The files with an outcome that a person asks to send again; all conditions that are set must hold.
 
     Files in *file_ids* are named by a person: neither quarantine, *max_generations* nor an earlier verdict of a person
     keeps them back.
@@ -64,7 +64,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Which of the files that were asked for the program lets be submitted again."""
+    """The limits of the program on sending files again, whatever a person asks for."""
 
     max_generations: int | None = None  #: files submitted as often as this are left alone, unless a person names them
     never_escalated: bool = False
@@ -131,7 +131,7 @@ def _free_to_go(*, named: bool) -> Iterator[str]:
     # The halves of a chunk that failed under this config are about to be sent.
     yield "NOT (j.isolate = 1 AND r.outcome = 'failed' AND f.config_id = :config_id)"
     if not named:
-        yield f"(r.outcome IN {GOOD_SQL} OR NOT {_ISOLATED})"
+        yield f"(r.outcome IN {GOOD_SQL} OR NOT {_AT_FAULT})"
         yield f"j.api <> '{PERSON}'"
 
 
@@ -240,12 +240,12 @@ def quarantined(
     rows = connection.execute(
         # CROSS: from the bad results, which have an index of their own, to their files.
         text(f"""
-        SELECT {spelt("f")} AS file_id, r.outcome, coalesce(r.error, '') AS error, {_ISOLATED} AS isolated,
+        SELECT {spelt("f")} AS file_id, r.outcome, coalesce(r.error, '') AS error, {_AT_FAULT} AS at_fault,
                {SUBMISSIONS} AS submissions, {names.columns("f")}
         FROM results r CROSS JOIN files f
         WHERE f.id = r.file_row AND r.outcome NOT IN {GOOD_SQL}
           AND f.manifest_id = :manifest_id AND f.config_id = :config_id AND f.standing = 1
-          AND ({_ISOLATED} OR {SUBMISSIONS} >= CAST(:max_generations AS INTEGER))
+          AND ({_AT_FAULT} OR {SUBMISSIONS} >= CAST(:max_generations AS INTEGER))
           AND NOT {_UNDER_WAY}
           AND NOT EXISTS (SELECT 1 FROM jobs v WHERE v.id = f.chunk_id AND v.api = '{PERSON}')
           {"AND EXISTS (SELECT 1 FROM wanted w WHERE w.file_id = f.file_id)" if staged else ""}
@@ -258,7 +258,7 @@ def quarantined(
             row.file_id,
             row.outcome,
             row.error,
-            "sank its job alone" if row.isolated else f"submitted {counted(row.submissions, 'time')} in vain",
+            "sank its job alone" if row.at_fault else f"submitted {counted(row.submissions, 'time')} in vain",
             names.name_of(row.document, row.listed),
         )
         for row in rows[:most]

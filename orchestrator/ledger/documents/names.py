@@ -1,4 +1,4 @@
-"""What files are called: by their documents' paths, or by the name that a list gives them beside further columns."""
+"""The names of files: their documents' paths, or the name that a list gives them beside further columns."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def columns(alias: str) -> str:
 
 
 def name_of(document: str | None, listed: str | None) -> str | None:
-    """What a list calls a file, or else the end of its document's path."""
+    """The name that a list gives a file, or else the end of its document's path."""
     return listed or (None if document is None else document.rpartition("/")[2])
 
 

@@ -107,7 +107,7 @@ class Database:
         """Nothing beside the server remembers a ledger that was there."""
 
     def describe(self) -> Description:
-        """Which ledger this is; may be asked inside a transaction."""
+        """Describe this ledger; may be called inside a transaction."""
         with translated(self.location):
             size = self._ask(
                 "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0) FROM pg_class c "

@@ -72,7 +72,7 @@ def boottime() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who has the lock of a manifest."""
+    """The process that has the lock of a manifest."""
 
     backend: int  #: the server's process that has it
     session_s: float | None  #: its age; None: the server does not say
@@ -93,7 +93,7 @@ def key_of(room: str, name: str) -> int:
 
 
 def who(raw: psycopg.Connection[Any], name: str) -> Holder | None:
-    """Who has the lock of *name* now; None when nobody has. Raises psycopg.Error."""
+    """The holder of the lock of *name* now; None when nobody has. Raises psycopg.Error."""
     row = raw.execute(_WHO, {"name": name, "key": _key(raw, name)}).fetchone()
     if row is None:
         return None
@@ -296,7 +296,7 @@ def lease(server: Server, name: str, holder: Mapping[str, str], *, away_s: float
 
 
 def holder(server: Server, name: str) -> str | None:
-    """Who holds *name* right now, in words; None when nobody does. Raises LedgerError."""
+    """The holder of *name* right now, in words; None when nobody does. Raises LedgerError."""
     session = Session(server)
     try:
         with translated(server), session.connection.begin():

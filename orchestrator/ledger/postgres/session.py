@@ -54,7 +54,7 @@ def without_nul(value: str) -> str:
 
 
 def parameters(server: Server, name: str) -> str:
-    """What libpq is to connect with; *name* is what the server lists the connection by."""
+    """libpq's connection parameters; the server lists the connection under *name*."""
     given = conninfo.conninfo_to_dict(server.url)
     more = {option: value for option, value in _CONNECTION.items() if option not in given}
     return conninfo.make_conninfo(server.url, **more, application_name=name)

@@ -142,7 +142,7 @@ class Database:
             )
 
     def describe(self) -> Description:
-        """Which ledger this is; may be asked inside a transaction."""
+        """Describe this ledger; may be called inside a transaction."""
         files = (self.path, *(self.path.with_name(self.path.name + companion) for companion in place.COMPANIONS))
         size = sum(file.stat().st_size for file in files if file.exists())
         return Description(str(self.path.absolute()), ENGINE, len(MIGRATIONS), size, files)
@@ -198,7 +198,7 @@ class Database:
 
     @contextmanager
     def glance(self) -> Iterator[Connection]:
-        """What was last committed, for reading only, whoever writes meanwhile. Raises LedgerError."""
+        """The last committed state, read-only, even while another process writes. Raises LedgerError."""
         with self._one_thread, _translated(self.path):
             self._looking = True
             try:

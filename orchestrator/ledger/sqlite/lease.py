@@ -43,7 +43,7 @@ def lease(ledger: Path, manifest: str, holder: Mapping[str, str]) -> Iterator[pl
 
 
 def holder(ledger: Path, manifest: str) -> str | None:
-    """Who holds *manifest* right now, in words; None when nobody does. Raises LedgerError."""
+    """The holder of *manifest* right now, in words; None when nobody does. Raises LedgerError."""
     path = ledger.with_name(f"{ledger.name}.{manifest}.lock")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -15,7 +15,7 @@ from orchestrator.errors import LedgerBusy
 
 T = TypeVar("T")
 
-#: How long a transaction waits for other writers unless it is told otherwise. Theirs take milliseconds, and the plan of
+#: How long a transaction waits for other writers by default. Theirs take milliseconds, and the plan of
 #: a million files half a minute.
 PATIENCE_S = 120.0
 
@@ -33,7 +33,7 @@ def lock(descriptor: int, path: Path, patience_s: float) -> None:
 
 
 def in_turn(take: Callable[[], T], path: Path, patience_s: float) -> T:
-    """What *take* returns once nobody else has what it takes. Raises LedgerBusy after *patience_s*.
+    """Return *take*'s result once nobody else holds what it takes. Raises LedgerBusy after *patience_s*.
 
     No call of the system's or SQLite's is left to wait by itself: those know neither deadline nor signal.
     """

@@ -157,7 +157,7 @@ def _sum_up(
         outcomes[Outcome(row.outcome)] += row.files
         if row.type:
             types[row.type] += row.files
-        # Told by whole percents: a threshold between two of them counts as the lower one.
+        # Counted in whole percents: a threshold between two of them counts as the lower one.
         if why_review(row.outcome, row.percent / 100, review):
             flagged[row.type or row.outcome] += row.files
     return Totals(outcomes, _most_first(types), unfinished, flagged.total(), _most_first(flagged))

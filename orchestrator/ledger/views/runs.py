@@ -27,7 +27,7 @@ class Run:
 
     @property
     def reason(self) -> str:
-        """Why it ended so; empty without a summary, when only the manifest's lock tells what became of it."""
+        """Why it ended so; empty without a summary, when only the manifest's lock shows what became of it."""
         return str((self.summary or {}).get("reason", ""))
 
 

@@ -45,7 +45,7 @@ SELECT (SELECT draining FROM worker) AS draining,
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a worker learns as it beats."""
+    """The news for a worker from its heartbeat."""
 
     draining: bool | None  #: whether it is to stop; None: the others have struck it off
     due: bool  #: the time of a schedule has come

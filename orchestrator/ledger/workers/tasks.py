@@ -15,7 +15,7 @@ from orchestrator.ledger.workers import engine
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a worker has to carry out. *copies*: the manifest's path and those of its lists -> sha256."""
+    """A manifest for a worker to run. *copies*: the manifest's path and those of its lists -> sha256."""
 
     name: str
     path: str
@@ -42,7 +42,7 @@ class TaskState:
 
 
 def submit(connection: Connection, name: str, path: str, copies: Mapping[str, str], deadline: str | None) -> None:
-    """Describe the task *name*, or describe it anew. It is carried out once ``ask`` is called."""
+    """Describe the task *name*, or replace its description. It is carried out once ``ask`` is called."""
     connection.execute(
         text(
             "INSERT INTO tasks (name, path, copies, deadline) VALUES (:name, :path, :copies, :deadline) "

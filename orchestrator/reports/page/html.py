@@ -48,7 +48,7 @@ def _overview(page: Page) -> str:
     rows: list[Sequence[Cell]] = [
         (
             section.manifest + (" (rehearsal)" if section.rehearsal else ""),
-            verdict(section)[1],
+            headline(section)[1],
             moment(section.nights[0].started_at) if section.nights else "",
             len(section.todos) or "nothing",
         )
@@ -90,7 +90,7 @@ def _first_screen(section: Section) -> str:
     )
     todo = f'<ul class="todo">{todos}</ul>' if todos else "<p>Nothing.</p>"
     return (
-        (f'<div class="grid first">{_verdict(section)}<div class="card"><h3>What to do</h3>{todo}</div></div>')
+        (f'<div class="grid first">{_headline(section)}<div class="card"><h3>What to do</h3>{todo}</div></div>')
         .replace("<h3>", "<h3 class=top>")
         .replace(" class=top", "")
     )
@@ -102,7 +102,7 @@ def _command(command: str) -> str:
     return f"<code>{words}</code>"
 
 
-def verdict(section: Section) -> tuple[str, str]:
+def headline(section: Section) -> tuple[str, str]:
     """``good``, ``warn`` or ``bad``, and the sentence that says whether the last run worked."""
     if not section.nights:
         return "warn", "No run yet."
@@ -122,8 +122,8 @@ def _drifted(section: Section) -> bool:
     return section.drift is not None and section.drift.alarm
 
 
-def _verdict(section: Section) -> str:
-    kind, sentence = verdict(section)
+def _headline(section: Section) -> str:
+    kind, sentence = headline(section)
     lines = [f"<p><b>{text(sentence)}</b></p>"]
     if section.nights:
         last = section.nights[0]

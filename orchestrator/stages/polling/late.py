@@ -87,7 +87,7 @@ class Late:
                     pass
 
     async def _ask(self, key: int, waiting: _Waiting) -> None:
-        """One look. A failure that ends the run is told to ``stop``."""
+        """One look. A failure that ends the run goes to ``stop``."""
         try:
             async with self._readers:
                 await self._look(key, waiting)
@@ -95,7 +95,7 @@ class Late:
             raise
         except ContractBroken:  # the poller knows what is to become of it
             self._hand_back(key, waiting)
-        except BaseException as error:  # noqa: BLE001 - told to the run; raised here it would cancel the other calls
+        except BaseException as error:  # noqa: BLE001 - reported to the run; raised here it would cancel the other calls
             self._work.stop.stop_everything(error)
         finally:
             self._asking.discard(key)
@@ -106,7 +106,7 @@ class Late:
         try:
             job = await work.api.get(waiting.job_id)
             if job.id != waiting.job_id:
-                self._later(key, waiting, f"asked about job {waiting.job_id}, told about {job.id}")
+                self._later(key, waiting, f"asked about job {waiting.job_id}, got {job.id}")
                 return
             if job.status not in TERMINAL:
                 if waiting.seen is None:
@@ -156,7 +156,7 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What has been read of an ended job, by this look and those before it."""
+    """The rows read of an ended job so far, over all looks."""
 
     chunk: Chunk
     job: RemoteJob
@@ -220,7 +220,7 @@ def _lacks(job: RemoteJob, answer: JobResults, collected: Collected) -> str:
 
 
 async def take_in(work: Work, look: Look) -> None:
-    """Record the end of a job, and tell whoever watches the run."""
+    """Record the end of a job, and show it to whoever watches the run."""
     chunk, job, collected = look.chunk, look.job, look.collected
     await work.writer.write(lambda connection: record(connection, chunk, job, collected, at=work.at()))
     work.progress.ended(collected.results)

@@ -12,7 +12,7 @@ from orchestrator.models import TERMINAL, RemoteJob
 from orchestrator.stages.polling.poll_schedule import PollSchedule
 from orchestrator.stages.work import Work
 
-#: Pages of the listing tell of all jobs in flight, the newest first. They are read once so many jobs are watched, while
+#: Pages of the listing show all jobs in flight, the newest first. They are read once so many jobs are watched, while
 #: each saves at least so many calls; a page that did not is left for a while.
 PAGES_FROM, PAGE, WORTH_CALLS, NO_PAGES_S = 40, 100, 3, 60.0
 
@@ -33,7 +33,7 @@ class Watched:
     old: bool  #: has been in flight for longer than is normal: asked once, then left to a later run
     word: str = ""
     unknown_tries: int = 0
-    heard: float = 0.0  #: when the API last told of it
+    heard: float = 0.0  #: when the API last reported it
 
 
 class Pages:
@@ -97,7 +97,7 @@ class Pages:
             self._asking.difference_update(key for key, _ in said)
 
     async def _read(self, due: dict[str, int]) -> list[tuple[int, RemoteJob]]:
-        """What the newest pages say of watched jobs that nobody else is asking about; nothing where they don't pay."""
+        """Read watched jobs from the newest pages, except those being asked about; empty where pages don't pay."""
         work, said = self._work, list[tuple[int, RemoteJob]]()
         by_job_id = {watched.job_id: key for key, watched in self._watched.items()}
         most, missing, token, read = -(-len(by_job_id) // PAGE), set(due), None, 0

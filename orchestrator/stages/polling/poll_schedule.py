@@ -165,7 +165,7 @@ class _Kind:
 
 
 class PollSchedule:
-    """Which jobs to ask about, and when. Every operation takes O(log n) for n jobs."""
+    """Decide which jobs to ask about, and when. Every operation takes O(log n) for n jobs."""
 
     def __init__(self, *, batch: int = 1, max_interval_s: float = 60.0) -> None:
         """*batch* is how many jobs one status call can ask about; it may be changed at any time."""

@@ -93,7 +93,7 @@ class Poller:
         return keys
 
     def _jobs_per_call(self) -> int:
-        """How many jobs the next status call may tell of; the schedule is to know."""
+        """How many jobs the next status call may ask about; for the schedule."""
         most = self._work.api.traits.jobs_per_ask
         if most > 1 and self._work.clock.monotonic() < self._bulk_from:
             most = 1  # the list is refused: by name, for a while
@@ -150,7 +150,7 @@ class Poller:
         if job.id == job_id:
             await self._take_news(key, job)
         else:
-            self._leave(key, f"asked about job {job_id}, told about {job.id}")
+            self._leave(key, f"asked about job {job_id}, got {job.id}")
 
     async def _take_news(self, key: int, job: RemoteJob) -> None:
         watched = self._watched.get(key)
@@ -169,7 +169,7 @@ class Poller:
             self._leave(key, f"stale: {job.api_status or 'no status'} for over {self._work.stale_s:g} s")
 
     async def _run_status(self, key: int, job: RemoteJob) -> None:
-        """Record that the API has begun, where it tells."""
+        """Record that the API has begun, where it says so."""
         work = self._work
         if job.status is JobStatus.RUNNING:
             await work.writer.write(lambda connection: jobs.running(connection, key, at=work.at()))

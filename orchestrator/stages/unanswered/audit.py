@@ -16,7 +16,7 @@ MOST_READ = 500
 
 
 def _nearest(strangers: list[RemoteJob], own: list[datetime]) -> list[RemoteJob]:
-    """Those *strangers* that were made nearest to the moments *own*; one without a date may be of any time."""
+    """The *strangers* made nearest to the moments *own*; one without a date may be of any time."""
 
     def apart(job: RemoteJob) -> timedelta:
         return min((abs(job.created_at - moment) for moment in own if job.created_at), default=timedelta())

@@ -162,7 +162,7 @@ def _can_settle(case: Case) -> bool:
 
 
 def _judge_doubtful(case: Case) -> Finding:
-    """Some candidates have ended without results that would tell whose they are; those may come late."""
+    """Some candidates have ended without results that would show whose they are; those may come late."""
     since = case.began if case.signs.doubtful_since is None else case.signs.doubtful_since
     signs = Signs(doubtful_since=since)
     for each in (signs, *(case.rivals if case.told_apart and not case.partial else ())):
@@ -242,7 +242,7 @@ def may_be_after(job: RemoteJob, mark: str | None) -> bool:
 
 
 def is_borne_out(mark: str | None, since: Collection[RemoteJob]) -> bool:
-    """Whether jobs made after *mark* was taken are dated after it, so that the mark tells older jobs from later ones.
+    """Whether jobs made after *mark* was taken are dated after it: then the mark separates older jobs from later ones.
 
     Nobody's clock is believed: somebody's job may be dated ahead, and the API's clock may be put back.
     """

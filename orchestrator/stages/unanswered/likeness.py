@@ -22,14 +22,14 @@ class Likeness(Enum):
 
     ALIKE = "alike"  #: nothing in it speaks against the config
     UNCLEAR = "unclear"  #: it differs in a field of which no known job has shown what comes back of such a config
-    OTHER = "other"  #: it differs in a field that the API echoes truly, or tells what comes back of another config
+    OTHER = "other"  #: it differs in a field that the API echoes faithfully, or shows the echo of another config
 
 
 @dataclass(frozen=True, slots=True)
 class Echoes:
-    """What is known of the API's echoes."""
+    """The fields that the API echoes faithfully, as far as known jobs show."""
 
-    true: frozenset[str] = frozenset()  #: fields that came back as they were sent, in every job that told them
+    true: frozenset[str] = frozenset()  #: fields that came back as they were sent, in every job that has them
     rewritten: frozenset[str] = frozenset()  #: fields that came back otherwise
     pairs: frozenset[tuple[str, object, object]] = frozenset()  #: (field, what was sent, what came back)
 
@@ -44,7 +44,7 @@ class Echoes:
         return cls(frozenset(name for name, *_ in pairs) - rewritten, rewritten, frozenset(pairs))
 
     def likeness(self, job: RemoteJob, config: Config) -> Likeness:
-        """Whether *job* may have been made with *config*."""
+        """Compare *job* with *config*: can it have been made with it?"""
         unclear = False
         for name in _differences(config.echo, job.echo):
             sent, back = getattr(config.echo, name), getattr(job.echo, name)
@@ -65,7 +65,7 @@ class Echoes:
 
 
 def _differences(asked: Echo, said: Echo) -> list[str]:
-    """The fields that both tell, and differently."""
+    """The fields that both have, and differ in."""
     return [
         name
         for name in _FIELDS

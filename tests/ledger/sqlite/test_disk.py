@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from support.api_server import verdict
+from support.api_server import answer_to
 from support.procs import ORCHESTRATOR, ApiServer, Run, environment, read_ledger, run, wait_until, write_manifest
 
 from orchestrator.cli import console
@@ -50,7 +50,7 @@ def assert_complete(server: ApiServer, ledger: Path, files: list[str] = FILES, *
     """Each file has its outcome, and was bought once."""
     state, stats = read_ledger(ledger), server.stats()
     assert state.integrity == "ok"
-    assert state.outcomes == {file_id: verdict(file_id)["type"] for file_id in files}
+    assert state.outcomes == {file_id: answer_to(file_id)["type"] for file_id in files}
     assert (state.open, stats.twice, stats.posts) == (frozenset(), [], posts)
 
 

@@ -250,7 +250,7 @@ def test_the_first_screen_says_what_changed_and_what_to_do(connection: Transacti
     thirty(connection)
     page = page_of(connection, Path("/srv/a ledger.db"))
     section = page.manifests[0]
-    assert html.verdict(section) == ("warn", "It finished, and some files failed.")
+    assert html.headline(section) == ("warn", "It finished, and some files failed.")
     assert section.since is not None and section.since.standing["files"] == 205
     assert section.drift is not None and section.drift.alarm
     program, manifest = shlex.join(glance.program()), "/srv/classify/nightly-invoices.yaml"
@@ -312,7 +312,7 @@ def test_a_quiet_night_needs_nothing(connection: Transaction) -> None:
     for _ in range(3):
         made.night(30, failed=0.0)
     page = page_of(connection)
-    assert html.verdict(page.manifests[0]) == ("good", "It worked.")
+    assert html.headline(page.manifests[0]) == ("good", "It worked.")
     assert page.manifests[0].todos == ()
     assert "<p>Nothing.</p>" in html.html(page)
 
@@ -334,7 +334,7 @@ def test_a_run_that_did_not_end_well_is_not_called_good(
     Nights(connection).night(5, failed=0.0)
     section = page_of(connection).manifests[0]
     ended = replace(section, nights=(replace(section.nights[0], exit_code=code),))
-    assert html.verdict(ended) == (kind, sentence)
+    assert html.headline(ended) == (kind, sentence)
 
 
 def test_the_page_tells_a_run_that_goes_on_by_its_lock(connection: Transaction) -> None:
@@ -344,7 +344,7 @@ def test_the_page_tells_a_run_that_goes_on_by_its_lock(connection: Transaction) 
     made.night(5, ended=False)
     rows = reading.manifests(connection)
     page = pages.page(connection, rows, ABOUT, ledger=OWN, now=NOW, running={rows[0].id: "pid 7 on here"})
-    assert html.verdict(page.manifests[0]) == ("warn", "The last run: running (pid 7 on here).")
+    assert html.headline(page.manifests[0]) == ("warn", "The last run: running (pid 7 on here).")
     told = html.html(page)
     assert told.count("<td>running (pid 7 on here)<") == 1
     assert told.count("<td>ended without a record: killed<") == 1

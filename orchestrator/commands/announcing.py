@@ -1,6 +1,6 @@
-"""What a run tells others at its end: the page, the metrics file, a notification, traces.
+"""The reports that a run sends out at its end: the page, the metrics file, a notification, traces.
 
-All is recorded by then. What can't be told is a warning in the log; none of it changes how the run ended.
+All is recorded by then. A report that fails is a warning in the log; none of it changes how the run ended.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 def check(manifest: Manifest, settings: Settings, options: Options) -> None:
-    """Raises SettingsError for what can't be told by this installation, before anything is sent."""
+    """Raise SettingsError for a report that this installation cannot make, before anything is sent."""
     if options.sandbox and options.metrics_file:
         raise SettingsError("--metrics-file is for real runs; leave it out of a rehearsal")
     metrics.target(manifest, settings, options.metrics_file)
@@ -41,7 +41,7 @@ def check(manifest: Manifest, settings: Settings, options: Options) -> None:
 def of_end(
     manifest: Manifest, settings: Settings, options: Options, opened: Ledger, summary: Summary, clock: Clock
 ) -> None:
-    """Tell of a run that is recorded."""
+    """Report a run that is recorded."""
     if summary.drift is not None and summary.drift.alarm:
         log.warning("answers.drifted", note=summary.drift.words, distance=summary.drift.distance)
     if options.sandbox:
@@ -73,7 +73,7 @@ def _harmless() -> Iterator[None]:
 def of_failure(
     manifest: Manifest, settings: Settings, options: Options, error: Exception, clock: Clock, began: datetime
 ) -> None:
-    """Tell of a run that *error* ended without a record. Of one that another run kept out nothing is told."""
+    """Report a run that *error* ended without a record; nothing for a run that another one kept out."""
     if options.sandbox or isinstance(error, LockHeld):
         return
     code = error.exit_code if isinstance(error, OrchestratorError) else ExitCode.BUG
@@ -104,7 +104,7 @@ def _trace(settings: Settings, options: Options, opened: Ledger, summary: Summar
     traces.send(settings, traces.Ended(options.command, began, clock.now(), code, summary.reason, about), jobs)
 
 
-#: How long a run that has failed waits for the ledger to tell of it.
+#: How long a run that has failed waits for the ledger in order to report it.
 LAST_PATIENCE_S = 1.0
 
 

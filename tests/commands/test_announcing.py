@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.commands import metrics, notify, telling, traces
+from orchestrator.commands import announcing, metrics, notify, traces
 
 
 @pytest.mark.parametrize("broken", ["page", "metrics", "notify", "traces"])
@@ -21,10 +21,10 @@ def test_whatever_breaks_while_it_is_told_the_rest_is_told(monkeypatch: pytest.M
             raise RuntimeError("a bug")
 
     for name, module, function in (
-        ("page", telling, "_write_page"),
+        ("page", announcing, "_write_page"),
         ("metrics", metrics, "write"),
         ("notify", notify, "of_end"),
-        ("traces", telling, "_trace"),
+        ("traces", announcing, "_trace"),
     ):
         monkeypatch.setattr(module, function, lambda *given, name=name: tell(name, *given))
     monkeypatch.setattr(metrics, "target", lambda *_: "night.prom")
@@ -33,5 +33,5 @@ def test_whatever_breaks_while_it_is_told_the_rest_is_told(monkeypatch: pytest.M
     manifest: Any = SimpleNamespace(report="page.html", path="m.yaml", name="night")
     options: Any = SimpleNamespace(sandbox=False, metrics_file=None, wait=True, ledger=None)
     summary: Any = SimpleNamespace(drift=None, exit_code=0)
-    telling.of_end(manifest, nothing, options, nothing, summary, nothing)
+    announcing.of_end(manifest, nothing, options, nothing, summary, nothing)
     assert told == ["page", "metrics", "notify", "traces"]
