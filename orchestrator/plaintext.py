@@ -20,9 +20,14 @@ def cause(words: str) -> str:
     return " ".join(_VARYING.sub("…", words).split()).casefold()
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 file``, ``2,000 files``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def amount(value: float) -> str:
+    """``12,345``; two digits of a fraction, where there is one."""
+    return f"{value:,.2f}".removesuffix(".00")
+
+
+def counted(number: float, noun: str) -> str:
+    """``1 file``, ``2,000 files``, ``0.25 credits``."""
+    return f"{amount(number)} {noun}" if number == 1 else f"{amount(number)} {noun}s"
 
 
 def safe(text: object, most: int | None = None) -> str:

@@ -10,6 +10,7 @@ from orchestrator.api.dialect import refuse_circle
 from orchestrator.clock import Clock
 from orchestrator.errors import ContractBroken, Rejected
 from orchestrator.models import RemoteJob
+from orchestrator.plaintext import counted
 
 #: More pages in a row without a job, each with the token of a next one, than any listing has.
 MAX_EMPTY_PAGES = 10
@@ -39,7 +40,7 @@ async def complete_listing(
         if page.next_token is None:
             if bad and unreadable is None:
                 raise ContractBroken(
-                    f"{bad} rows of the API's list of jobs can't be read; nothing was concluded from it"
+                    f"{counted(bad, 'row')} of the API's list of jobs can't be read; nothing was concluded from it"
                 )
             if unreadable is not None:
                 unreadable(bad)

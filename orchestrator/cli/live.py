@@ -207,11 +207,11 @@ class Display:
     def _credits(self) -> list[str]:
         """The credits billed, where the API reports them; otherwise the most that the files sent can cost."""
         if (billed := self._work.progress.credits) is not None:
-            return [f"{billed:,g} credits so far"]
+            return [f"{counted(billed, 'credit')} so far"]
         to_send, sent = self._files - self._sent_before, self._sent() - self._sent_before
         if not self._ceiling or sent <= 0:
             return []
-        return [f"up to {self._ceiling * sent // to_send:,} credits so far"]
+        return [f"up to {counted(self._ceiling * sent // to_send, 'credit')} so far"]
 
     def _troubles(self) -> Iterator[tuple[str, str]]:
         """The line that a person may need to act on, and its style."""

@@ -23,7 +23,7 @@ from orchestrator.cli.app import (
     say,
 )
 from orchestrator.errors import ExitCode, InputError
-from orchestrator.plaintext import safe
+from orchestrator.plaintext import counted, safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,7 +112,7 @@ def export(
             columns, results = (*columns, "rehearsal"), ((*row, True) for row in results)
         count = exports.export(output, form, columns, results, mode=output_mode(), bom=bom)
     if output is not None:
-        say(f"{count:,} rows written to {safe(output)}")
+        say(f"{counted(count, 'row')} written to {safe(output)}")
 
 
 @app.command()

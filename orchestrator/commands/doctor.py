@@ -102,7 +102,7 @@ def _settings(manifest: str | None, settings: Settings) -> Iterator[Finding]:
 
 def _manifest(found: Manifest, settings: Settings, option: str | None, clock: Clock) -> Finding:
     """Ask ``plan``, by the same function: its lists, its limits, and whether its name is another's."""
-    good = f"{found.path}: good; {found.name}, {found.api}, {len(found.config.rules)} rules"
+    good = f"{found.path}: good; {found.name}, {found.api}, {counted(len(found.config.rules), 'rule')}"
     try:
         path = ledger_path(found.path, settings, option)
         preview = planning.preview(found, path, rehearsal=False, now=clock.now())

@@ -13,7 +13,9 @@ from orchestrator.ledger import Transaction, billing
 from orchestrator.ledger.chunks import accept, halving, retry
 from orchestrator.ledger.queue import Shard, tally
 from orchestrator.ledger.views import reading
+from orchestrator.ledger.views import runs as ledger_runs
 from orchestrator.ledger.views.reading import FailedFile, SecondOpinions, Totals
+from orchestrator.ledger.views.runs import Retried
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import BAD, Extent, Json, Outcome
 from orchestrator.plaintext import counted
@@ -66,6 +68,7 @@ class Summary:
     failed_files: list[FailedFile]  #: the first few
     quarantined: retry.Quarantine  #: the first few of them named
     second_opinions: SecondOpinions | None  #: with ``escalate``
+    retried: Retried | None  #: by `retry`
     changes: retry.Changes  #: of the manifest since the retried files were last sent
     reclassified: retry.Changes  #: of the manifest since files that count as new were last classified
     renamed_from: str | None  #: the name under which the ledger knew this file, if the present one was new
@@ -89,7 +92,7 @@ class Summary:
         most = "" if self.credits_ceiling is None else f", of at most {self.credits_ceiling:,}"
         least = "at least " if self.jobs_untold else ""
         untold = f"; {counted(self.jobs_untold, 'job')} not yet reported" if self.jobs_untold else ""
-        return f"{least}{self.credits:,g} credits billed so far{most}{untold}"
+        return f"{least}{counted(self.credits, 'credit')} billed so far{most}{untold}"
 
     def as_json(self) -> dict[str, Json]:
         return asdict(self)
@@ -162,6 +165,7 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
         jobs_untold=spent.jobs_untold,
         second_opinions=reading.second_opinions(connection, ended.run_id) if manifest.escalate else None,
         drift=drift(connection, scope.manifest_id, manifest.drift_alert),
+        retried=None if ended.options.new else ledger_runs.retried(connection, ended.run_id),
         held=reading.held_files(connection, scope.manifest_id),
         **_of_files(connection, manifest, plan, totals, dismissed),
         **_of_run(ended),

@@ -26,8 +26,8 @@ def over_limits(manifest: Manifest, files: int, ceiling: int | None, earlier: in
     if limits.max_files is not None and files > limits.max_files:
         return _over(manifest, f"{counted(files, 'file')} to send", "max_files", limits.max_files)
     if limits.max_credits is not None and ceiling is not None and (ceiling + (earlier or 0)) > limits.max_credits:
-        before = f" and {earlier} for what earlier runs planned or got no answer about" if earlier else ""
-        return _over(manifest, f"up to {ceiling} credits{before}", "max_credits", limits.max_credits)
+        before = f" and {earlier:,} for what earlier runs planned or got no answer about" if earlier else ""
+        return _over(manifest, f"up to {counted(ceiling, 'credit')}{before}", "max_credits", limits.max_credits)
     return None
 
 

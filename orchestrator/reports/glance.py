@@ -13,7 +13,7 @@ from pathlib import Path
 from orchestrator.errors import ExitCode
 from orchestrator.ledger import Location
 from orchestrator.models import BAD
-from orchestrator.plaintext import counted, safe, span
+from orchestrator.plaintext import amount, counted, safe, span
 from orchestrator.reports.nights import LastNight, Night, Since
 
 
@@ -110,7 +110,7 @@ def by_types(files: Mapping[str, int]) -> str:
 def bill(night: Night) -> str:
     """The bill of a run and its ceiling; a lower bound while the API has not reported every job."""
     least = "at least " if night.jobs_untold else ""
-    billed = "none billed yet" if night.credits is None else f"{least}{night.credits:,g} billed"
+    billed = "none billed yet" if night.credits is None else f"{least}{amount(night.credits)} billed"
     untold = f", {counted(night.jobs_untold, 'job')} not yet reported" if night.jobs_untold else ""
     most = "" if night.credits_ceiling is None else f", at most {night.credits_ceiling:,}"
     return f"credits: {billed}{untold}{most}"
@@ -124,6 +124,15 @@ def _standing(files: Mapping[str, int], by_type: Mapping[str, int]) -> str:
     return f"all files: {files['files']:,}{': ' if parts else ''}{', '.join(parts)}{review}"
 
 
+def changes(since: Since) -> list[str]:
+    """What is different: ``+1 file``, ``-3 to review``."""
+    names = {"review": "to review"}
+    return [
+        f"{more:+,} {'file' if name == 'files' and abs(more) == 1 else names.get(name, name)}"
+        for name, more in since.standing.items()
+    ]
+
+
 def _since(since: Since) -> str:
-    changed = [f"{more:+,} {name.replace('review', 'to review')}" for name, more in since.standing.items()]
+    changed = changes(since)
     return f"since the run before ({since.started_at[:16].replace('T', ' ')} UTC): {', '.join(changed) or 'no change'}"

@@ -60,7 +60,8 @@ def collect(file_ids: Collection[str], types: Collection[str], job: RemoteJob, a
     if strangers:
         if not rows:
             raise ContractBroken(f"job {job.id} has results only for files that were never sent in it")
-        oddities.append(f"results for {len(strangers)} files that were never sent, such as {strangers[0]!a}")
+        which = "1 file that was" if len(strangers) == 1 else f"{len(strangers):,} files that were"
+        oddities.append(f"results for {which} never sent, such as {strangers[0]!a}")
     without = [file_id for file_id in file_ids if file_id not in rows]
     if len(without) == len(answer.nameless) == 1 and not strangers:
         rows[without[0]] = replace(answer.nameless[0], file_id=without[0])

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from orchestrator.ledger.chunks.retry import Changes, Quarantine
 from orchestrator.ledger.views.reading import FailedFile
-from orchestrator.plaintext import safe
+from orchestrator.plaintext import counted, safe
 
 REHEARSAL = "REHEARSAL: the embedded sandbox invents the answers: no test of the rules, and nothing was billed"
 
@@ -52,11 +52,15 @@ def reclassified(changes: Changes) -> str:
     return f"of the new: classified before; again because of {' and '.join(changes.fields)}"
 
 
-def failed_files(failed: Sequence[FailedFile], quarantined: Quarantine) -> list[Text]:
-    """File ID, outcome and the API's words of each that is not quarantined; the ID unbroken, to be copied."""
+def failed_files(failed: Sequence[FailedFile], quarantined: Quarantine, total: int) -> list[Text]:
+    """File ID, outcome and the API's words of each that is not quarantined; the ID unbroken, to be copied.
+
+    *total*: how many failed, of which *failed* are the first.
+    """
     apart = {file.file_id for file in quarantined.first}
     shown = [file for file in failed if file.file_id not in apart]
-    title = f"the first {len(shown)} failed files" if len(failed) >= MOST_FAILED else "failed files"
+    title = counted(len(shown) + total - len(failed), "failed file")
+    title += f", the first {len(shown)}" if total > len(failed) else ""
     lines = [f"  {called(file.file_id, file.name)}  {file.outcome}: {safe(file.error, 200)}" for file in shown]
     return [Text(title, style="bold"), *map(Text, lines)] if shown else []
 

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from orchestrator.cli.screens.parts import UNKNOWN_CREDITS, pairs, quarantine, reclassified
-from orchestrator.plaintext import safe
+from orchestrator.plaintext import counted, safe
 from orchestrator.planning.preview import Preview
 
 
@@ -24,7 +24,7 @@ def plan_view(preview: Preview, again: str) -> RenderableType:
         ("duplicate", preview.duplicates, "listed more than once, sent once" if preview.duplicates else ""),
         ("changed", preview.changed, reclassified(preview.reclassified) if preview.changed else ""),
         ("free", preview.free, "of the new: reuse an existing parse" if preview.free else ""),
-        ("create calls", preview.create_calls, f"of at most {preview.chunk_size} files"),
+        ("create calls", preview.create_calls, f"of at most {counted(preview.chunk_size, 'file')}"),
     ]
     for label, value, note in rows:
         table.add_row(label, f"{value:,}", note)

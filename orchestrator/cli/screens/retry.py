@@ -14,7 +14,9 @@ def retry_view(found: RetryPreview, again: str) -> RenderableType:
     """Show what ``retry`` would send. *again*: see ``summary_view``."""
     parts: list[RenderableType] = [Text(f"{counted(found.files, 'file')} in {counted(found.chunks, 'create call')}")]
     ceiling = found.credits_ceiling
-    parts.append(Text(f"credits unknown: {UNKNOWN_CREDITS}" if ceiling is None else f"up to {ceiling:,} credits"))
+    parts.append(
+        Text(f"credits unknown: {UNKNOWN_CREDITS}" if ceiling is None else f"up to {counted(ceiling, 'credit')}")
+    )
     if found.free:
         parts.append(Text(f"{counted(found.free, 'file')} free: an existing parse is reused"))
     if found.cancelled_first:

@@ -13,7 +13,7 @@ from rich.text import Text
 from orchestrator.cli.screens.parts import REHEARSAL, STYLES, failed_files, pairs, quarantine
 from orchestrator.ledger import Location
 from orchestrator.ledger.views.runs import Run
-from orchestrator.plaintext import counted, safe, span
+from orchestrator.plaintext import amount, counted, safe, span
 from orchestrator.reports.glance import Address, glance, not_ended
 from orchestrator.reports.status import Status
 
@@ -38,7 +38,7 @@ def _standing(state: Status) -> RenderableType:
         untold = (
             f"at least; {counted(state.spent.jobs_untold, 'job')} not yet reported" if state.spent.jobs_untold else ""
         )
-        table.add_row("credits", f"{state.spent.credits:,g}", untold)
+        table.add_row("credits", amount(state.spent.credits), untold)
     return table
 
 
@@ -66,7 +66,7 @@ def status_view(states: Sequence[Status], ledger: Location) -> RenderableType:
             parts.append(
                 Text("held: look for the job at the API; if there is none, `orchestrator retry --held` sends it")
             )
-        parts += failed_files(state.failed_files, state.quarantined)
+        parts += failed_files(state.failed_files, state.quarantined, state.extents["failed_files"].total)
         if state.dismissed:
             parts.append(Text(f"dismissed: {counted(state.dismissed, 'failed file')}, not counted any more"))
         again = shlex.join([state.path, *(["--ledger", str(address.ledger)] if address.ledger else [])])
@@ -99,5 +99,5 @@ def _numbers(run: Run) -> list[str]:
     if "seconds" not in said:
         return [""] * 4
     good, bad = said["classified"] + said["unmatched"], said["failed"] + said["missing"] + said["cancelled"]
-    billed = "" if said.get("credits") is None else f"{said['credits']:,g}"
+    billed = "" if said.get("credits") is None else amount(said["credits"])
     return [span(said["seconds"]), f"{good:,}", f"{bad:,}", billed]

@@ -31,7 +31,7 @@ def summary_view(summary: Summary, again: str) -> RenderableType:
         counts.add_row("to review", f"{summary.review:,}", "")
     parts.append(counts)
     parts += _notes(summary)
-    parts += failed_files(summary.failed_files, summary.quarantined)
+    parts += failed_files(summary.failed_files, summary.quarantined, summary.extents["failed_files"].total)
     parts += quarantine(summary.quarantined, again, summary.rehearsal)
     parts.append(Text(f"exit {summary.exit_code}: {safe(summary.reason)}", style="bold"))
     if hint := _next_step(summary, again):
@@ -55,6 +55,8 @@ def _notes(summary: Summary) -> list[Text]:
     if (routed := summary.routed) is not None:
         trouble = f", {routed.not_placed:,} could not be: `orchestrator route` says why" if routed.not_placed else ""
         parts.append(Text(f"{counted(routed.placed, 'document')} put into place{trouble}"))
+    if (retried := summary.retried) is not None:
+        parts.append(Text(f"{counted(retried.files, 'file')} retried, {retried.good:,} of them good now"))
     parts += [Text(words, style="yellow") for words in (summary.changes.words, summary.held_back.words) if words]
     parts.append(
         Text(

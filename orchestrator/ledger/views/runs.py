@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam
 
-from orchestrator.ledger.sql import scalar_int, text
+from orchestrator.ledger.sql import GOOD_SQL, scalar_int, text
 from orchestrator.models import Json
 
 
@@ -72,6 +72,30 @@ def latest_ended(connection: Connection, manifest_id: int, *, successful: bool) 
         {"manifest_id": manifest_id, "most": 0 if successful else 255},
     )
     return next(map(_run, rows), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The files that a retry planned to send once more, and how many of them have a good outcome now."""
+
+    files: int
+    good: int
+
+
+def retried(connection: Connection, run_id: str) -> Retried:
+    """Count the files of the jobs that the run *run_id* planned, each once."""
+    row = connection.execute(
+        text(f"""
+        SELECT count(*) AS files, count(r.file_row) AS good
+        FROM (SELECT f.manifest_id, f.file_id, f.config_id FROM jobs j JOIN files f ON f.chunk_id = j.id
+              WHERE j.run_id = :run_id AND j.escalation = 0 GROUP BY f.manifest_id, f.file_id, f.config_id) AS s
+        LEFT JOIN files f ON f.manifest_id = s.manifest_id AND f.file_id = s.file_id AND f.config_id = s.config_id
+                         AND f.standing = 1
+        LEFT JOIN results r ON r.file_row = f.id AND r.outcome IN {GOOD_SQL}
+        """),
+        {"run_id": run_id},
+    ).one()
+    return Retried(row.files, row.good)
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,8 +157,7 @@ def _since(since: Since) -> str:
     when = text(moment(since.started_at))
     if not since.standing:
         return f"<p>Nothing has changed since the run of {when}.</p>"
-    words = ((change, "to review" if name == "review" else name) for name, change in since.standing.items())
-    items = "".join(f"<li>{change:+,} {text(name)}</li>" for change, name in words)
+    items = "".join(f"<li>{text(change)}</li>" for change in glance.changes(since))
     return f"<p>Since the run of {when}:</p><ul>{items}</ul>"
 
 

@@ -176,7 +176,7 @@ def _histogram(found: Histogram, below: float | None) -> str:
     edges = [f"{n / BINS:.2f} to {(n + 1) / BINS:.2f}" for n in range(BINS)]
     titles = [f"{edge}: {counted(files, 'file')}" for edge, files in zip(edges, found.bins, strict=True)]
     marks: list[charts.Mark] = [charts.Bars([[files] for files in found.bins], [charts.PLAIN], titles)]
-    said = f"{found.files:,} files"
+    said = counted(found.files, "file")
     if below is not None:
         marks.append(charts.Rule(below, f"review below {below:g}"))
         said += f", {found.unsure:,} of them below the review threshold of {below:g}"

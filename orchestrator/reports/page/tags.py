@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from html import escape
 
-from orchestrator.plaintext import safe
+from orchestrator.plaintext import amount, safe
 
 Cell = str | int | float | None
+
+number = amount
 
 
 def text(value: object, most: int = 2000) -> str:
@@ -51,11 +53,6 @@ def _cell(value: Cell) -> str:
 def _plain(value: Cell) -> str:
     shown = number(value) if isinstance(value, int | float) else "" if value is None else text(value)
     return f"<td>{shown}"
-
-
-def number(value: float) -> str:
-    """``12,345``; two digits of a fraction, where there is one."""
-    return f"{value:,.2f}".removesuffix(".00")
 
 
 def duration(seconds: float | None) -> str:
