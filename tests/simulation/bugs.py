@@ -6,14 +6,16 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
 from sqlalchemy import Connection, text
 
-from orchestrator.api import http_errors, v1, v2
+from orchestrator.api import dialect, http_errors, v1, v2
 from orchestrator.api.client import Api
 from orchestrator.commands import run as runner
 from orchestrator.errors import Ambiguous, ApiError, NotSent, RunStopped, Throttled
@@ -21,9 +23,11 @@ from orchestrator.ledger import jobs, projects, queue
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.chunks import cutting, retry
 from orchestrator.ledger.chunks import halving as halves
+from orchestrator.ledger.chunks import plan as ledger_plan
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import IN_FLIGHT, Chunk, Config, FileResult, JobResults, JobStatus, Json, Outcome, RemoteJob
 from orchestrator.planning import options as planning_options
+from orchestrator.planning import plan as planning_plan
 from orchestrator.planning import run
 from orchestrator.stages import halving, matching, work
 from orchestrator.stages.polling import late
@@ -400,6 +404,29 @@ def _strangers_rows_are_missing() -> AbstractContextManager[object]:
     return patch.object(matching, "collect", trusting)
 
 
+@contextmanager
+def _as_text(*rooms: ModuleType) -> Iterator[None]:
+    """IDs of files are compared letter by letter, in some rooms of the program."""
+    with ExitStack() as stack:
+        for room in rooms:
+            stack.enter_context(patch.object(room, "canonical_id", lambda file_id: file_id))
+        yield
+
+
+def _setting(**values: float) -> AbstractContextManager[object]:
+    return patch.object(process, "SETTINGS", process.SETTINGS.model_copy(update=values))
+
+
+def _never_too_many() -> AbstractContextManager[object]:
+    """However many files changed rules would have classified again, nobody is asked."""
+    return patch.object(planning_plan, "over_reclassify", lambda manifest, changes, have_outcome: None)
+
+
+def _endless_drain() -> AbstractContextManager[object]:
+    """A run that is told to end waits for calls that are out, however long they take."""
+    return patch.object(work, "DRAIN_S", 50.0)
+
+
 BUGS = (
     Bug("an unanswered create is sent again at once", "v1", _resend_at_once),
     Bug("no intent before the call", "v1", _no_intent),
@@ -441,5 +468,13 @@ BUGS = (
     Bug("a mistaken answer is asked for again for ever", "v2", _mistaken_for_ever, 28),
     Bug("a mistaken key is kept", "v2", _the_key_of_before, 28),
     Bug("whatever v2 answers is the chunk's", "v2", _echo_of_nobody, 83),
+    Bug("results name files as they were sent", "v1", partial(_as_text, dialect, matching), 12),
+    Bug("v2 echoes files as they were sent", "v2", partial(_as_text, v2), 12),
+    Bug("each spelling is a file", "v1", partial(_as_text, ledger_plan), 12),
+    Bug("a job that is denied once is gone", "v1", partial(_setting, gone_s=0.0), 334),
+    Bug("a v2 job that is denied once is gone", "v2", partial(_setting, gone_s=0.0), 19),
+    Bug("a job is never gone", "v2", partial(_setting, gone_s=math.inf), 82),
+    Bug("changed rules are never too many", "v1", _never_too_many, 117),
+    Bug("calls that are out are waited for without end", "v2", _endless_drain, 53),
     Bug("halving is forgotten after a crash", "v1", _nothing_open_nothing_to_do, 52),
 )

@@ -18,6 +18,7 @@ from orchestrator.manifest.loading import Manifest
 from orchestrator.models import Chunk, Config, Escalate, Limits, Outcome, Review, Rule
 from orchestrator.planning.options import Options
 from orchestrator.stages.polling import pages
+from simulation.custom import UUID, in_flight, plain, until
 from simulation.oracle import Judge
 from simulation.process import MortalLedger, Program, quiet, unencrypted
 from simulation.purchases import Purchases
@@ -27,6 +28,7 @@ from simulation.world import PROJECT, TYPES, Climate, World, rules_of
 HOSTILE_RUNS, MOST_CALM_RUNS = 7, 25
 
 RUN = Options()
+RUN_CHANGED = Options(reclassify=True)
 RETRY = Options(command="retry", new=False, again=Selection())
 RETRY_HELD = replace(RETRY, held=True)
 RETRY_UNSURE = replace(RETRY, again=Selection(outcomes=tuple(Outcome), below_confidence=0.3))
@@ -75,16 +77,19 @@ class _Play:
     def __init__(self, seed: int, api: str, path: Path) -> None:
         self.rng = random.Random(f"{api} {seed}")
         self.world = World(api, seed, self.rng, Climate.draw(self.rng))
+        self.dice = random.Random(f"custom dice {api} {seed}")  #: for what a custom brings
         self.path = path
         self.episode = Episode(seed, api)
         self.manifest = self._manifest()
         self.purchases = Purchases(self.world, self.manifest)
         self._last = RUN
+        self._refused = False
         self._add_strangers()
 
     def _manifest(self) -> Manifest:
         rng, world = self.rng, self.world
-        ids = [f"file-{n:02d}" for n in range(rng.choice((1, 4, 9, 16)))]
+        name = UUID if world.custom.spelling else "file-"
+        ids = [f"{name}{n:02d}" for n in range(rng.choice((1, 4, 9, 16)))]
         world.unknown_files = {file_id for file_id in ids if rng.random() < world.climate.at_fault / 2}
         world.sinking_files = {file_id for file_id in ids if rng.random() < world.climate.at_fault}
         return Manifest(
@@ -98,10 +103,10 @@ class _Play:
             webhook_configuration_ids=(),
             chunk_size=rng.choice((1, 2, 4)),
             review=Review(),
-            limits=Limits(max_generations=rng.choice((None, None, 2, 4))),
+            limits=Limits(max_generations=rng.choice((None, None, 2, 4)), max_reclassify=world.custom.most_changed),
             sha256="0" * 64,
             escalate=Escalate(0.5) if world.api == "v1" and rng.random() < 0.4 else None,
-            ids=tuple(ids),
+            ids=world.custom.listed(ids, self.dice),
         )
 
     @property
@@ -120,6 +125,7 @@ class _Play:
         try:
             self._hostile_nights()
             world.calm = True
+            self._raise_limit()
             self._converge(RUN)
             if self._count("held = 1 AND finished_at IS NULL"):
                 self._converge(RUN)  # jobs that the run before made may be what a listing is checked by
@@ -151,10 +157,12 @@ class _Play:
         whim = self.rng.random()
         if not self.episode.runs or whim < 0.5:
             return RUN
-        if whim < 0.55:
+        if whim < 0.55 or (self.world.custom.most_changed is not None and self.dice.random() < 0.3):
             self.manifest = replace(self.manifest, config=_config(self.rng.randrange(2)))
             self.episode.changed_rules += 1
             return RUN
+        if self._refused and self.dice.random() < 0.5:
+            return RUN_CHANGED
         if whim < 0.7:
             return self._last  # once more: it may have died
         return RETRY if whim < 0.88 else RETRY_UNSURE if whim < 0.95 else RETRY_HELD
@@ -165,20 +173,43 @@ class _Play:
         purchases.manifest = self.manifest
         purchases.rules_of_run[run_id] = self.rules
         if options.again is not None:
-            purchases.retry(self.manifest.ids, self.rules, options.again.below_confidence)
+            purchases.retry(sorted(self._ids()), self.rules, options.again.below_confidence)
         with closing(MortalLedger(self.path)) as ledger, closing(self._reader()) as reader:
             program = Program(world, purchases, ledger, reader, self.rng)
             try:
                 program.run(self.manifest, options, run_id)
             except Exception as error:  # noqa: BLE001 - whatever escapes the program is a finding
                 world.violated(f"a bug came to light: {error!r}")
-        self._last = options
+        self._last, self._refused = options, program.refused
         self.episode.runs += 1
         self.episode.crashes += program.died
         self.episode.adopted += program.adopted
         self.episode.sent_again += program.sent_again
         self._stop_if_wrong()
+        self._tomorrow()
         world.now += self.rng.choice((0.1, 5.0, 60.0, 5000.0, 86400.0))
+
+    def _tomorrow(self) -> None:
+        """What the API has forgotten by the next run, and how the list is then spelt."""
+        world, custom = self.world, self.world.custom
+        if custom.spelling:
+            self.manifest = replace(self.manifest, ids=custom.listed(sorted(self._ids()), self.dice))
+        if world.calm or not self.path.exists():
+            return
+        with closing(self._reader()) as reader:
+            open_, ended = in_flight(reader)
+        shown = [job_id for job_id in ended if job_id not in world.denied]  # by which the key is known to be right
+        for job_id in open_:
+            when = until(self.dice, custom, world.now) if shown and job_id not in world.denied else None
+            if when is not None:
+                world.deny(job_id, when)
+
+    def _raise_limit(self) -> None:
+        """A person lets the rules that are asked for now be asked for."""
+        self.manifest = replace(self.manifest, limits=replace(self.manifest.limits, max_reclassify=None))
+
+    def _ids(self) -> set[str]:
+        return {*map(plain, self.manifest.ids)}
 
     def _stop_if_wrong(self) -> None:
         if self.world.violations:
@@ -203,7 +234,7 @@ class _Play:
                 "SELECT (SELECT count(*) FROM jobs WHERE finished_at IS NULL AND held = 0), (SELECT count(DISTINCT "
                 "f.file_id) FROM files f JOIN manifests m ON m.config_id = f.config_id)"
             ).fetchone()
-        return bool(open_) or planned < len(self.manifest.ids)
+        return bool(open_) or planned < len(self._ids())
 
     def _reader(self) -> sqlite3.Connection:
         """A connection of the judge's own: it sees what is committed, and nothing else."""
@@ -250,12 +281,7 @@ class _Play:
                 "SELECT f.file_id FROM manifests m JOIN files f ON f.config_id = m.config_id AND f.standing = 1 "
                 "JOIN results r ON r.file_row = f.id WHERE r.outcome IN ('classified', 'unmatched')"
             ).fetchall()
-        return (
-            set(self.manifest.ids)
-            - {file_id for (file_id,) in good}
-            - self.world.sinking_files
-            - self.world.unknown_files
-        )
+        return self._ids() - {file_id for (file_id,) in good} - self.world.sinking_files - self.world.unknown_files
 
 
 def _config(version: int) -> Config:

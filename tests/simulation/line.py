@@ -11,6 +11,7 @@ import httpx
 
 from orchestrator.models import Json
 from orchestrator.stages.work import DRAIN_S
+from simulation.custom import plain
 from simulation.loop import VirtualLoop
 from simulation.purchases import Intent, Purchases
 from simulation.world import LOST, MOST_LATE_S, REFUSED, SAID_YES, TIMEOUT_S, SimJob, World, rules_of
@@ -53,7 +54,7 @@ class Line(httpx.AsyncBaseTransport):
     async def _create(self, request: httpx.Request) -> httpx.Response:
         world = self._world
         body = json.loads(request.content)
-        files = tuple(body["file_ids"] if world.api == "v1" else [body["file_input"]])
+        files = tuple(map(plain, body["file_ids"] if world.api == "v1" else [body["file_input"]]))
         intent = self._intent(files, body)
         if intent is None:
             world.violated(f"a create call for {files} left without an intent on disk")
@@ -201,7 +202,7 @@ class Line(httpx.AsyncBaseTransport):
             return _answer(404, {"detail": "Result not found. Check job status to see if it has completed."})
         rows = [
             {"id": f"{job.id}-{n}", "classify_job_id": job.id, "file_id": file_id, "result": result}
-            for n, (file_id, result) in enumerate(world.shown(job))
+            for n, (file_id, result) in enumerate(world.told(job))
         ]
         return self._page(rows, token, world.climate.page_size)
 

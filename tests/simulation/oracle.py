@@ -8,6 +8,7 @@ from collections import defaultdict
 from sqlalchemy import Connection, Row
 
 from orchestrator.stages.unanswered.judging import MAX_RESENDS
+from simulation.custom import plain
 from simulation.purchases import GOOD, Purchases
 from simulation.world import BAD_WORDS, SimJob, World
 
@@ -43,7 +44,7 @@ class Judge:
         for rows in self._rows.values():
             self._judge_rows(rows, held)
         if not held:
-            for file_id in self._manifest.ids:
+            for file_id in map(plain, self._manifest.ids):
                 self._judge_file(file_id, self._rows[file_id, self._config_id])
         if self._world.violations:
             self._world.tell("judged after", after)
@@ -59,7 +60,8 @@ class Judge:
         for chunk_id, resends, accepted in self._held:
             made = any(job.chunk_id == chunk_id and not job.written_off for job in self._world.jobs)
             proof = self._world.echoes_truly if made else resends < MAX_RESENDS and not accepted and self._known
-            if not riddles and proof and not self._world.misled_keys:
+            # A listing without jobs that were there may be another project's.
+            if not riddles and proof and not self._world.denied and not self._world.misled_keys:
                 self._world.violated(f"chunk {chunk_id} is held although it could be settled")
         return {row.id for row in self._held}
 
@@ -103,6 +105,8 @@ class Judge:
             world.violated(f"chunk {row.chunk_id} has job {row.job_id}, which is not of its rules")
         elif job.chunk_id != row.chunk_id and not self._alike(job, row.chunk_id):
             world.violated(f"chunk {row.chunk_id} has job {row.job_id}, which is of chunk {job.chunk_id}")
+        elif world.is_gone(job) and told == ("missing", None):
+            pass
         elif (expected := job.expected(file_id, world.api)) != told:
             world.violated(f"{file_id} is recorded as {told}; job {row.job_id} says {expected}")
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from orchestrator.commands.access import connect
 from orchestrator.commands.run import _Execution
-from orchestrator.errors import Interrupted, LedgerError, OrchestratorError
+from orchestrator.errors import Interrupted, LedgerError, OrchestratorError, OutOfCredits
 from orchestrator.ledger import Ledger
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
@@ -27,6 +27,7 @@ from orchestrator.planning.options import Options
 from orchestrator.settings import Settings
 from orchestrator.stages.pipeline import Pipeline
 from orchestrator.stages.work import DRAIN_S, Stop
+from simulation.custom import changed, plain
 from simulation.line import Line
 from simulation.loop import VirtualClock, VirtualLoop
 from simulation.purchases import Purchases
@@ -40,6 +41,7 @@ SETTINGS = Settings(
     stale_s=60,
     late_results_s=30,
     retry_budget_s=20,
+    gone_s=3600,
     _env_file=None,
     LLAMA_CLOUD_API_KEY="sim",
 )
@@ -125,6 +127,7 @@ class Program:
         self.rng = rng
         self.adopted = self.sent_again = 0
         self.died = False
+        self.refused = False  #: too many files would be classified again
 
     def run(self, manifest: Manifest, options: Options, run_id: str) -> None:
         """From its start to its end or death; whatever else comes out is a bug. Raises anything."""
@@ -157,11 +160,19 @@ class Program:
     ) -> None:
         world = self.world
         skew = self.rng.choice((0.0, 0.0, 0.0, 3600.0, -3600.0)) if not world.calm else 0.0
-        clock = VirtualClock(loop, skew)
+        clock = VirtualClock(loop, 0.0 if world.custom.denied else skew)
         execution = _Execution(manifest, SETTINGS, options, self.ledger, clock, run_id, ORIGIN, "key", None, None)
-        with self._released(), self.ledger.transaction() as connection:
-            plan = planning.plan(connection, manifest, options, run_id=run_id, origin=ORIGIN, now=clock.now())
-            apis = execution._apis_with_work(connection, plan)
+        asked = self._asked_to_change(manifest, options, run_id)
+        try:
+            with self._released(), self.ledger.transaction() as connection:
+                plan = planning.plan(connection, manifest, options, run_id=run_id, origin=ORIGIN, now=clock.now())
+                apis = execution._apis_with_work(connection, plan)
+        except OutOfCredits as refusal:
+            self.refused = True
+            world.tell("run ends:", refusal)
+        self._judge_refusal(manifest, asked)
+        if self.refused:
+            return
         error = None
         if apis:
             rng = random.Random(self.rng.random())
@@ -180,6 +191,7 @@ class Program:
                 settle_s=SETTINGS.settle_s,
                 stale_s=SETTINGS.stale_s,
                 late_s=SETTINGS.late_results_s,
+                gone_s=SETTINGS.gone_s,
                 progress=execution.progress,
             )
             pipeline.work.stop = TimedStop(process, loop)
@@ -201,6 +213,17 @@ class Program:
         summary = execution._conclude(plan, error)
         world.tell("run ends:", summary.exit_code, summary.reason)
         self._judge_end(summary.exit_code)
+
+    def _asked_to_change(self, manifest: Manifest, options: Options, run_id: str) -> tuple[int, int]:
+        """How many files with an outcome this run is surely, and at most, to send under changed rules unasked."""
+        if not options.new or options.reclassify:
+            return 0, 0
+        return changed(self.reader, [*map(plain, manifest.ids)], self.purchases.rules_of_run[run_id])
+
+    def _judge_refusal(self, manifest: Manifest, asked: tuple[int, int]) -> None:
+        most = manifest.limits.max_reclassify
+        if most is not None and all(self.refused != (files > most) for files in asked):
+            self.world.violated(f"refused: {self.refused}, with {asked} files to classify again, of at most {most}")
 
     def _judge_stop(self, process: Process, loop: VirtualLoop) -> None:
         """A run that is told to end waits for the calls that are out, so long and no longer."""

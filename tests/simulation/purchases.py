@@ -152,4 +152,4 @@ class Purchases:
         return None
 
     def _good(self, job: SimJob, file_id: str) -> bool:
-        return job.expected(file_id, self.world.api)[0] in GOOD
+        return job.expected(file_id, self.world.api)[0] in GOOD and not self.world.is_gone(job)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 
 from orchestrator.models import Json
+from simulation.custom import Custom
 from simulation.loop import EPOCH
 
 #: A commit may come so long after its call is over, and a listing may lag so far behind a commit: each under settle_s.
@@ -191,6 +193,7 @@ class World:
     by_key: dict[str, SimJob] = field(default_factory=dict)
     cancelled: list[SimJob] = field(default_factory=list)  #: those that were stopped because somebody asked for it
     misled_keys: dict[str, SimJob] = field(default_factory=dict)  #: v2: keys that bring back another's job
+    denied: dict[str, float] = field(default_factory=dict)  #: job -> until when the API says that it has none such
     unknown_files: set[str] = field(default_factory=set)
     sinking_files: set[str] = field(default_factory=set)
     violations: list[str] = field(default_factory=list)
@@ -223,6 +226,10 @@ class World:
         return Mood.draw(self.api, self.seed)
 
     @cached_property
+    def custom(self) -> Custom:
+        return Custom() if self.mood != Mood() else Custom.draw(self.api, self.seed)
+
+    @cached_property
     def dice(self) -> random.Random:
         """For what the mood brings: it changes nothing in episodes without."""
         return random.Random(f"dice {self.api} {self.seed}")
@@ -250,6 +257,10 @@ class World:
         if self.now >= job.whole_at:
             return job.rows
         return [row for row in job.rows if self.dice.random() < 0.5]
+
+    def told(self, job: SimJob) -> list[tuple[str | None, Json]]:
+        """The rows that are shown, each with its file as this API spells it."""
+        return [(file and self.custom.answered(file), result) for file, result in self.shown(job)]
 
     def in_outage(self) -> bool:
         began, ended = self.climate.outage
@@ -360,12 +371,29 @@ class World:
                 return told | {"rules": [{**rule, "description": rule["description"][:-1]} for rule in rules]}
         return told
 
+    def _has(self, job: SimJob) -> bool:
+        return self.denied.get(job.id, 0.0) <= self.now
+
+    def is_gone(self, job: SimJob) -> bool:
+        """Whether the API will never have *job* again."""
+        return self.denied.get(job.id) == math.inf
+
+    def deny(self, job_id: str, until: float) -> None:
+        """The API has no such job until then; one that it never has again has ended, whatever it came to."""
+        self.tell("denies", job_id, until)
+        self.denied[job_id] = until
+        for job in self.jobs:
+            if job.id == job_id and self.is_gone(job):
+                job.ends_at = min(job.ends_at, self.now)
+
     def find(self, job_id: str) -> SimJob | None:
-        return next((job for job in self.jobs if job.id == job_id and job.commit_at <= self.now), None)
+        return next(
+            (job for job in self.jobs if job.id == job_id and job.commit_at <= self.now and self._has(job)), None
+        )
 
     def listed(self) -> list[SimJob]:
         """What a listing shows now, in the order that this API lists in."""
-        shown = [job for job in self.jobs if max(job.commit_at, job.listed_at) <= self.now]
+        shown = [job for job in self.jobs if max(job.commit_at, job.listed_at) <= self.now and self._has(job)]
         if self.mood.in_any_order:
             return sorted(shown, key=lambda job: hashlib.sha256(job.id.encode()).digest())
         return sorted(shown, key=lambda job: job.commit_at, reverse=self.climate.newest_first)
@@ -386,6 +414,8 @@ class World:
         if self.api == "v1":
             return told | self._echo(job)
         told |= {name: job.request.get(name) for name in ("file_input", "transaction_id", "configuration")}
+        if told["file_input"] is not None:
+            told["file_input"] = self.custom.answered(told["file_input"])
         if ended and self.shown(job):
             told["result"] = job.rows[0][1]
         return told
