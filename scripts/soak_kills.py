@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
@@ -75,13 +76,15 @@ def _become(command: str, manifest: Path, log: Path) -> NoReturn:
         os._exit(99)
 
 
-def code_of(pid: int, kill_after_s: float) -> int | None:
-    """Wait for *pid*, killing it after a while; its exit code, None when it was killed."""
-    until = time.monotonic() + kill_after_s
-    while time.monotonic() < until:
+def code_of(pid: int, kill_after_s: float, under_way: Callable[[], bool] = lambda: True) -> int | None:
+    """Wait for *pid*, killing it some time after it was *under_way*; its exit code, None when it was killed."""
+    until: float | None = None
+    while until is None or time.monotonic() < until:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
+        if until is None and under_way():
+            until = time.monotonic() + kill_after_s
         time.sleep(0.002)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -124,11 +127,12 @@ class Soak:
         if self.command == "retry":
             self.due.update(self._fail_some(manifest, log))
         while self.tally["kills"] < kills:
-            code = code_of(child(self.command, manifest, log), self._kill_after())
+            code = self._killed_at_random(manifest, log)
             if code is None:
                 self.tally["kills"] += 1
-                self._check_after_a_kill(read_ledger(ledger))
-                if self.naive:
+                state = read_ledger(ledger)
+                self._check_after_a_kill(state)
+                if self.naive and state.chunks:
                     send_blindly(ledger)
             elif code == 0 or read_ledger(ledger).held:
                 break
@@ -150,9 +154,13 @@ class Soak:
         self.tally["failed_files"] += len(failed)
         return failed
 
-    def _kill_after(self) -> float:
-        """Half of the kills fall on planning and submitting, half on polling and on recovering from earlier kills."""
-        return self.rng.uniform(0.0, 0.4) if self.rng.random() < 0.5 else self.rng.uniform(0.0, 1.6)
+    def _killed_at_random(self, manifest: Path, log: Path) -> int | None:
+        """A third of the kills falls on create calls, however slow the machine is, the others on all that a run does."""
+        began = self.server.stats().posts
+        pid = child(self.command, manifest, log)
+        if self.rng.random() < 1 / 3:
+            return code_of(pid, self.rng.uniform(0.0, 0.3), lambda: self.server.stats().posts > began)
+        return code_of(pid, self.rng.uniform(0.0, self.rng.choice((0.4, 1.6))))
 
     def _check_after_a_kill(self, state: LedgerState) -> None:
         if state.integrity != "ok":
