@@ -155,7 +155,7 @@ class Soak:
         return failed
 
     def _killed_at_random(self, manifest: Path, log: Path) -> int | None:
-        """A third of the kills falls on create calls, however slow the machine is, the others on all that a run does."""
+        """A third of the kills falls on create calls, however slow the machine is; the others fall anywhere."""
         began = self.server.stats().posts
         pid = child(self.command, manifest, log)
         if self.rng.random() < 1 / 3:

@@ -128,6 +128,7 @@ ANSWERS: Mapping[str, tuple[str, ...]] = {
     "cancel": ("orchestrator.commands.cancel:Cancelled",),
     "diff": ("orchestrator.reports.diff:Diff",),
     "doctor": ("orchestrator.cli.answers:Examined",),
+    "move-ledger": ("orchestrator.commands.move_ledger:Moved",),
     "plan": ("orchestrator.planning.preview:Preview",),
     "prune": ("orchestrator.commands.prune:Pruned",),
     "report": ("orchestrator.reports.page.content:Page",),

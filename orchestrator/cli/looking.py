@@ -186,6 +186,27 @@ def backup(
 
 
 @app.command()
+def move_ledger(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The ledger: a file, or postgresql://HOST/DATABASE.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="Where it goes: a new file, or an empty database.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Move a ledger to another file or database. Each row is compared; the old ledger refuses runs from then on."""
+    from orchestrator.cli.answers import answer
+    from orchestrator.clock import SystemClock
+    from orchestrator.commands.move_ledger import move
+
+    moved = move(find_ledger(None, source), find_ledger(None, target), clock=SystemClock())
+    if as_json:
+        answer(moved)
+        return
+    names = ", ".join(map(safe, moved.manifests)) or "no manifest yet"
+    print(f"{counted(moved.rows, 'row')} moved and compared ({names})")
+    print(f"from now on: --ledger {moved.target}, or ORCHESTRATOR_LEDGER={moved.target}")
+    say(f"{moved.source} stays as it is for reading, and refuses every run")
+
+
+@app.command()
 def doctor(
     manifest: MaybeManifest = None,
     ledger: LedgerOption = None,

@@ -126,7 +126,7 @@ def _verdicts(
     run_id = runs.new_id(clock.now())
     holder = {"command": "orchestrator accept", "since": at}
     with (
-        ledger.lease(path, lock_name(manifest, rehearsal=rehearsal), holder) as lease,
+        ledger.lease(path, lock_name(manifest.name, rehearsal=rehearsal), holder) as lease,
         ledger.open(path, lease=lease) as opened,
         opened.transaction() as connection,
     ):

@@ -145,5 +145,5 @@ def address(manifest: str, settings: Settings, option: str | None, *, rehearsal:
     return Address.of(Path(os.path.realpath(manifest)), ledger_path(manifest, settings, option), rehearsal=rehearsal)
 
 
-def lock_name(manifest: Manifest, *, rehearsal: bool) -> str:
-    return f"{manifest.name}~rehearsal" if rehearsal else manifest.name
+def lock_name(name: str, *, rehearsal: bool) -> str:
+    return f"{name}~rehearsal" if rehearsal else name

@@ -117,7 +117,7 @@ def _ledger_if_any(manifest: Manifest, settings: Settings, options: Options, clo
             path = ledger_path(manifest.path, settings, options.ledger)
             if ledger.exists(path):
                 holder = {"command": "orchestrator run (notifying)", "since": timestamp(clock.now(), "seconds")}
-                lease = stack.enter_context(ledger.lease(path, lock_name(manifest, rehearsal=False), holder))
+                lease = stack.enter_context(ledger.lease(path, lock_name(manifest.name, rehearsal=False), holder))
                 opened = stack.enter_context(ledger.open(path, lease=lease, patience_s=LAST_PATIENCE_S))
         yield opened
 

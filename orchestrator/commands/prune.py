@@ -61,7 +61,7 @@ def prune(
     hide_secrets(manifest, settings, key)
     holder = {"command": "orchestrator prune", "since": clock.now().isoformat("T", "seconds")}
     with (
-        ledger.lease(path, lock_name(manifest, rehearsal=False), holder) as lease,
+        ledger.lease(path, lock_name(manifest.name, rehearsal=False), holder) as lease,
         closing(ledger.open(path, lease=lease)) as opened,
     ):
         manifest_id, host, kept = _kept(manifest, opened, before, origin=settings_.origin(base))

@@ -99,7 +99,7 @@ def route(
             return _Routing(manifest, opened, chosen, clock, rehearsal=rehearsal).preview()
     holder = {"command": "orchestrator route", "since": clock.now().isoformat("T", "seconds")}
     with (
-        ledger.lease(path, lock_name(manifest, rehearsal=rehearsal), holder) as lease,
+        ledger.lease(path, lock_name(manifest.name, rehearsal=rehearsal), holder) as lease,
         closing(ledger.open(path, lease=lease)) as opened,
     ):
         return carry_out(manifest, opened, chosen, clock, rehearsal=rehearsal, undo=undo)

@@ -97,7 +97,7 @@ def _run(manifest: Manifest, settings: Settings, options: Options, clock: Clock,
             manifest=manifest.name, run_id=run_id, **({"rehearsal": True} if options.sandbox else {})
         ),
         ledger.lease(
-            path, lock_name(manifest, rehearsal=options.sandbox), holder, away_s=settings.ledger_patience_s
+            path, lock_name(manifest.name, rehearsal=options.sandbox), holder, away_s=settings.ledger_patience_s
         ) as lease,
         ledger.open(path, lease=lease, rebuilding=rebuilding, patience_s=_patience_s(deadline_s)) as opened,
     ):

@@ -11,6 +11,10 @@ from typing import Protocol
 from sqlalchemy import Connection
 
 from orchestrator.errors import LedgerError
+from orchestrator.ledger.sql import STATUSES_SQL, text
+
+#: The event of a ledger whose rows are all in another one, which its note names.
+MOVED = "moved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,16 @@ class Room:
 def no_ledger(location: object) -> LedgerError:
     """The error of a command to which an empty ledger would be of no use, where there is none."""
     return LedgerError(f"no ledger at {location}; correct --ledger, or let `orchestrator run` create it")
+
+
+def refuse_moved(connection: Connection, location: object) -> None:
+    """Raises LedgerError when the ledger was moved: whoever wrote to the old one would buy everything again."""
+    indexed = f"event = '{MOVED}' AND event NOT IN {STATUSES_SQL}"
+    moved = connection.execute(text(f"SELECT at, note FROM events WHERE {indexed} ORDER BY id DESC LIMIT 1")).first()
+    if moved is not None:
+        raise LedgerError(
+            f"{location}: this ledger was moved to {moved.note} ({moved.at}); name that one with --ledger"
+        )
 
 
 class Lease(Protocol):

@@ -85,7 +85,7 @@ def insert(
         connection.exec_driver_sql(f"INSERT INTO {table} ({names}) VALUES ({marks}) {rest}", list(rows))
         return
     # One statement, whose values get their types from the table: a statement for each row would wait for each.
-    given = [{name: _without_nul(value) for name, value in zip(columns, row, strict=True)} for row in rows]
+    given = [{name: without_nul(value) for name, value in zip(columns, row, strict=True)} for row in rows]
     connection.exec_driver_sql(
         f"INSERT INTO {table} ({names}) SELECT {names} FROM json_populate_recordset(CAST(NULL AS {table}), "
         f"CAST(%s AS json)) {rest}",
@@ -93,7 +93,7 @@ def insert(
     )
 
 
-def _without_nul(value: object) -> object:
+def without_nul(value: object) -> object:
     """A server stores no NUL in a text, and the API may send one."""
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 

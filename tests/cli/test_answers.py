@@ -70,6 +70,7 @@ def test_what_commands_print_is_as_their_schemas_say(tmp_path: Path) -> None:
         assert told(at, "adopt", "m.yaml")["run_id"] > second["run_id"]
         assert told(at, "prune", "m.yaml", "--older-than", "1s", "--dry-run")["host"] == "loopback"
         assert told(at, "doctor", "m.yaml")["findings"]
+        assert told(at, "move-ledger", "ledger.db", "moved.db")["rows"] > 0
 
 
 def test_a_list_that_is_cut_says_how_long_it_is(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from orchestrator.errors import LedgerError
 from orchestrator.ledger.catalog import has_table
-from orchestrator.ledger.database import no_ledger
+from orchestrator.ledger.database import no_ledger, refuse_moved
 from orchestrator.ledger.postgres.address import Server
 from orchestrator.ledger.postgres.session import Session, translated
 from orchestrator.models import JobStatus, Outcome
@@ -292,6 +292,8 @@ def prepare(session: Session, *, make: bool) -> None:
             raise no_ledger(session.server)
         if check_version(connection, writing=make):
             migrate(connection, session.raw)
+        if make:
+            refuse_moved(connection, session.server)
 
 
 def exists(server: Server) -> bool:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from orchestrator.errors import LedgerBusy, LedgerError
-from orchestrator.ledger.database import Description
+from orchestrator.ledger.database import Description, refuse_moved
 from orchestrator.ledger.sqlite import place, turns, witness
 from orchestrator.ledger.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_version, is_empty, migrate
 
@@ -109,6 +109,8 @@ class Database:
                 else:
                     self._refuse_damage()
                     migrate(self._connection)
+                    with self._connection.begin():
+                        refuse_moved(self._connection, path)
                     self._raw.execute("PRAGMA busy_timeout = 0")  # from now on ``turns`` waits
                     self._counts = problem is None and write_lock is not None
         except BaseException:
