@@ -136,7 +136,7 @@ ANSWERS: Mapping[str, tuple[str, ...]] = {
     "route": ("orchestrator.commands.route:Routed",),
     "run": ("orchestrator.commands.summary:Summary",),
     "status": ("orchestrator.reports.status:Standing",),
-    "upload": ("orchestrator.commands.summary:Summary",),
+    "upload": ("orchestrator.commands.summary:Summary", "orchestrator.commands.upload:Uploaded"),
     "validate": ("orchestrator.cli.answers:Validated",),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -23,6 +23,7 @@ from orchestrator.cli.app import (
     find_ledger,
     load_manifest,
     load_settings,
+    output_mode,
     run_options,
     say,
 )
@@ -30,14 +31,23 @@ from orchestrator.errors import InputError
 from orchestrator.plaintext import counted, safe
 
 if TYPE_CHECKING:
+    from orchestrator.commands.upload import Uploaded
     from orchestrator.manifest.sources import Route
+    from orchestrator.planning.options import Options
 
 _HOW = ("copy", "move", "link", "symlink")
 
 
 @app.command()
 def upload(
-    manifest: ManifestArgument,
+    what: Annotated[
+        list[str], typer.Argument(metavar="MANIFEST | DOCUMENT...", help="A manifest; or files, folders and buckets.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="The list of file IDs; default: standard output."),
+    ] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Of documents: the file IDs alone, each once.")] = False,
     ledger: LedgerOption = None,
     api: ApiOption = None,
     base_url: BaseUrlOption = None,
@@ -46,20 +56,83 @@ def upload(
     quiet: QuietOption = False,
     log_format: LogFormatOption = "auto",
 ) -> None:
-    """Upload the manifest's new documents, each content once, and classify nothing yet."""
+    """Upload new documents, each content once, and classify nothing yet.
+
+    Those of a MANIFEST wait for its `run`. Of DOCUMENTs named one by one a list with file_id,name is written.
+    """
     from orchestrator.cli.running import execute
 
+    options = run_options(ledger, base_url, None, deadline, True, False, None)
+    if not _is_manifest(what):
+        if api is not None:
+            raise InputError("--api is for a manifest: documents are uploaded alike for both")
+        _upload_documents(what, options, output, ids=ids, as_json=as_json, quiet=quiet, log_format=log_format)
+    if output is not None or ids:
+        raise InputError("-o and --ids are for documents named here; those of a manifest are in `orchestrator export`")
+    (manifest,) = what
     if load_manifest(manifest, api, resolve_secrets=False).sources is None:
         raise InputError(f"{safe(manifest)}: no documents to upload; name their folders in `documents_from`")
-    options = run_options(ledger, base_url, None, deadline, True, False, None)
-    execute(
-        manifest,
-        api,
-        replace(options, command="upload", create=False),
-        as_json=as_json,
-        quiet=quiet,
-        log_format=log_format,
-    )
+    options = replace(options, command="upload", create=False)
+    execute(manifest, api, options, as_json=as_json, quiet=quiet, log_format=log_format)
+
+
+def _is_manifest(what: list[str]) -> bool:
+    """Whether *what* is a manifest: one name, of no folder, bucket or document."""
+    from orchestrator.documents.kinds import is_supported
+    from orchestrator.manifest.sources import BUCKETS
+
+    first = what[0]
+    named = first.endswith((".yaml", ".yml")) or not (is_supported(first) or Path(first).is_dir())
+    return len(what) == 1 and named and not first.startswith(BUCKETS)
+
+
+def _upload_documents(
+    what: list[str],
+    options: Options,
+    output: Path | None,
+    *,
+    ids: bool,
+    as_json: bool,
+    quiet: bool,
+    log_format: str,
+) -> NoReturn:
+    from orchestrator.cli.answers import answer
+    from orchestrator.cli.running import planning_shown, prepared
+    from orchestrator.commands import upload as command
+    from orchestrator.reports import export as exports
+
+    manifest = command.manifest_of(what)
+    if output is not None:
+        exports.refuse_sources(output, *map(Path, what))
+    if options.ledger is None and load_settings(manifest.path).ledger is None:
+        options = replace(options, ledger=command.LEDGER)
+    settings, watch, on_screen = prepared(manifest.path, options, quiet=quiet, log_format=log_format)
+    with planning_shown(on_screen):
+        found, code = command.upload(manifest, settings, options, watcher=watch)
+    if as_json:
+        answer(found, code)
+    if output is not None or not as_json:
+        form = exports.IDS if ids else "csv"
+        rows = ((file.file_id, file.name) for file in found.files)
+        exports.export(output, form, ("file_id", "name"), rows, mode=output_mode())
+    if not quiet:
+        for line in _upload_lines(found):
+            say(line)
+    raise typer.Exit(code)
+
+
+def _upload_lines(found: Uploaded) -> list[str]:
+    """How an upload of documents went, for a person."""
+    from orchestrator.planning.documents import Taken
+
+    taken = Taken(found.documents, found.contents, 0, found.skipped)
+    lines = [f"{file.name or file.file_id}: {file.error}" for file in found.failed_files]
+    if more := found.failed - len(lines):
+        lines.append(f"and {more:,} more that failed")
+    before = found.contents - found.uploaded - found.failed - found.unfinished
+    at_api = f", {before:,} at the API before" if before else ""
+    left = f", {found.unfinished:,} left: {found.reason}" if found.unfinished else ""
+    return [*lines, f"{taken.words}; {found.uploaded:,} uploaded{at_api}{left}"]
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -48,9 +48,11 @@ from orchestrator.errors import ExitCode, InputError, ManifestError
 from orchestrator.plaintext import safe
 
 if TYPE_CHECKING:
+    from orchestrator.commands.run import Watcher
     from orchestrator.commands.summary import Summary
     from orchestrator.manifest.loading import Manifest
     from orchestrator.planning.options import Options
+    from orchestrator.settings import Settings
 
 
 @app.command()
@@ -258,9 +260,26 @@ def _announce(base_url: str) -> None:
 
 def execute(path: str, api: str | None, options: Options, *, as_json: bool, quiet: bool, log_format: str) -> NoReturn:
     """Run, show how it went, and exit with its code."""
-    from orchestrator import logs
     from orchestrator.commands import access
     from orchestrator.commands import run as command
+
+    settings, watch, on_screen = prepared(path, options, quiet=quiet, log_format=log_format)
+    loaded = load_manifest(path, api)
+    if on_screen and options.new:
+        tell_of_new_ledger(access.ledger_path(path, settings, options.ledger))
+    collect_as_usual()
+    with planning_shown(on_screen):
+        summary = command.run(loaded, settings, options, watcher=watch)
+    if on_screen:  # elsewhere the log says it
+        tell_of_doubts(loaded)
+    _show_end(summary, _again(path, options.ledger), as_json=as_json, quiet=quiet)
+    raise typer.Exit(summary.exit_code)
+
+
+def prepared(path: str, options: Options, *, quiet: bool, log_format: str) -> tuple[Settings, Watcher | None, bool]:
+    """The settings for *path*, and who watches the run, on a screen or not; its log is set up."""
+    from orchestrator import logs
+    from orchestrator.commands import access
 
     settings = load_settings(path)
     if not quiet:
@@ -279,16 +298,16 @@ def execute(path: str, api: str | None, options: Options, *, as_json: bool, quie
         # A person who did not ask for the lines has the display instead; every line is in the log of the run.
         shown="WARNING" if watch is not None and log_format == "auto" else None,
     )
-    loaded = load_manifest(path, api)
-    if on_screen and options.new:
-        tell_of_new_ledger(access.ledger_path(path, settings, options.ledger))
-    collect_as_usual()
-    with live.planning(sys.stderr) if on_screen else nullcontext():
-        summary = command.run(loaded, settings, options, watcher=watch)
-    if on_screen:  # elsewhere the log says it
-        tell_of_doubts(loaded)
-    _show_end(summary, _again(path, options.ledger), as_json=as_json, quiet=quiet)
-    raise typer.Exit(summary.exit_code)
+    return settings, watch, on_screen
+
+
+def planning_shown(on_screen: bool) -> AbstractContextManager[None]:
+    """Show on a screen that a run is being planned, until it shows itself."""
+    if not on_screen:
+        return nullcontext()
+    from orchestrator.cli import live
+
+    return live.planning(sys.stderr)
 
 
 def _show_end(summary: Summary, again: str, *, as_json: bool, quiet: bool) -> None:

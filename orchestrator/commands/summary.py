@@ -151,6 +151,8 @@ def conclude(connection: Transaction, manifest: Manifest, ended: Ended) -> Summa
     code, reason = why(
         totals, unfinished or suspects, ended.error, left, known=pardoned, dismissed=dismissed, sample=plan.sample
     )
+    if code is ExitCode.OK and not ended.options.create:
+        reason = "every document is at the API"
     spent = billing.spent_by_run(connection, ended.run_id)
     return Summary(
         manifest=manifest.name,

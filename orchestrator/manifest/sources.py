@@ -95,10 +95,11 @@ class Place:
     text: str
     line: int
     column: int
+    literal: bool = False  #: no pattern, whatever is in its name
 
     @property
     def is_pattern(self) -> bool:
-        return not self.is_bucket and _MAGIC.search(self.text) is not None
+        return not self.literal and not self.is_bucket and _MAGIC.search(self.text) is not None
 
     @property
     def is_bucket(self) -> bool:

@@ -50,6 +50,7 @@ def test_what_commands_print_is_as_their_schemas_say(tmp_path: Path) -> None:
         assert told(at, "validate", "m.yaml")["api"] == "v1"
         assert told(at, "plan", "m.yaml")["new"] == 3
         assert told(at, "upload", "m.yaml")["uploaded"] == 3
+        assert told(at, "upload", "inbox/a.txt")["files"][0]["name"] == "a.txt"
         first = told(at, "run", "m.yaml")
         at.put(d=INVOICE + " and more")
         second = told(at, "run", "m.yaml")

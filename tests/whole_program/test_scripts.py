@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
@@ -85,16 +84,6 @@ async def refuse_key(request: web.Request) -> web.StreamResponse:
 
 async def accept_anything(request: web.Request) -> web.StreamResponse:
     return web.Response()
-
-
-def numbering() -> Answer:
-    """Takes each upload, and gives the files the IDs dfl-1, dfl-2 and so on."""
-    numbers = itertools.count(1)
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        return web.json_response({"id": f"dfl-{next(numbers)}", "name": "any", "project_id": "any"}, status=201)
-
-    return answer
 
 
 def project_without_venv(folder: Path) -> Path:
@@ -326,39 +315,20 @@ class TestNightly:
 
 
 class TestUpload:
-    @staticmethod
-    def upload(server: Server, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        env = {"LLAMA_CLOUD_BASE_URL": server.url, "LLAMA_CLOUD_API_KEY": CANARY}
-        return call(sys.executable, ROOT / "scripts/upload.py", *arguments, env=env)
-
-    def test_each_file_is_sent_once_and_listed_with_its_name(self, serve: Serve) -> None:
-        """As CSV, which a manifest's file_ids_from takes."""
-        server = serve(numbering())
-        done = self.upload(server, "--csv", *DOCUMENTS[:2])
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == f"file_id,name\ndfl-1,{DOCUMENTS[0].name}\ndfl-2,{DOCUMENTS[1].name}\n"
-        assert [(seen.method, seen.path) for seen in server.seen] == [("POST", "/api/v1/beta/files")] * 2
-        assert all(b'name="purpose"\r\n\r\nclassify\r\n' in seen.body for seen in server.seen)
-        assert DOCUMENTS[0].read_bytes() in server.seen[0].body
-
-    def test_without_csv_only_ids_are_printed(self, serve: Serve) -> None:
-        """One a line."""
-        assert self.upload(serve(numbering()), *DOCUMENTS[:2]).stdout == "dfl-1\ndfl-2\n"
-
-    def test_a_refused_file_is_named_and_what_went_up_before_is_listed(self, serve: Serve) -> None:
-        """The IDs of the files that are there are not lost; the key is not shown."""
-
-        number = numbering()
-
-        async def only_one(request: web.Request) -> web.StreamResponse:
-            if len(server.seen) > 1:
-                return web.json_response({"detail": "Uploaded file is empty."}, status=400)
-            return await number(request)
-
-        server = serve(only_one)
-        done = self.upload(server, *DOCUMENTS[:3])
-        assert (done.returncode, done.stdout) == (1, "dfl-1\n")
-        assert done.stderr == f'upload: {DOCUMENTS[1]}: the API said 400 {{"detail": "Uploaded file is empty."}}\n'
+    @pytest.mark.parametrize(
+        ("given", "handed_on"), [(["a", "b"], "upload --ids a b"), (["--csv", "a", "b"], "upload a b")]
+    )
+    def test_it_only_calls_the_program(self, tmp_path: Path, given: list[str], handed_on: str) -> None:
+        """IDs alone, or with ``--csv`` a list with names; the exit code is the program's."""
+        root = project_without_venv(tmp_path)
+        shutil.copy(ROOT / "scripts/upload", root / "scripts/upload")
+        setup, program = root / "scripts/setup", root / ".venv/bin/orchestrator"
+        setup.write_text("#!/bin/sh\n")
+        program.parent.mkdir(parents=True)
+        program.write_text('#!/bin/sh\necho "$@"\nexit 3\n')
+        program.chmod(0o755)
+        done = call(root / "scripts/upload", *given)
+        assert (done.returncode, done.stdout) == (3, f"{handed_on}\n")
 
 
 class TestDemo:

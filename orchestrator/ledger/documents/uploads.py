@@ -164,6 +164,19 @@ def forget(connection: Connection, manifest_id: int) -> None:
     connection.execute(text("DELETE FROM uploads WHERE manifest_id = :manifest_id"), {"manifest_id": manifest_id})
 
 
+def of_documents(connection: Connection, manifest: str, manifest_id: int) -> list[tuple[str, str]]:
+    """Path, in its stored form, and file ID of each document that is in its place and at the API, by path."""
+    rows = connection.execute(
+        text("""
+        SELECT d.path, u.file_id
+        FROM documents d JOIN uploads u ON u.manifest_id = :manifest_id AND u.content = d.content
+        WHERE d.manifest = :manifest AND d.gone = 0 AND u.ready = 1 ORDER BY d.path
+        """),
+        {"manifest": manifest, "manifest_id": manifest_id},
+    )
+    return [(row.path, row.file_id) for row in rows]
+
+
 def take_out(connection: Connection, manifest_id: int, content: str, *, run_id: str, at: str) -> list[int]:
     """Move *content* out of the pending chunks into chunks of its own, which are not sent; their ids."""
     rows = connection.execute(
