@@ -53,6 +53,9 @@ def test_a_retry_says_how_many_are_good_now(cli: Cli, api: Moody) -> None:
     assert "3 files retried, 2 of them good now" in done.stdout
     told = json.loads(cli("retry", "m.yaml", "--json").stdout)
     assert told["retried"] == {"files": 1, "good": 0}
+    api.bad = "^$"
+    assert "1 file retried, 1 of them good now" in cli("retry", "m.yaml").stdout
+    assert "0 files retried: none to retry" in cli("retry", "m.yaml").stdout
 
 
 @pytest.mark.parametrize(("bad", "title"), [("^a$", "1 failed file\n"), ("^[a-g]$", "7 failed files, the first 5\n")])

@@ -56,7 +56,8 @@ def _notes(summary: Summary) -> list[Text]:
         trouble = f", {routed.not_placed:,} could not be: `orchestrator route` says why" if routed.not_placed else ""
         parts.append(Text(f"{counted(routed.placed, 'document')} put into place{trouble}"))
     if (retried := summary.retried) is not None:
-        parts.append(Text(f"{counted(retried.files, 'file')} retried, {retried.good:,} of them good now"))
+        now = f", {retried.good:,} of them good now" if retried.files else ": none to retry"
+        parts.append(Text(f"{counted(retried.files, 'file')} retried{now}"))
     parts += [Text(words, style="yellow") for words in (summary.changes.words, summary.held_back.words) if words]
     parts.append(
         Text(

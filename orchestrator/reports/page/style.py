@@ -44,7 +44,8 @@ th{font-weight:600;color:var(--soft);font-size:.85rem;overflow-wrap:normal}
 td{overflow-wrap:break-word}td:first-child,td:last-child{overflow-wrap:anywhere;min-width:7rem}td.n{min-width:0}
 @media (min-width:56rem){.grid.two{grid-template-columns:repeat(2,minmax(0,1fr))}
 .grid.three{grid-template-columns:repeat(3,minmax(0,1fr))}.first{grid-template-columns:5fr 6fr}}
-@media print{body{background:#fff;font-size:11px}.card,svg,tr{break-inside:avoid}h2,h3{break-after:avoid}
+@media print{:root{font-size:12px}body{background:#fff;font-size:11px}
+.card,svg,tr{break-inside:avoid}h2,h3{break-after:avoid}
 .grid.two{grid-template-columns:repeat(2,minmax(0,1fr))}.grid.three{grid-template-columns:repeat(3,minmax(0,1fr))}
 .card{padding:.4rem .6rem}details:not([open]){display:none}header,main,footer{max-width:none}}
 """.strip()

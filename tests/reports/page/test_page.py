@@ -154,6 +154,39 @@ def test_the_totals_are_those_of_an_export(month: Month) -> None:
     }
 
 
+def test_the_first_screen_and_the_list_of_runs_are_counted_from_an_export(month: Month) -> None:
+    """What the last run recorded, what is different since, what there is to do, how each run ended and what it cost."""
+    section, rows, history, reader = month
+    last = section.nights[0]
+    its = [row for row in history if row["finished_at"] >= last.started_at]
+    outcomes, types = sums(its, "outcome"), sums(its, "type")
+    first = re.sub("<[^>]+>", "\n", html.html(Page("l", "2026-12-02T07:00:00+00:00", {}, (section,))))
+    recorded = ", ".join(f"{outcomes[name]} {name}" for name in ("classified", "unmatched", "failed"))
+    ordered = sorted(types.items(), key=lambda item: -item[1])
+    assert f"This run recorded {recorded}. Types: {', '.join(f'{name} {n}' for name, n in ordered)}." in first
+    before = [row for row in rows if row["finished_at"] < last.started_at]
+    review = sum(row["review"] is not None for row in rows) - sum(row["review"] is not None for row in before)
+    changed = {"files": len(its) + 5, **outcomes, "unfinished": 5, "to review": review}  # 5: in the chunk that is held
+    assert [line for line in first.splitlines() if re.fullmatch(r"[+-][\d,]+ [a-z ]+", line)] == [
+        f"+{number} {name}" for name, number in changed.items()
+    ]
+    assert "\n1 chunk held: " in first
+    assert f"\n{sums(rows, 'outcome')['failed'] - 1} files failed: send them again." in first  # and one in quarantine
+    assert "\n1 file in quarantine: " in first
+    assert f"\n{sum(row['review'] is not None for row in rows)} results to look at." in first
+    runs, bills = [], [{row["job_id"]: row["credits"] for row in history}]
+    for night in section.nights:
+        jobs = [row for row in history if night.started_at <= row["finished_at"] <= str(night.finished_at)]
+        bills.append({row["job_id"]: row["credits"] for row in jobs})
+        bad = sum(row["outcome"] == "failed" for row in history if row["finished_at"] <= str(night.finished_at))
+        reason = f"{bad} files failed" if bad else "every file has an outcome"
+        runs.append([tags.moment(night.started_at), "run", str(int(bad > 0)), reason, night.run_id])
+    assert reader.rows("The latest 30 runs") == runs
+    in_all, *by_run = [tags.number(sum(bill.values())) for bill in bills]
+    assert reader.sums["credits"] == in_all
+    assert [row[1] for row in reversed(reader.rows("Credits"))] == by_run
+
+
 def test_each_run_of_the_plots_is_its_rows_of_an_export(month: Month) -> None:
     """Outcomes and types, in the tree and in the tables under the plots."""
     section, _, history, reader = month
