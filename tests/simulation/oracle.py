@@ -59,11 +59,22 @@ class Judge:
         riddles = [job for job in unknown if not self._provable(job)]  # a written off one may be of this chunk too
         for chunk_id, resends, accepted in self._held:
             made = any(job.chunk_id == chunk_id and not job.written_off for job in self._world.jobs)
-            proof = self._world.echoes_truly if made else resends < MAX_RESENDS and not accepted and self._known
+            proof = (
+                (self._world.echoes_truly and not self._contested(chunk_id))
+                if made
+                else resends < MAX_RESENDS and not accepted and self._known
+            )
             # A listing without jobs that were there may be another project's.
             if not riddles and proof and not self._world.denied and not self._world.misled_keys:
                 self._world.violated(f"chunk {chunk_id} is held although it could be settled")
         return {row.id for row in self._held}
+
+    def _contested(self, chunk_id: int) -> bool:
+        """Whether another held chunk has one of its files under other rules, and no known job tells the echo."""
+        held = {row.id for row in self._held}
+        of_held = [file for (file, _), rows in self._rows.items() if any(row.chunk_id in held for row in rows)]
+        ours = {file for (file, _), rows in self._rows.items() if any(row.chunk_id == chunk_id for row in rows)}
+        return not self._known and any(of_held.count(file) > 1 for file in ours)
 
     def _provable(self, job: SimJob) -> bool:
         """Whether its rows tell whose it is."""
