@@ -11,6 +11,7 @@ import structlog
 
 from orchestrator.api.backoff import asked_s, retrying
 from orchestrator.api.dialect import Call, Dialect, Page, merged, refuse_circle
+from orchestrator.api.http_errors import has_no_file_left
 from orchestrator.api.limiter import Limiter, Limiters, Ticket
 from orchestrator.api.wire import Wire
 from orchestrator.clock import Clock
@@ -20,6 +21,7 @@ from orchestrator.errors import (
     ApiError,
     ContractBroken,
     Interrupted,
+    LedgerError,
     NotSent,
     Rejected,
     Throttled,
@@ -192,8 +194,10 @@ class Api:
                 raise ContractBroken(f"the API's answers can't be read: {error}") from error
             raise self.unreachable(error) from error
 
-    def unreachable(self, error: ApiError) -> Unreachable | Interrupted:
+    def unreachable(self, error: ApiError) -> Unreachable | Interrupted | LedgerError:
         """The end of a run that *error* has outlasted: the budget for an outage, or the time left to the deadline."""
+        if isinstance(error, NotSent) and has_no_file_left(error):
+            return LedgerError("too many open files: allow this program more of them, see `ulimit -n`")
         wait_s = asked_s(error)
         if self.too_late(wait_s) and wait_s < self.retry_budget_s:
             return Interrupted(f"the API asks to wait for {wait_s:g} s, past the deadline; run again to go on: {error}")

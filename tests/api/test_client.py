@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 
 import pytest
 from aiohttp import web
@@ -19,6 +21,7 @@ from orchestrator.errors import (
     ApiError,
     ContractBroken,
     Interrupted,
+    LedgerError,
     NotSent,
     OutOfCredits,
     Rejected,
@@ -173,6 +176,25 @@ def test_a_wait_that_outlasts_the_budget_is_not_begun(serve: Serve, status: int,
         with_api(server.url, get, clock=clock, retry_budget_s=10)
     assert len(server.seen) == 1
     assert clock.seconds < 1
+
+
+def test_no_file_left_for_a_connection_is_no_outage(serve: Serve) -> None:
+    """`ulimit -n 14` ended in 7, as if the API could not be reached."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def with_all_in_use(api: Api) -> None:
+        await api.get(ID)
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+        try:
+            await api.get(ID)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    server = serve(always(200, JOB, {"Connection": "close"}))
+    with pytest.raises(LedgerError, match=r"too many open files.*ulimit"):
+        with_api(server.url, with_all_in_use, retry_budget_s=1)
 
 
 @pytest.mark.parametrize("status", [429, 503])
