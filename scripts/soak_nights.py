@@ -168,6 +168,10 @@ def _monitor_faults(told: list[tuple[str, str]], night: Night) -> list[str]:
 
 def _alert_faults(figures: Path, night: Night) -> list[str]:
     """Ask Prometheus's own tool which alerts the figures raise: now, and after 27 hours without another night."""
+    with figures.open("rb") as file:
+        read = subprocess.run(["promtool", "check", "metrics"], stdin=file, capture_output=True, text=True, check=False)
+    if read.returncode:
+        return [f"figures that a collector can't read: {read.stderr}"]
     now, series = time.time(), []
     for line in figures.read_text().splitlines():
         if not line.startswith("#"):

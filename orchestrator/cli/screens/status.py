@@ -49,8 +49,10 @@ def status_view(states: Sequence[Status], ledger: Location) -> RenderableType:
         parts.append(Text())
         if state.rehearsal:
             parts.append(Text(REHEARSAL, style="bold yellow"))
-        api = "127.0.0.1" if state.host == "loopback" else safe(state.host)
-        parts.append(Text(f"{safe(state.manifest)} (API at {api})", style="bold"))
+        api = "at 127.0.0.1" if state.host == "loopback" else f"at {safe(state.host)}"
+        if state.rehearsal:
+            api = "of the embedded sandbox"
+        parts.append(Text(f"{safe(state.manifest)} (API {api})", style="bold"))
         manifest = Path(state.path)
         address = Address.of(manifest, ledger, rehearsal=state.rehearsal)
         parts += [
