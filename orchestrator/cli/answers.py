@@ -136,8 +136,10 @@ ANSWERS: Mapping[str, tuple[str, ...]] = {
     "route": ("orchestrator.commands.route:Routed",),
     "run": ("orchestrator.commands.summary:Summary",),
     "status": ("orchestrator.reports.status:Standing",),
+    "submit": ("orchestrator.workers.submit:Submission",),
     "upload": ("orchestrator.commands.summary:Summary", "orchestrator.commands.upload:Uploaded"),
     "validate": ("orchestrator.cli.answers:Validated",),
+    "workers": ("orchestrator.workers.view:Found",),
 }
 
 #: Commands whose object says how a run went, also where there was none.

@@ -243,7 +243,7 @@ def now() -> str:
 
 
 def print_json(value: Json) -> None:
-    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, default=timestamp))
 
 
 def tell_of_new_ledger(location: Location) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.app import JsonOption, app, find_ledger, load_manifest, load_settings, print_json, say
+from orchestrator.cli.app import JsonOption, app, find_ledger, load_manifest, load_settings, say
 from orchestrator.errors import InputError
 from orchestrator.plaintext import safe
 
@@ -66,12 +66,13 @@ def submit(
 ) -> None:
     """Have workers carry manifests out: once, or at the times of their `schedule:`."""
     server = _server(manifests[0], ledger)
+    from orchestrator.cli.answers import answer
     from orchestrator.workers import submit as workers
 
     loaded = [load_manifest(path, None, resolve_secrets=False) for path in manifests]
     done = workers.submit(server, loaded, now=now, lists=not lists_change, deadline=deadline)
     if as_json:
-        print_json({"ledger": str(server), "submitted": [one.as_json() for one in done]})
+        answer(workers.Submission(str(server), done))
         return
     for one in done:
         words = ["submitted"] if one.asked else []
@@ -89,6 +90,7 @@ def workers(
 ) -> None:
     """List workers, tasks and schedules; or drain a worker: it ends once it has carried out what it has in hand."""
     server = _server(None, ledger)
+    from orchestrator.cli.answers import answer
     from orchestrator.workers import view
 
     if action == "drain":
@@ -102,7 +104,7 @@ def workers(
         raise InputError(f"{safe(action)}: must be list, or drain HOST:PID")
     found = view.look(server)
     if as_json:
-        print_json({"ledger": str(server), **found.as_json()})
+        answer(found)
         return
     for line in found.lines():
         print(safe(line))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -12,7 +12,6 @@ from orchestrator import settings as settings_
 from orchestrator.errors import ManifestError, Problem
 from orchestrator.ledger.workers import schedules, schema, tasks
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import Json
 from orchestrator.workers import cron
 from orchestrator.workers.copies import copies
 
@@ -27,8 +26,13 @@ class Submitted:
     next_at: datetime | None  #: by its schedule
     zone: str | None
 
-    def as_json(self) -> dict[str, Json]:
-        return {**asdict(self), "next_at": self.next_at.isoformat() if self.next_at else None}
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The manifests that were submitted together."""
+
+    ledger: str
+    submitted: list[Submitted]
 
 
 def submit(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from orchestrator import ledger
-from orchestrator.clock import timestamp
 from orchestrator.errors import InputError
 from orchestrator.ledger import Server, Transaction
 from orchestrator.ledger.workers import roll, schedules, schema, tasks
-from orchestrator.models import Json
+from orchestrator.ledger.workers.roll import WorkerState
+from orchestrator.ledger.workers.schedules import ScheduleState
+from orchestrator.ledger.workers.tasks import TaskState
 from orchestrator.plaintext import counted, safe, span
 from orchestrator.workers.submit import local
 
@@ -19,9 +20,9 @@ from orchestrator.workers.submit import local
 class Crew:
     """The workers, the tasks and the schedules of one ledger."""
 
-    workers: list[roll.WorkerState]
-    tasks: list[tasks.TaskState]
-    schedules: list[schedules.ScheduleState]
+    workers: list[WorkerState]
+    tasks: list[TaskState]
+    schedules: list[ScheduleState]
 
     def lines(self) -> list[str]:
         """The crew as a person reads it."""
@@ -36,12 +37,12 @@ class Crew:
             ),
         ]
 
-    def as_json(self) -> dict[str, Json]:
-        workers = [{**asdict(worker), "name": worker.name} for worker in self.workers]
-        others = {"tasks": [asdict(task) for task in self.tasks], "schedules": [asdict(one) for one in self.schedules]}
-        return {"workers": [_plain(row) for row in workers]} | {
-            name: [_plain(row) for row in rows] for name, rows in others.items()
-        }
+
+@dataclass(frozen=True, slots=True)
+class Found(Crew):
+    """A crew and where it was found."""
+
+    ledger: str
 
 
 def crew(connection: Transaction) -> Crew | None:
@@ -51,15 +52,11 @@ def crew(connection: Transaction) -> Crew | None:
     return Crew(roll.states(connection), tasks.states(connection), schedules.states(connection))
 
 
-def _plain(row: dict[str, Json]) -> dict[str, Json]:
-    """*row* with its times as text."""
-    return {name: timestamp(value, "seconds") if isinstance(value, datetime) else value for name, value in row.items()}
-
-
-def look(server: Server) -> Crew:
+def look(server: Server) -> Found:
     """The crew of the ledger on *server*. Raises LedgerError."""
     with ledger.session(server, "orchestrator workers") as session, session.transaction() as connection:
-        return crew(connection) or Crew([], [], [])
+        found = crew(connection) or Crew([], [], [])
+    return Found(found.workers, found.tasks, found.schedules, str(server))
 
 
 def drain(server: Server, host: str, pid: int) -> None:
@@ -69,7 +66,7 @@ def drain(server: Server, host: str, pid: int) -> None:
             raise InputError(f"no worker {safe(host)}:{pid} is at work; `orchestrator workers` lists them")
 
 
-def _worker_line(worker: roll.WorkerState, now: datetime) -> str:
+def _worker_line(worker: WorkerState, now: datetime) -> str:
     state = "gone" if not worker.lives else "draining" if worker.draining else "at work"
     return (
         f"worker {worker.name}: {state}, {counted(worker.slots, 'slot')}, "
@@ -77,7 +74,7 @@ def _worker_line(worker: roll.WorkerState, now: datetime) -> str:
     )
 
 
-def _task_line(task: tasks.TaskState, now: datetime) -> str:
+def _task_line(task: TaskState, now: datetime) -> str:
     words = {
         "running": f"running on {task.running_on} for {_ago(task.since, now)}",
         "waiting": "waiting for a free slot",

@@ -14,8 +14,8 @@ from orchestrator.cli import app
 from orchestrator.cli.answers import ANSWERS, schema
 from orchestrator.models import Json
 
-#: A log is many objects; those of the workers have no schema yet.
-WITHOUT = {"logs", "submit", "workers"}
+#: A log is many objects.
+WITHOUT = {"logs"}
 
 FRAME = {"version", "exit_code", "started_at", "finished_at"}
 
@@ -72,6 +72,19 @@ def test_what_commands_print_is_as_their_schemas_say(tmp_path: Path) -> None:
         assert told(at, "prune", "m.yaml", "--older-than", "1s", "--dry-run")["host"] == "loopback"
         assert told(at, "doctor", "m.yaml")["findings"]
         assert told(at, "move-ledger", "ledger.db", "moved.db")["rows"] > 0
+
+
+def test_what_workers_are_asked_is_as_the_schemas_say(tmp_path: Path, database: str) -> None:
+    """Times are text with a zone, as everywhere."""
+    with desk(tmp_path) as at:
+        at.manifest('schedule: {cron: "0 2 * * *", timezone: Europe/Berlin}')
+        at.cli.environ["ORCHESTRATOR_LEDGER"] = database
+        (one,) = told(at, "submit", "m.yaml", "--now")["submitted"]
+        assert one["asked"] and one["next_at"].endswith("+00:00")
+        found = told(at, "workers")
+        assert (found["ledger"], found["workers"]) == (database, [])
+        assert [task["state"] for task in found["tasks"]] == ["waiting"]
+        assert [schedule["zone"] for schedule in found["schedules"]] == ["Europe/Berlin"]
 
 
 def test_a_list_that_is_cut_says_how_long_it_is(tmp_path: Path) -> None:

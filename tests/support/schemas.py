@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from orchestrator.models import Json
 
@@ -34,6 +35,11 @@ def faults(value: Json, schema: Json, root: Json, at: str = "$") -> Iterator[str
                 is_bool = isinstance(value, bool) and said in ("integer", "number")
                 if is_bool or not isinstance(value, _TYPES[said]):
                     yield f"{at}: {value!r} is no {said}"
+            case "format":
+                if said != "date-time":
+                    raise ValueError(f"format {said} in a schema")
+                if isinstance(value, str) and not _is_moment(value):
+                    yield f"{at}: {value!r} is no moment with a zone"
             case "enum":
                 if value not in said:
                     yield f"{at}: {value!r} is none of {said}"
@@ -56,3 +62,10 @@ def faults(value: Json, schema: Json, root: Json, at: str = "$") -> Iterator[str
                     yield from faults(each, said, root, f"{at}[{number}]")
             case _ if word not in _SAYS_NOTHING:
                 raise ValueError(f"{word} in a schema")
+
+
+def _is_moment(value: str) -> bool:
+    try:
+        return datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False

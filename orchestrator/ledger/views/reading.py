@@ -1,4 +1,4 @@
-"""Questions to the ledger: totals, rows for export, what needs a person. Nothing here writes."""
+"""Questions to the ledger: totals, open jobs, what needs a person and what was decided. Nothing here writes."""
 
 from __future__ import annotations
 

@@ -66,10 +66,7 @@ class WorkerState:
     heard_at: datetime
     draining: bool
     lives: bool  #: its session stands, and it was heard of within SILENT_S
-
-    @property
-    def name(self) -> str:
-        return f"{self.host}:{self.pid}"
+    name: str  #: HOST:PID
 
 
 def register(connection: Connection, host: str, pid: int, slots: int, engine_id: int | None) -> int:
@@ -135,6 +132,7 @@ def states(connection: Connection) -> list[WorkerState]:
             row.heard_at,
             bool(row.draining),
             row.lives,
+            f"{row.host}:{row.pid}",
         )
         for row in rows
     ]
