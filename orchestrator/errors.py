@@ -45,7 +45,7 @@ class ExitCode(IntEnum):
     OUT_OF_CREDITS = 6  #: 402, or over the budget set
     UNREACHABLE = 7  #: the API could not be reached for the whole retry budget
     LEDGER = 8  #: the ledger or an output can't be read or written
-    CONTRACT = 9  #: the API answered against its contract
+    CONTRACT = 9  #: the API's answer breaks its contract
     BUG = 70  #: a bug in this program
     READER_LEFT = 141  #: whoever read the output left early (``| head``): what a shell shows of any such program
 

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     trust_env: bool = Field(
         True, description="use HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR from the environment, for https"
     )
-    allow_http: bool = Field(False, description="allow http:// to another host: the key travels in clear")
+    allow_http: bool = Field(False, description="allow http:// to another host: the key travels unencrypted")
     ledger: str | None = Field(
         None, description="path or postgresql:// URL of the ledger; default: ledger.db beside the manifest"
     )
@@ -69,20 +69,22 @@ class Settings(BaseSettings):
         60, description="how long a run waits for a ledger's server that is away, sending nothing, before it ends (8)"
     )
     creates_per_s: Rate = Field(40, description="most create calls a second; adapted downwards when the API says 429")
-    reads_per_s: Rate = Field(80, description="most status and result calls a second, likewise")
-    lists_per_s: Rate = Field(5, description="most list calls a second, likewise")
-    uploads_per_s: Rate = Field(10, description="most uploads a second, likewise; the API takes 50 in 5 seconds")
+    reads_per_s: Rate = Field(80, description="most status and result calls a second; adapted in the same way")
+    lists_per_s: Rate = Field(5, description="most list calls a second; adapted in the same way")
+    uploads_per_s: Rate = Field(
+        10, description="most uploads a second; adapted in the same way; the API takes 50 in 5 seconds"
+    )
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(60, description="longest that one call may take, in all")
     retry_budget_s: Seconds = Field(900, description="how long an outage may last before the run gives up (exit 7)")
     settle_s: Seconds = Field(
-        120, description="how long the API may take to show a job that it made of an unanswered create call"
+        120, description="how long the API may take to list a job that an unanswered create call made"
     )
     stale_s: Seconds = Field(7200, description="a job in flight for longer is left to the next run and reported")
     late_results_s: Seconds = Field(
         600, description="how long the results of a job that succeeded may take, before its files count as missing"
     )
     gone_s: Seconds = Field(
-        3600, description="a job that the API has denied to have for so long counts as gone, its files as missing"
+        3600, description="a job that the API has denied having for this long counts as gone, its files as missing"
     )
     deadline: str | None = Field(None, description="when to stop, counted from the start: 90s, 30m, 2h; default: never")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe log line shown")

@@ -180,7 +180,7 @@ def _read_page(answer: Json) -> tuple[list[RemoteFile], str | None]:
 def _path(file_id: str) -> str:
     """Raises Rejected for an ID that could lead elsewhere."""
     if not _FILE_ID.fullmatch(file_id):
-        raise Rejected(f"{file_id!a} is no ID of an uploaded file", 404)
+        raise Rejected(f"{file_id!a} is not the ID of an uploaded file", 404)
     return f"{FILES}/{file_id}"
 
 

@@ -87,7 +87,7 @@ def custom_headers(text: str) -> dict[str, str]:
         name, value = name.strip(), value.strip()
         plain = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
         if not colon or not plain or not value.isascii() or not value.isprintable():
-            raise SettingsError(f"LLAMA_CLOUD_CUSTOM_HEADERS: line {number} is no header; write Name: value")
+            raise SettingsError(f"LLAMA_CLOUD_CUSTOM_HEADERS: line {number} is not a header; write Name: value")
         if name.lower() in RESERVED_HEADERS:
             raise SettingsError(f"LLAMA_CLOUD_CUSTOM_HEADERS: line {number} sets {name}, which the program sets itself")
         found[name] = value

@@ -48,11 +48,11 @@ LedgerOption = Annotated[
         "--ledger", metavar="PATH|URL", help="File, or postgresql://… Default: ledger.db beside the manifest."
     ),
 ]
-ApiOption = Annotated[str | None, typer.Option("--api", metavar="v1|v2", help="API version, over the manifest's.")]
-BaseUrlOption = Annotated[str | None, typer.Option("--base-url", metavar="URL", help="Over LLAMA_CLOUD_BASE_URL.")]
+ApiOption = Annotated[str | None, typer.Option("--api", metavar="v1|v2", help="API version; overrides the manifest's.")]
+BaseUrlOption = Annotated[str | None, typer.Option("--base-url", metavar="URL", help="Overrides LLAMA_CLOUD_BASE_URL.")]
 ChunkSizeOption = Annotated[
     int | None,
-    typer.Option("--chunk-size", metavar="N", min=1, max=500, help="Files per create call, over the manifest's."),
+    typer.Option("--chunk-size", metavar="N", min=1, max=500, help="Files per create call; overrides the manifest's."),
 ]
 DeadlineOption = Annotated[
     str | None, typer.Option("--deadline", metavar="2h", help="Stop after this long (exit 3); run again to go on.")
@@ -206,7 +206,7 @@ def known_manifests(connection: Transaction, path: str | None, *, rehearsal: boo
     if not rows and rehearsal is False:
         rows = reading.manifests(connection, name, rehearsal=True)
     if not rows:
-        say(f"nothing is recorded of {'any manifest' if name is None else f'manifest {name!r}'} yet")
+        say(f"nothing is recorded for {'any manifest' if name is None else f'manifest {name!r}'} yet")
     return rows
 
 

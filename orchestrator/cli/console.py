@@ -78,7 +78,7 @@ def _crash(arguments: list[str]) -> int:
             append(log, "run.crashed", level="error", traceback=traceback.format_exc().splitlines())
     for line in traceback.format_exc().splitlines():
         tell(redactor.text(line.encode("ascii", "backslashreplace").decode()))
-    words = "this is a bug; nothing recorded is lost, and running again goes on where this stopped"
+    words = "this is a bug; nothing recorded is lost, and the next run goes on where this one stopped"
     say(words)
     if log:
         say(f"the log of this run: {log}")

@@ -56,7 +56,7 @@ def accept(
     file: FileOption = None,
     file_from: FileFromOption = None,
     label: LabelOption = None,
-    unmatched: Annotated[bool, typer.Option("--unmatched", help="It is of none of the types.")] = False,
+    unmatched: Annotated[bool, typer.Option("--unmatched", help="It is none of the types.")] = False,
     dismiss: Annotated[bool, typer.Option("--dismiss", help="It failed, and that is known: leave it.")] = False,
     error: ErrorOption = None,
     by: Annotated[str | None, typer.Option(metavar="NAME", help="Who says so; default: the login name.")] = None,

@@ -144,10 +144,10 @@ def route(
     ] = None,
     how: Annotated[str | None, typer.Option(metavar="copy|move|link|symlink")] = None,
     min_confidence: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Less sure results go to the folder for review.")
+        float | None, typer.Option(min=0, max=1, help="Results with less confidence go to the folder for review.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it; touch nothing.")] = False,
-    undo: Annotated[bool, typer.Option("--undo", help="Take the last call back.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Undo the last `route`.")] = False,
     ledger: LedgerOption = None,
     sandbox: RehearsalOption = False,
     as_json: JsonOption = False,
@@ -298,13 +298,13 @@ def init(
     text = _FIRST_MANIFEST.format(file=safe(path.name), name=name, folder=json.dumps(shown, ensure_ascii=False))
     try:
         if folder is not None and not where.is_dir():
-            raise InputError(f"{safe(folder)}: no folder is there")
+            raise InputError(f"{safe(folder)}: no such folder")
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise InputError(f"{safe(path)} is there already; remove it, or write another with -o") from None
+        raise InputError(f"{safe(path)} already exists; remove it, or write another with -o") from None
     except (OSError, UnicodeEncodeError) as error:
-        raise InputError(f"{safe(path)}: {getattr(error, 'strerror', None) or 'the name is no text'}") from None
+        raise InputError(f"{safe(path)}: {getattr(error, 'strerror', None) or 'the name is not valid text'}") from None
     print(f"{safe(path)} written: adapt the rules, then `orchestrator run {safe(path)} --sandbox`")
     if folder is None and not where.is_dir():
         say("put documents into the folder `documents` beside it, or name another one in documents_from")

@@ -41,7 +41,7 @@ def schedule(
     kind: Annotated[str, typer.Argument(metavar="cron|systemd|launchd")],
     manifest: ManifestArgument,
     ledger: LedgerOption = None,
-    deadline: Annotated[str, typer.Option("--deadline", metavar="6h", help="When a night is to stop.")] = "6h",
+    deadline: Annotated[str, typer.Option("--deadline", metavar="6h", help="Stop the night after this long.")] = "6h",
 ) -> None:
     """Print the entry that calls `nightly` every night, with this machine's paths."""
     from orchestrator import settings as settings_

@@ -117,14 +117,15 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also what `retry` would send.")] = False,
     known_ok: Annotated[
         bool,
-        typer.Option("--known-ok", help="Exit 0 when an earlier finished run already had every failure."),
+        typer.Option("--known-ok", help="Exit 0 if an earlier finished run already had every failure."),
     ] = False,
     reclassify: Annotated[
         bool, typer.Option("--reclassify", help="This once, classify again all files whose rules have changed.")
     ] = False,
     metrics_file: MetricsFileOption = None,
     sample: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Of what is new only N files, at random; the rest stays new.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Send only N of the new files, chosen at random; the rest stay new."),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed draws the same sample.")] = 0,
     log_format: LogFormatOption = "auto",
@@ -159,15 +160,19 @@ def retry(
     quiet: QuietOption = False,
     outcome: Annotated[list[str] | None, typer.Option(help="Only files with this outcome; repeatable.")] = None,
     label: TypesOption = None,
-    below_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Only results less sure.")] = None,
+    below_confidence: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Only results with less confidence.")
+    ] = None,
     file: FileOption = None,
     file_from: FileFromOption = None,
     run_id: Annotated[str | None, typer.Option("--run", help="Only files whose outcome is of this run.")] = None,
     error: Annotated[str | None, typer.Option(help="Only files whose error has this text.")] = None,
-    mode: Annotated[str | None, typer.Option(metavar="FAST|MULTIMODAL", help="Over the manifest's mode.")] = None,
-    lang: Annotated[str | None, typer.Option(help="Over the manifest's language.")] = None,
-    max_pages: Annotated[int | None, typer.Option(min=1, help="Over the manifest's max_pages.")] = None,
-    held: Annotated[bool, typer.Option("--held", help="Also send the held chunks again: you made sure.")] = False,
+    mode: Annotated[str | None, typer.Option(metavar="FAST|MULTIMODAL", help="Overrides the manifest's mode.")] = None,
+    lang: Annotated[str | None, typer.Option(help="Overrides the manifest's language.")] = None,
+    max_pages: Annotated[int | None, typer.Option(min=1, help="Overrides the manifest's max_pages.")] = None,
+    held: Annotated[
+        bool, typer.Option("--held", help="Also send held chunks again, after you have checked them.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent and its ceiling.")] = False,
 ) -> None:
     """Send again what failed, is missing or was cancelled."""
@@ -218,7 +223,7 @@ def sandbox(
             help="A switch for what the API's contract leaves open; repeatable. `--set ?` lists them.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="The same seed tells the same story.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed replays the same story.")] = 0,
     key: Annotated[str | None, typer.Option(metavar="KEY", help="The only key accepted; default: any.")] = None,
     ready_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the base URL here once it listens.")

@@ -57,11 +57,13 @@ def work(
 def submit(
     manifests: Annotated[list[str], typer.Argument(metavar="MANIFEST...", help="At the same path on every host.")],
     ledger: ServerOption = None,
-    now: Annotated[bool, typer.Option("--now", help="At once too, although the manifest has a schedule.")] = False,
+    now: Annotated[bool, typer.Option("--now", help="Also run it at once if the manifest has a schedule.")] = False,
     lists_change: Annotated[
         bool, typer.Option("--lists-change", help="Workers compare only the manifest; its lists change every time.")
     ] = False,
-    deadline: Annotated[str | None, typer.Option("--deadline", metavar="6h", help="When each run is to stop.")] = None,
+    deadline: Annotated[
+        str | None, typer.Option("--deadline", metavar="6h", help="Stop each run after this long.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Have workers carry manifests out: once, or at the times of their `schedule:`."""

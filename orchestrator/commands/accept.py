@@ -100,7 +100,7 @@ def dismiss(
                 why = "is dismissed already, or has another error" if outcome not in GOOD else f"is {outcome}"
                 raise InputError(f"--file {file_id} {why}; nothing was recorded")
         if not chosen:
-            raise InputError("no failed file is meant; `orchestrator status` names the first ones")
+            raise InputError("no failed file matches; `orchestrator status` names the first ones")
         words = signature.words("dismissed")
         ledger_accept.dismiss(connection, scope, chosen, run_id=run_id, at=at, words=words)
         dismissed |= dict.fromkeys(chosen)
@@ -150,5 +150,5 @@ def _standing(
         return found
     is_known = ledger_accept.is_known(connection, scope, file_id)
     if not is_known and canonical_id(file_id) not in set(map(canonical_id, manifest.file_ids())):
-        raise InputError(f"--file {file_id} is no file of this manifest; nothing was recorded")
+        raise InputError(f"--file {file_id} is not a file of this manifest; nothing was recorded")
     return None, None

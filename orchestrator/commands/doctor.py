@@ -199,11 +199,11 @@ def _reach(settings: Settings, base_url: str | None, api: str, clock: Clock) -> 
         yield Finding("api", f"{base}: {error}", error.exit_code)
         return
     old = (
-        "; it left the vendor's reference in August 2026 and works on, without a date for its end"
+        "; it left the vendor's reference in August 2026 and still works; no end date is announced"
         if api == "v1"
         else ""
     )
-    yield Finding("api", f"{base} answers and takes the key ({api}{old})")
+    yield Finding("api", f"{base} answers and accepts the key ({api}{old})")
     if server_time is None:
         yield Finding("clock", "the API gives no time to compare with")
         return

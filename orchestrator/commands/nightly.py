@@ -53,7 +53,7 @@ MEANINGS: Mapping[int, str] = {
     ExitCode.OUT_OF_CREDITS: "out of credits, or over the limits set",
     ExitCode.UNREACHABLE: "the API could not be reached",
     ExitCode.LEDGER: "the ledger or an output can't be read or written",
-    ExitCode.CONTRACT: "the API answered against its contract",
+    ExitCode.CONTRACT: "the API's answer breaks its contract",
     ExitCode.BUG: "a bug in this program; nothing recorded is lost",
 }
 

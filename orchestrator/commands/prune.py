@@ -94,7 +94,7 @@ def _kept(manifest: Manifest, opened: Ledger, before: str, origin: str | None = 
     with opened.transaction() as connection:
         rows = reading.manifests(connection, manifest.name, rehearsal=False)
         if not rows:
-            raise InputError(f"nothing is recorded of manifest {manifest.name!r} yet; run it first")
+            raise InputError(f"nothing is recorded for manifest {manifest.name!r} yet; run it first")
         if origin is not None and rows[0].origin != origin:
             raise InputError(f"the files of this ledger are at {rows[0].origin}, and this call would go to {origin}")
         return rows[0].id, rows[0].origin, uploads.to_prune(connection, rows[0].id, before=before)

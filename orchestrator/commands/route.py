@@ -129,7 +129,7 @@ class _Routing:
         with opened.transaction() as connection:
             rows = reading.manifests(connection, manifest.name, rehearsal=rehearsal)
         if not rows:
-            raise InputError(f"nothing is recorded of manifest {manifest.name!r} yet; run it first")
+            raise InputError(f"nothing is recorded for manifest {manifest.name!r} yet; run it first")
         self._manifest_id = rows[0].id
 
     def preview(self) -> Routed:

@@ -93,7 +93,7 @@ class BucketShelf:
     def _bring_back(self, path: Sequence[str], source: str, content: str) -> None:
         if there(source):
             if content_at(source) != content:
-                raise NotPlaced("there is another document in its old place")
+                raise NotPlaced("another document is in its old place")
         elif source.startswith(BUCKETS):
             with os.fdopen(buckets.open_object(self._url(path)), "rb") as file:
                 buckets.put(source, file)

@@ -102,7 +102,7 @@ class Shelf:
             folder = self._folder(path[:-1], make=False)
             if how == "symlink":
                 if os.readlink(path[-1], dir_fd=folder) != source:
-                    raise NotPlaced("it is another link by now")
+                    raise NotPlaced("it is a different link now")
             else:
                 if was_taken_back(self.content(path), source, content, how):
                     return
@@ -167,7 +167,7 @@ class Shelf:
     def _bring_back(self, path: Sequence[str], folder: int, source: str, content: str) -> None:
         if there(source):
             if content_at(source) != content:
-                raise NotPlaced("there is another document in its old place")
+                raise NotPlaced("another document is in its old place")
             return
         if source.startswith(BUCKETS):
             descriptor = os.open(path[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)

@@ -139,7 +139,7 @@ _DRIFT = Record(
     {
         "alert": Field(
             Share(),
-            "from which Jensen-Shannon distance to the mean of the 14 runs before, if it is no chance",
+            "from which Jensen-Shannon distance to the mean of the 14 runs before, and by more than chance",
             default=0.1,
         ),
     }

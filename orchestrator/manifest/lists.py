@@ -143,7 +143,7 @@ class _Reader:
             return
         strange = _strange(text)
         at = column + (strange.start() if strange else 0)
-        what = f"{shown(text)} is no file ID" if text else "no file ID here"
+        what = f"{shown(text)} is not a file ID" if text else "no file ID here"
         self.wrong(line, at, f"{what}; {FILE_ID_SAYS}")
 
 
@@ -159,7 +159,7 @@ def _read_text(reader: _Reader) -> Iterator[str]:
                 continue
             column = text.index(file_id) + 1
             if advice := _not_an_id(file_id):
-                reader.wrong(line, column, f"{shown(file_id)} is no file ID; {advice}")
+                reader.wrong(line, column, f"{shown(file_id)} is not a file ID; {advice}")
             else:
                 yield from reader.checked(file_id, line, column)
 

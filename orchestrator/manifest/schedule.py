@@ -51,7 +51,7 @@ def check_schedule(schedule: Node, reading: Reading) -> None:
     try:
         ZoneInfo(zone.text)
     except (ValueError, OSError, LookupError):
-        reading.wrong(zone, f"{shown(zone.text)} is no time zone; write one such as Europe/Berlin, or UTC")
+        reading.wrong(zone, f"{shown(zone.text)} is not a time zone; write one such as Europe/Berlin, or UTC")
 
 
 def read_schedule(root: Entries, values: Mapping[str, Json]) -> Schedule | None:

@@ -79,7 +79,7 @@ ROUTE = Record(
             default="{type}/{name}",
         ),
         "how": Field(Choice(("copy", "move", "link", "symlink")), "how a document gets there", default="copy"),
-        "min_confidence": Field(Share(), "less sure results go to the folder `review`"),
+        "min_confidence": Field(Share(), "results with less confidence go to the folder `review`"),
         "review": Field(_FOLDER, "where documents go that a person should look at", default="review"),
         "unmatched": Field(_FOLDER, "where documents go that no rule matched", default="unmatched"),
         "failed": Field(_FOLDER, "where documents go that have no result", default="failed"),

@@ -158,7 +158,7 @@ def called(manifest: Manifest, location: ledger.Location, given: Iterable[str], 
                 if any(file_id.startswith(hashing.PREFIX) for file_id in files):
                     kind, advice = "documents", "give the path"
                 listed = ", ".join(map(_in_words, which))
-                raise InputError(f"--file {safe(name)}: {len(files)} {kind} are called so: {listed}; {advice}")
+                raise InputError(f"--file {safe(name)}: {len(files)} {kind} have this name: {listed}; {advice}")
             found.append(next(iter(files), name))
     return found
 

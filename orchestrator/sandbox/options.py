@@ -70,7 +70,7 @@ Faults = dict[str, float | str]
 class SandboxOptions:
     """How the sandbox behaves; the defaults are what the real API most likely does."""
 
-    seed: int = 0  #: the same seed and the same requests tell the same story
+    seed: int = 0  #: the same seed and the same requests replay the same story
     key: str | None = None  #: the only key accepted; None: any that is not empty
     faults: Mapping[str, float | str] = field(default_factory=dict)  #: see ``parse_faults``; may change while it runs
     clock: Clock = field(default_factory=SystemClock)

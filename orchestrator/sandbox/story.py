@@ -10,7 +10,7 @@ from uuid import UUID
 
 
 class Story:
-    """The same seed tells the same story, in whatever order its parts are asked for."""
+    """The same seed replays the same story, in whatever order its parts are asked for."""
 
     def __init__(self, seed: int, faults: Mapping[str, float | str]) -> None:
         self._seed = str(seed)

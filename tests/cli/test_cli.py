@@ -131,7 +131,7 @@ def test_what_the_ledger_does_not_know_is_said(cli: Cli) -> None:
     other.write_text(other.read_text().replace("letters", "others"))
     for call in (["status"], ["export"], ["report"]):
         done = cli(*call, "m.yaml")
-        assert (done.returncode, done.stderr) == (0, "orchestrator: nothing is recorded of manifest 'others' yet\n")
+        assert (done.returncode, done.stderr) == (0, "orchestrator: nothing is recorded for manifest 'others' yet\n")
     assert cli("diff", "m.yaml").returncode == 2
 
 

@@ -45,7 +45,7 @@ def test_only_lines_of_the_level_are_shown(cli: Cli) -> None:
     with log.open("a") as more:
         more.write('{"timestamp": "2026-11-27T04:20:00Z", "level": "warning", "event": "creates.stopped"}\n{"timesta\n')
     assert cli("logs", "m.yaml", "--level", "warning").stdout == "04:20:00  WARNING: nothing more is sent\n"
-    assert "a line that is no log line" in cli("logs", "m.yaml").stdout
+    assert "a line that is not a log line" in cli("logs", "m.yaml").stdout
 
 
 @pytest.mark.parametrize("call", [["logs", "m.yaml"], ["logs", "m.yaml", "../x"], ["logs", "m.yaml", "--level", "all"]])

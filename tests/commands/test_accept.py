@@ -99,11 +99,11 @@ def test_every_verdict_says_who_gave_it(cli: Cli, api: Moody) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--file", "zz"], "is no file of this manifest"),
-        (["--file", "zz", "--dismiss"], "is no file of this manifest"),
+        (["--file", "zz"], "is not a file of this manifest"),
+        (["--file", "zz", "--dismiss"], "is not a file of this manifest"),
         (["--file", "a", "--dismiss"], "is classified"),
         (["--file", "b"], "say --type, --unmatched or --dismiss"),
-        (["--error", "never said", "--dismiss"], "no failed file is meant"),
+        (["--error", "never said", "--dismiss"], "no failed file matches"),
         (["--error", "x"], "--error is for --dismiss"),
         (["--dismiss"], "which files?"),
         ([], "which files?"),

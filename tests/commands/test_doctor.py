@@ -54,7 +54,7 @@ def test_a_folder_that_a_run_makes_is_no_fault(cli: Cli) -> None:
 def test_a_ledger_below_a_file_is_a_fault(cli: Cli) -> None:
     """No run could make that folder."""
     good, words = findings(cli, "--ledger", "m.yaml/ledger.db", code=8)["ledger"]
-    assert (good, "m.yaml is no folder" in words) == (False, True)
+    assert (good, "m.yaml is not a folder" in words) == (False, True)
 
 
 def test_a_ledger_that_others_can_read(cli: Cli) -> None:

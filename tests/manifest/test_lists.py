@@ -91,37 +91,37 @@ def test_names_are_relative_to_the_manifest(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("name", "data", "place", "words"),
     [
-        ("l.txt", b"a\nb c\n", (2, 2), "'b c' is no file ID; a file ID is 1 to 200 characters"),
-        ("l.txt", b"a\n  b\tc\n", (2, 4), "is no file ID"),
-        ("l.txt", b"a\nb # last\n", (2, 2), "is no file ID"),
-        ("l.txt", b"a\rb\n", (1, 2), "'a\\rb' is no file ID"),
+        ("l.txt", b"a\nb c\n", (2, 2), "'b c' is not a file ID; a file ID is 1 to 200 characters"),
+        ("l.txt", b"a\n  b\tc\n", (2, 4), "is not a file ID"),
+        ("l.txt", b"a\nb # last\n", (2, 2), "is not a file ID"),
+        ("l.txt", b"a\rb\n", (1, 2), "'a\\rb' is not a file ID"),
         ("l.txt", b"# \xff\n", (1, 1), "this is not UTF-8 text"),
         ("l.txt", b"a\nb\n\xff\n", (3, 1), "this is not UTF-8 text; save the list as UTF-8"),
-        ("l.txt", "a\nb\u202e\n".encode(), (2, 2), "'b\\u202e' is no file ID"),
-        ("l.txt", "a\nb\n\u200bc\n".encode(), (3, 1), "'\\u200bc' is no file ID"),
-        ("l.txt", "a\u00a0\n".encode(), (1, 2), "is no file ID"),
-        ("l.txt", b"a\0\n", (1, 2), "is no file ID"),
-        ("l.txt", b"x" * 201, (1, 1), "is no file ID"),
+        ("l.txt", "a\nb\u202e\n".encode(), (2, 2), "'b\\u202e' is not a file ID"),
+        ("l.txt", "a\nb\n\u200bc\n".encode(), (3, 1), "'\\u200bc' is not a file ID"),
+        ("l.txt", "a\u00a0\n".encode(), (1, 2), "is not a file ID"),
+        ("l.txt", b"a\0\n", (1, 2), "is not a file ID"),
+        ("l.txt", b"x" * 201, (1, 1), "is not a file ID"),
         ("l.txt", "a\n".encode("utf-16"), (1, 1), "the list is UTF-16; save it as UTF-8"),
         ("l.txt", b"a\n" + b"x" * 3_000_000, (2, 1), "a line is longer than 1 MB"),
         ("l.csv", b"", (1, 1), "the header must have one column `file_id`; the list is empty"),
         ("l.txt", b"file_id\na\n", (1, 1), "a .txt list has no header: remove this line, or save the list as .csv"),
-        ("l.txt", b"a\n File_IDs\n", (2, 2), "'File_IDs' is no file ID; a .txt list has no header"),
+        ("l.txt", b"a\n File_IDs\n", (2, 2), "'File_IDs' is not a file ID; a .txt list has no header"),
         ("l.txt", b'a\n"b"\n', (2, 1), "without quotes or commas, or save the list as .csv"),
-        ("l.txt", b"a,1\nb\n", (1, 1), "'a,1' is no file ID; write one ID a line, without quotes or commas"),
+        ("l.txt", b"a,1\nb\n", (1, 1), "'a,1' is not a file ID; write one ID a line, without quotes or commas"),
         ("l.txt", b"a\n- 'b',\n", (2, 1), "write one ID a line"),
-        ("l.txt", b"a\ninvoice-1.pdf\n", (2, 1), "'invoice-1.pdf' is no file ID; this names a document: upload it"),
+        ("l.txt", b"a\ninvoice-1.pdf\n", (2, 1), "'invoice-1.pdf' is not a file ID; this names a document: upload it"),
         ("l.txt", b"a\nin/b\n", (2, 1), "upload it, and list the ID that the API gives it"),
         ("l.txt", b"a\nC:\\in\\b\n", (2, 1), "this names a document"),
         ("l.csv", b"\n\nid,x\na,1\n", (3, 1), "name the column with the IDs so"),
-        ("l.csv", b"sep=,\nx,file_id\n1,a\n2,b c\n", (4, 2), "'b c' is no file ID"),
+        ("l.csv", b"sep=,\nx,file_id\n1,a\n2,b c\n", (4, 2), "'b c' is not a file ID"),
         ("l.csv", b"file_id,FILE_ID\na,1\n", (1, 1), "rename the others"),
         ("l.csv", b"id,x\na,1\n", (1, 1), "the header must have one column `file_id`"),
         ("l.csv", b"file_id,file_id\na,1\n", (1, 1), "the header must have one column `file_id`; rename the others"),
         ("l.csv", b"file_id;x\na;1\n", (1, 1), "separate columns with commas"),
         ("l.csv", b"x,file_id\n1,a\n2\n", (3, 1), "no file ID here"),
         ("l.csv", b"x,file_id\n1,a\n2,\n", (3, 1), "no file ID here"),
-        ("l.csv", b"x,file_id\n1,a\n2,b c\n", (3, 2), "'b c' is no file ID"),
+        ("l.csv", b"x,file_id\n1,a\n2,b c\n", (3, 2), "'b c' is not a file ID"),
         ("l.csv", b'file_id\na\n"b\nc\n', (4, 1), "not valid CSV"),
         ("l.csv", b'file_id\n"a"b\n', (2, 1), "not valid CSV"),
         ("l.jsonl", b'"a"\nb\n', (2, 1), "not valid JSON; each line must be"),
@@ -130,7 +130,7 @@ def test_names_are_relative_to_the_manifest(tmp_path: Path, monkeypatch: pytest.
         ("l.jsonl", b'{"id": "a"}\n', (1, 1), "no text `file_id` here"),
         ("l.jsonl", b'{"file_id": 12}\n', (1, 1), "no text `file_id` here"),
         ("l.jsonl", b"12\n", (1, 1), "no text `file_id` here"),
-        ("l.jsonl", b'"\\ud800"\n', (1, 1), "'\\ud800' is no file ID"),
+        ("l.jsonl", b'"\\ud800"\n', (1, 1), "'\\ud800' is not a file ID"),
         ("l.jsonl", b'""\n', (1, 1), "no file ID here"),
     ],
 )
@@ -221,7 +221,7 @@ def test_standard_input_may_be_closed(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_bad_line_of_standard_input_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name in problems is the one in the manifest."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb b\n")))
-    with pytest.raises(ManifestError, match=r"^-:2:2: 'b b' is no file ID"):
+    with pytest.raises(ManifestError, match=r"^-:2:2: 'b b' is not a file ID"):
         list(load(tmp_path, "-").file_ids())
 
 

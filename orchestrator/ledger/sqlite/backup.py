@@ -70,11 +70,11 @@ def _not_an_older_backup(target: Path, has: witness.Seen) -> str | None:
             application = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
             kept = witness.of_ledger(connection)
     except Exception:  # noqa: BLE001 - whatever can't be read is no backup
-        return "exists, and is no backup of a ledger"
+        return "exists, and is not a backup of a ledger"
     finally:
         engine.dispose()
     if application != APPLICATION_ID:
-        return "exists, and is no backup of a ledger"
+        return "exists, and is not a backup of a ledger"
     if kept.identity != has.identity:
         return "exists, and is of another ledger"
     return "exists, and is newer than the ledger" if kept.writes > has.writes else None

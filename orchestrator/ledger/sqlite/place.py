@@ -56,7 +56,7 @@ class Held:
 def room(path: Path) -> Room:
     folder = next(folder for folder in path.absolute().parents if folder.exists())  # a run makes the missing ones
     if not folder.is_dir():
-        return Room(f"{path}: {folder} is no folder", 0)
+        return Room(f"{path}: {folder} is not a folder", 0)
     free = shutil.disk_usage(folder).free
     return Room(None if os.access(folder, os.W_OK) else f"{path}: {folder} can't be written to", free)
 
