@@ -1,5 +1,5 @@
 """Calls to LlamaCloud: the only room that knows HTTP.
 
-Import ``client`` (``Api``, which speaks in jobs and results), ``listing`` and ``retry`` from any room above; ``v1``,
-``v2`` and ``limiter`` only where an ``Api`` is put together.
+Import ``client`` (``Api``, which speaks in jobs and results), ``files`` and ``listing`` from any room above, and
+``loop`` to run on; ``v1``, ``v2`` and ``limiter`` only where an ``Api`` is put together.
 """

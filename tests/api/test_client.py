@@ -169,7 +169,7 @@ def test_a_wait_that_comes_with_a_503_is_kept(serve: Serve) -> None:
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("asked_s", ["45", "3600", "9" * 30])
 def test_a_wait_that_outlasts_the_budget_is_not_begun(serve: Serve, status: int, asked_s: str) -> None:
-    """The end is told at once, with the wait that the API asked for."""
+    """The end is reported at once, with the wait that the API asked for."""
     clock = FakeClock()
     server = serve(always(status, None, {"Retry-After": asked_s}))
     with pytest.raises(Unreachable, match=r"asks to wait for (45|3600) s, and an outage may last 10 s"):

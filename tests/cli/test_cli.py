@@ -101,7 +101,7 @@ def test_a_mistyped_ledger_is_named_and_not_made(cli: Cli, call: list[str]) -> N
 @pytest.mark.parametrize(
     "call", [["plan", "m.yaml"], ["status"], ["retry", "m.yaml"], ["accept", "m.yaml", "--file", "a"]]
 )
-def test_a_ledger_that_is_gone_is_told_as_such(cli: Cli, serve: Serve, call: list[str]) -> None:
+def test_a_ledger_that_is_gone_is_reported_as_such(cli: Cli, serve: Serve, call: list[str]) -> None:
     """Also by ``plan``: a run would refuse to begin again."""
     cli.use(serve(Classify()))
     cli("run", "m.yaml")

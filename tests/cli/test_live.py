@@ -188,7 +188,7 @@ def test_files_that_are_sent_again_do_not_pass_the_end(work: Work) -> None:
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (5990, "100 min"), (36_000, "10.0 h")]
 )
-def test_durations_are_told_as_one_says_them(seconds: float, words: str) -> None:
+def test_durations_are_reported_as_one_says_them(seconds: float, words: str) -> None:
     """No 36,000 s."""
     assert span(seconds) == words
 

@@ -33,7 +33,7 @@ def test_what_failed_before_is_no_alarm_of_this_night(cli: Cli, api: Moody) -> N
     assert cli("run", "m.yaml").returncode == 1
 
 
-def test_a_new_failure_is_told_beside_the_known_ones(cli: Cli, api: Moody) -> None:
+def test_a_new_failure_is_reported_beside_the_known_ones(cli: Cli, api: Moody) -> None:
     """Whether a file is new or was sent again makes no difference to the known ones."""
     api.bad = "^[bd]$"
     cli("run", "m.yaml", "--known-ok")

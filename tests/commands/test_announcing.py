@@ -11,7 +11,7 @@ from orchestrator.commands import announcing, metrics, notify, traces
 
 
 @pytest.mark.parametrize("broken", ["page", "metrics", "notify", "traces"])
-def test_whatever_breaks_while_it_is_told_the_rest_is_told(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+def test_whatever_breaks_in_one_report_the_others_are_made(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     """Each of the four on its own, and the run goes on to its end."""
     told: list[str] = []
 

@@ -82,7 +82,7 @@ def test_a_job_that_had_ended_meanwhile_is_not_paid_again(cli: Cli, api: OneByOn
 
 @pytest.mark.parametrize("fate", [404, 409])
 def test_a_job_that_can_not_be_cancelled_is_left_and_its_file_not_sent(cli: Cli, api: OneByOne, fate: Fate) -> None:
-    """And whoever asked is told."""
+    """And whoever asked is told so."""
     api.on_cancel = lambda _job: fate
     done = cli("retry", "m.yaml", "--file", "b", "--json", ORCHESTRATOR_STALE_S="1")
     assert done.returncode == 3

@@ -1,4 +1,4 @@
-"""One night of a schedule: what cron mails, what the monitor is told, what the log has, and that all three agree."""
+"""One night of a schedule: what cron mails, what the monitor gets, what the log has, and that all three agree."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_night_that_finds_another_run_tells_the_monitor_nothing(cli: Cli, api:
     assert monitor.seen == []
 
 
-def test_a_night_that_cannot_begin_is_told_as_down(cli: Cli, api: Moody, monitor: Server) -> None:
+def test_a_night_that_cannot_begin_is_reported_as_down(cli: Cli, api: Moody, monitor: Server) -> None:
     """With a log of its own, as there is no run."""
     (cli.folder / "m.yaml").write_text("version: 1\nname: letters\n")
     done = cli("nightly", "m.yaml")

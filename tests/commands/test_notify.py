@@ -44,7 +44,7 @@ FAILED = State(trouble=1, failed=2)
     ],
 )
 def test_only_what_has_changed_is_news(told: State, now: State, what: News | None) -> None:
-    """What was told and still is so is told once."""
+    """What still holds is reported once."""
     assert news(told, now) == what
 
 
@@ -106,7 +106,7 @@ def no_secret(cli: Cli) -> None:
 def test_one_message_when_something_changes_and_on_recovery(
     cli: Cli, api: Moody, service: Server, serve: Serve
 ) -> None:
-    """An outage of two nights is told once; so is its end, and one failed file."""
+    """An outage of two nights is reported once; so is its end, and one failed file."""
     good = cli.environ["LLAMA_CLOUD_BASE_URL"]
     assert cli("run", "m.yaml").returncode == 0
     assert told(service) == []
@@ -132,7 +132,7 @@ def test_one_message_when_something_changes_and_on_recovery(
     no_secret(cli)
 
 
-def test_a_service_that_is_dead_fails_no_run_and_is_told_by_the_next(cli: Cli, api: Moody, service: Server) -> None:
+def test_a_service_that_is_dead_fails_no_run_and_is_reported_by_the_next(cli: Cli, api: Moody, service: Server) -> None:
     """The log says so, without its address."""
     address, api.bad = cli.environ["NOTIFY_URL"], "^b$"
     done = cli("run", "m.yaml", NOTIFY_URL="json://127.0.0.1:9/token-of-the-service")

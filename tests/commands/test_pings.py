@@ -1,4 +1,4 @@
-"""The monitor of a schedule: what it is told, in which words, and that a dead one does no harm."""
+"""The monitor of a schedule: what it gets, in which words, and that a dead one does no harm."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_end_without_a_run_has_no_uuid() -> None:
 
 @pytest.mark.parametrize(("code", "told"), [(0, "0"), (1, "0"), (3, "0"), (5, "5"), (7, "7")])
 def test_only_the_chosen_exit_codes_count_as_down(code: int, told: str) -> None:
-    """The others are told as a success, with the true code in the body."""
+    """The others are reported as a success, with the true code in the body."""
     seen = Seen()
     seen.at("https://hc.example/check", 5, 7).end(None, code, "")
     assert seen.calls[0][0].endswith(f"/{told}")

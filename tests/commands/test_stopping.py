@@ -96,7 +96,7 @@ def test_a_signal_does_not_wait_for_an_api_that_never_answers(server: ApiServer,
 
 
 def test_a_second_signal_ends_the_run_at_once(server: ApiServer, manifest: Path) -> None:
-    """Whoever asks twice does not wait for calls that are out, and is told all the same how the run went."""
+    """Whoever asks twice does not wait for calls that are out, and still sees how the run went."""
     know_a_job(server, manifest)
     server.set(hold_creates=True)
     started = Run(manifest, environment(server.url))

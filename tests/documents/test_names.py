@@ -55,7 +55,7 @@ def test_two_long_names_stay_two_and_keep_their_suffix() -> None:
 
 
 @given(NAMES)
-def test_the_api_is_told_one_line_of_text(name: str) -> None:
+def test_the_api_gets_one_line_of_text(name: str) -> None:
     """No half character, no line end and no path reaches a header of the upload."""
     told = for_upload(name)
     told.encode()

@@ -24,7 +24,7 @@ from hostile.temper import SETTLE_S, Temper, drawn
 #: Seconds: an outage that the program bears, a job's patience, and beyond which a run counts as hanging: to find the
 #: one file that sinks its job, level by level, takes a busy machine most of that.
 BUDGET_S, STALE_S, HANGS_S = 4, 6, 90
-#: What the hostile runs may be told besides.
+#: What the hostile runs may be given besides.
 DEADLINE_S = 6
 #: Seconds by which a run may pass its deadline: mostly the time that it takes to start on a busy machine.
 PASSES_S = 8

@@ -1,4 +1,4 @@
-"""How jobs and results are told in JSON, honestly or oddly: v1's words and v2's."""
+"""How jobs and results are reported in JSON, honestly or oddly: v1's words and v2's."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hostile.wire import Manner
 
-#: Seconds that the program is told a listing may lag; the server keeps to it.
+#: Seconds by which the program is set to let a listing lag; the server keeps to it.
 SETTLE_S = 0.6
 
 
@@ -17,7 +17,7 @@ SETTLE_S = 0.6
 class Temper:
     """Each field is one thing that the contract leaves open, or that servers do anyway. Times in seconds."""
 
-    # Its clock, and how the times of a job are told
+    # Its clock, and how the times of a job are reported
     clock_off_s: float = 0.0
     clock_jumps_s: float = 0.0  #: by so much, a second after it began
     created: str = "told"  #: a name of ``telling.stamp``

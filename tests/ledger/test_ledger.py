@@ -243,7 +243,7 @@ def hold(path: Path, held: object, release: object) -> None:
 
 
 def test_a_second_run_is_kept_out_until_the_first_ends(path: Path) -> None:
-    """It is told who holds the manifest; other manifests are free; a killed holder holds nothing."""
+    """It says who holds the manifest; other manifests are free; a killed holder holds nothing."""
     spawn = multiprocessing.get_context("spawn")
     held, release = spawn.Event(), spawn.Event()
     holder = spawn.Process(target=hold, args=(path, held, release))

@@ -1,4 +1,4 @@
-"""Each mistake in a manifest is told once, at its place, with what would be right."""
+"""Each mistake in a manifest is reported once, at its place, with what would be right."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def test_a_bad_line_is_named(tmp_path: Path, name: str, data: bytes, place: tupl
     assert words in problem.message
 
 
-def test_all_bad_lines_are_told_up_to_a_hundred(tmp_path: Path) -> None:
+def test_all_bad_lines_are_reported_up_to_a_hundred(tmp_path: Path) -> None:
     """A user fixes several mistakes in one round; a wrong file does not flood the screen."""
     assert [problem.line for problem in problems_in(tmp_path, "l.txt", b"a a\nb\nc c\n")] == [1, 3]
     problems = problems_in(tmp_path, "l.txt", b"a a\n" * 5000)
@@ -203,7 +203,7 @@ def test_a_list_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
 
 
 def test_standard_input_is_a_text_list_and_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`-` is standard input; asking for it a second time is told, not answered with nothing."""
+    """`-` is standard input; asking for it a second time is reported, not answered with nothing."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"# ids\na\r\nb\n")))
     loaded = load(tmp_path, "-")
     assert list(loaded.file_ids()) == ["a", "b"]

@@ -143,7 +143,7 @@ def test_scalars_stay_text_with_their_places(loader: Loader) -> None:
 
 
 def test_the_size_limit_points_to_lists() -> None:
-    """A file over 5 MB is told where many IDs belong; one just under is read."""
+    """A file over 5 MB is reported where many IDs belong; one just under is read."""
     assert "file_ids_from" in parse(b"#" * (MAX_BYTES + 1), "m.yaml")[1][0].message
     assert parse(b"a: b\n" + b"#" * (MAX_BYTES - 5), "m.yaml")[1] == []
 

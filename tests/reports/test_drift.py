@@ -56,7 +56,7 @@ def test_fewer_than_one_quiet_night_in_a_hundred_raises_an_alarm(kind: str, file
     assert alarms < series / 100 + (series < 200)
 
 
-def test_a_night_that_drifted_is_told_with_what_moved() -> None:
+def test_a_night_that_drifted_is_reported_with_what_moved() -> None:
     """Half of the invoices are recognised as nothing: the sentence says from what to what."""
     with Ledger.in_memory() as ledger, ledger.transaction() as connection:
         made = Nights(connection)
@@ -91,7 +91,7 @@ def test_less_sure_answers_are_drift_too() -> None:
 
 
 def test_without_an_alert_in_the_manifest_nothing_is_an_alarm() -> None:
-    """The distances are told all the same."""
+    """The distances are reported all the same."""
     before = [Counter({"invoice": 100})] * 5
     found = drift.compare("r", Counter({"receipt": 100}), before, Counter(), [], None)
     assert not found.alarm and found.types_distance == 1.0

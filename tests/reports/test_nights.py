@@ -1,4 +1,4 @@
-"""A run's figures are those of its results, and what changed is told against the run before."""
+"""A run's figures are those of its results, and what changed is reported against the run before."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from orchestrator.planning import run
 from orchestrator.stages import halving, matching, work
 from orchestrator.stages.polling import late
 from orchestrator.stages.sending import Sending
-from orchestrator.stages.unanswered import evidence, judging, likeness, reconciler
+from orchestrator.stages.unanswered import doubt, evidence, judging, likeness, reconciler
 from simulation import process
 
 
@@ -209,7 +209,7 @@ def _no_drain() -> AbstractContextManager[object]:
 
 def _any_config() -> AbstractContextManager[object]:
     """A job of other rules, or of a time before the call, may be the chunk's."""
-    return patch.object(reconciler._Open, "may_have_made", lambda self, candidates, echoes: list(candidates))
+    return patch.object(doubt.Doubt, "may_have_made", lambda self, candidates, echoes: list(candidates))
 
 
 def _pairs_at_random() -> AbstractContextManager[object]:
@@ -246,7 +246,7 @@ def _rewritten_is_anybodys() -> AbstractContextManager[object]:
 
 def _every_mark_counts() -> AbstractContextManager[object]:
     """A job that is dated before the newest one that was listed before the call is not the call's."""
-    return patch.object(reconciler, "is_borne_out", lambda mark, since: True)
+    return patch.object(doubt, "is_borne_out", lambda mark, since: True)
 
 
 def _choosing(instead_of: str, condition: str) -> AbstractContextManager[object]:

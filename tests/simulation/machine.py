@@ -145,7 +145,7 @@ weathers = st.builds(
 
 @dataclass(frozen=True, repr=False)
 class End(Brief):
-    """How a run ends: when it is done, unless it is told otherwise."""
+    """How a run ends: when it is done, unless it is set otherwise."""
 
     wait: bool = True  #: False: ``--no-wait``
     deadline_s: int | None = None

@@ -29,7 +29,7 @@ def write(folder: Path, file_ids: list[str]) -> None:
     (folder / "m.yaml").write_text(text.replace("chunk_size: 100\n", ""))
 
 
-def test_the_bill_is_told_when_one_job_is_asked_for(cli: Cli) -> None:
+def test_the_bill_is_reported_when_one_job_is_asked_for(cli: Cli) -> None:
     """Lists tell nothing of it, as by the vendor's SDK; the same run knows the sum all the same."""
     with sandbox(usage_on="get", usage_lag_s=0.0) as (url, _):
         summary = json.loads(cli("run", "m.yaml", "--json", LLAMA_CLOUD_BASE_URL=url).stdout)
@@ -40,7 +40,7 @@ def test_the_bill_is_told_when_one_job_is_asked_for(cli: Cli) -> None:
     assert (state["spent"]["credits"], state["spent"]["jobs_untold"]) == (summary["credits"], 0)
 
 
-def test_until_all_is_told_it_is_a_least(cli: Cli) -> None:
+def test_until_all_is_reported_it_is_a_least(cli: Cli) -> None:
     """In words and in JSON; a later run asks for the rest."""
     with sandbox(usage_on="both", usage_lag_s=600.0) as (url, embedded):
         cli.environ["LLAMA_CLOUD_BASE_URL"] = url

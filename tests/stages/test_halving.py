@@ -172,7 +172,7 @@ def test_halves_of_a_second_opinion_cost_what_its_mode_does(cli: Cli, api: Moody
     assert (api.calls - calls, told["held_back"]["halves"]) == (1, 4)
 
 
-def test_a_second_opinion_over_the_limit_is_told(cli: Cli, api: Moody) -> None:
+def test_a_second_opinion_over_the_limit_is_reported(cli: Cli, api: Moody) -> None:
     """How many files keep their unsure answer for now; that is no failure."""
     cli.manifest(*"abcd", size=4)
     limit(cli, "max_credits: 59")

@@ -65,7 +65,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Json) -> dict[str, Json]:
-        """The result of a call of the DevTools protocol; what is told meanwhile goes to ``events``."""
+        """The result of a call of the DevTools protocol; what is reported meanwhile goes to ``events``."""
         self._number += 1
         message: dict[str, Json] = {"id": self._number, "method": method, "params": parameters}
         if self._session:

@@ -79,7 +79,7 @@ def test_the_log_is_one_json_object_a_line_and_says_no_secret(server: ApiServer,
     assert KEY.encode() not in done.stdout + done.stderr
 
 
-def test_a_mistake_is_told_in_any_locale(tmp_path: Path) -> None:
+def test_a_mistake_is_reported_in_any_locale(tmp_path: Path) -> None:
     """A manifest whose path and mistake can't be spelt in ASCII: exit 2 and one line, not a UnicodeEncodeError."""
     manifest = tmp_path / "Größe ✓.yaml"
     manifest.write_text("version: 1\nnäme: ✓\n", encoding="utf-8")

@@ -158,7 +158,7 @@ def test_a_copy_with_other_documents_is_a_second_manifest(cli: Cli, serve: Serve
     assert (done.returncode, "names another inbox than" in done.stderr) == (2, True), done
 
 
-def test_a_new_name_for_a_known_manifest_is_told(cli: Cli, serve: Serve) -> None:
+def test_a_new_name_for_a_known_manifest_is_reported(cli: Cli, serve: Serve) -> None:
     """Before it is bought again, and by the run that does."""
     cli.use(serve(Classify()))
     assert cli("run", "m.yaml").returncode == 0

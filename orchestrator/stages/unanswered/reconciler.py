@@ -9,8 +9,7 @@ with the jobs that the ledger knows from about then. A doubt is held for a perso
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Set
 
 import structlog
 
@@ -21,6 +20,7 @@ from orchestrator.models import TERMINAL, Chunk, RemoteJob
 from orchestrator.plaintext import counted
 from orchestrator.stages.polling.late import LONGEST_PAUSE_S
 from orchestrator.stages.unanswered.audit import report_orphan
+from orchestrator.stages.unanswered.doubt import Doubt
 from orchestrator.stages.unanswered.evidence import Evidence
 from orchestrator.stages.unanswered.judging import (
     FIRST_LOOK_S,
@@ -30,47 +30,15 @@ from orchestrator.stages.unanswered.judging import (
     Case,
     Hold,
     SetAside,
-    Signs,
     StayHeld,
     Wait,
-    is_borne_out,
     judge,
-    may_be_after,
     one_each,
 )
 from orchestrator.stages.unanswered.likeness import Echoes, Likeness, compared
 from orchestrator.stages.work import Work
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class _Open:
-    """An unanswered chunk on its way to a finding."""
-
-    chunk: Chunk
-    parked: queue.Parked
-    taken_up: float  #: monotonic
-    not_before: float  #: monotonic; a listing begun earlier proves no absence
-    from_an_earlier_run: bool
-    signs: Signs = field(default_factory=Signs)
-    shown: bool = False  #: the latest listing has the known jobs next to the call
-    floor: str | None = None  #: the call's mark, where known jobs bear it out
-
-    def may_have_made(self, candidates: Iterable[RemoteJob], echoes: Echoes) -> list[RemoteJob]:
-        """Return those *candidates* that this chunk's call may have made: of its config, not from before the call."""
-        return [
-            job
-            for job in candidates
-            if may_be_after(job, self.floor) and echoes.likeness(job, self.chunk.config) is not Likeness.OTHER
-        ]
-
-    def learn(self, neighbours: Iterable[queue.Neighbour], listed: Mapping[str, RemoteJob]) -> None:
-        """Learn from the known jobs that the latest listing shows next to the call."""
-        known = list(neighbours)
-        self.shown = bool(known) and all(each.job_id in listed for each in known)
-        since = [listed[each.job_id] for each in known if each.same_run and each.job_id in listed]
-        self.floor = self.parked.mark if is_borne_out(self.parked.mark, since) else None
 
 
 class Reconciler:
@@ -89,7 +57,7 @@ class Reconciler:
         self._out = out
         self._adopted = adopted
         self._send_again = send_again
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, Doubt] = {}
         self._evidence = Evidence()
         self._echoes = Echoes()
         self._undecided: dict[int, Chunk] = {}  #: all chunks of which it is not known what their calls made
@@ -180,7 +148,7 @@ class Reconciler:
             return [(p, queue.chunk(connection, p.chunk_id)) for p in new]
 
         for parked, chunk in await work.writer.write(read):
-            self._open[parked.chunk_id] = _Open(chunk, parked, now, now + work.settle_s, first)
+            self._open[parked.chunk_id] = Doubt(chunk, parked, now, now + work.settle_s, first)
             self._undecided[chunk.id] = chunk
             self._look_s = FIRST_LOOK_S
             log.info("create.parked", chunk_id=chunk.id, since=parked.sent_at, from_an_earlier_run=first)
@@ -239,7 +207,7 @@ class Reconciler:
     def _can_not_read(self, rows: int) -> None:
         self._unreadable = rows
 
-    async def _settle(self, open_: _Open, candidates: list[RemoteJob], began: float) -> float | None:
+    async def _settle(self, open_: Doubt, candidates: list[RemoteJob], began: float) -> float | None:
         """Carry out what follows for a chunk that no job was proved to be of; seconds until the next look, or None."""
         work, chunk_id = self._work, open_.chunk.id
         case = self._case(open_, candidates, began)
@@ -268,7 +236,7 @@ class Reconciler:
                 del self._open[chunk_id]
         return None
 
-    def _case(self, open_: _Open, candidates: list[RemoteJob], began: float) -> Case:
+    def _case(self, open_: Doubt, candidates: list[RemoteJob], began: float) -> Case:
         work, evidence, parked = self._work, self._evidence, open_.parked
         mine = open_.may_have_made(candidates, self._echoes)
         unclear = {job.id for job in mine if self._echoes.likeness(job, open_.chunk.config) is Likeness.UNCLEAR}
@@ -313,7 +281,7 @@ class Reconciler:
         found = [job for job in mine if evidence.suggests(job, chunk) and not self._is_contested(job, chunk)]
         return sorted(found, key=lambda job: (-len(evidence.files[job.id] & ours), *_oldest_first(job)))
 
-    async def _adopt(self, open_: _Open, job: RemoteJob, why: str) -> None:
+    async def _adopt(self, open_: Doubt, job: RemoteJob, why: str) -> None:
         work, chunk = self._work, open_.chunk
         del self._open[chunk.id], self._undecided[chunk.id]
         self.held.discard(chunk.id)
@@ -328,7 +296,7 @@ class Reconciler:
         log.info("job.adopted", chunk_id=chunk.id, job_id=job.id, why=why)
         self._adopted(chunk.id, job.id, len(chunk.file_ids))
 
-    async def _send_once_more(self, open_: _Open, why: str) -> None:
+    async def _send_once_more(self, open_: Doubt, why: str) -> None:
         work, chunk = self._work, open_.chunk
         del self._open[chunk.id], self._undecided[chunk.id]
         self.held.discard(chunk.id)
@@ -342,7 +310,7 @@ class Reconciler:
         log.info("create.absent", chunk_id=chunk.id, why=why)
         self._send_again()
 
-    async def _hold(self, open_: _Open, why: str) -> None:
+    async def _hold(self, open_: Doubt, why: str) -> None:
         work, chunk = self._work, open_.chunk
         del self._open[chunk.id]
         self.held.add(chunk.id)

@@ -119,7 +119,7 @@ def test_the_deadline_is_kept_while_another_process_writes(cli: Cli, serve: Serv
     assert creates(server) == 1
 
 
-def test_a_ledger_that_can_not_be_opened_in_time_is_told(cli: Cli, serve: Serve) -> None:
+def test_a_ledger_that_can_not_be_opened_in_time_is_reported(cli: Cli, serve: Serve) -> None:
     """The deadline counts before the run has begun, too."""
     cli.use(serve(Classify()))
     assert cli("run", "m.yaml").returncode == 0

@@ -85,7 +85,7 @@ def test_wherever_the_disk_fills_up_nothing_unrecorded_is_sent(
     assert len(server.stats().jobs) == jobs
 
 
-def test_not_even_a_byte_left_is_told_as_such(server: ApiServer, manifest: Path) -> None:
+def test_not_even_a_byte_left_is_reported_as_such(server: ApiServer, manifest: Path) -> None:
     """The very first write, the name of the holder in the lock, fails: exit 8 with the file's name, nothing sent."""
     done = subprocess.run(
         [*ORCHESTRATOR, "run", str(manifest)],
@@ -289,7 +289,7 @@ def test_a_ledger_that_is_taken_away_under_a_run_is_rescued(
     assert_complete(server, ledger)
 
 
-def test_a_ledger_whose_folder_is_moved_away_is_told_as_such(server: ApiServer, manifest: Path) -> None:
+def test_a_ledger_whose_folder_is_moved_away_is_reported_as_such(server: ApiServer, manifest: Path) -> None:
     """Nothing can be saved where there is no folder; it is all in the moved one."""
     folder, moved = manifest.with_name("folder"), manifest.with_name("moved")
     started = Run(manifest, environment(server.url, ORCHESTRATOR_CREATES_PER_S="8"), "--ledger", "folder/ledger.db")

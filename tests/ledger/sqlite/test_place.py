@@ -43,7 +43,7 @@ def test_a_link_to_a_ledger_is_the_ledger(cli: Cli, serve: Serve) -> None:
     assert creates(server) == 1
 
 
-def test_a_schema_version_below_zero_is_told_in_a_sentence(cli: Cli, serve: Serve) -> None:
+def test_a_schema_version_below_zero_is_reported_in_a_sentence(cli: Cli, serve: Serve) -> None:
     """It ended in a bug report."""
     cli.use(serve(Classify()))
     assert cli("run", "m.yaml").returncode == 0
