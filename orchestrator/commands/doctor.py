@@ -18,8 +18,8 @@ from orchestrator.api.v1 import V1
 from orchestrator.api.v2 import V2
 from orchestrator.api.wire import Wire
 from orchestrator.clock import Clock
-from orchestrator.commands import notify
 from orchestrator.commands.access import ledger_path, network_of
+from orchestrator.commands.announcing import notify
 from orchestrator.errors import ExitCode, LedgerError, OrchestratorError, Rejected
 from orchestrator.ledger.views import reading
 from orchestrator.manifest import loading as manifests

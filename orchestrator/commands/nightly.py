@@ -21,9 +21,9 @@ from dotenv import dotenv_values
 
 from orchestrator import ledger, logs
 from orchestrator import settings as settings_
-from orchestrator.commands import metrics
 from orchestrator.commands.access import address, ledger_path, log_folder
-from orchestrator.commands.pings import Monitor
+from orchestrator.commands.announcing import metrics
+from orchestrator.commands.announcing.pings import Monitor
 from orchestrator.errors import ExitCode, OrchestratorError, SettingsError
 from orchestrator.ledger.views import reading
 from orchestrator.manifest import loading

@@ -17,8 +17,9 @@ from orchestrator import settings as settings_
 from orchestrator.api import loop
 from orchestrator.api.counting import Calls
 from orchestrator.clock import Clock, SystemClock, timestamp
-from orchestrator.commands import announcing, route
+from orchestrator.commands import route
 from orchestrator.commands.access import access, connect, hide_secrets, ledger_path, lock_name
+from orchestrator.commands.announcing import end as announcing
 from orchestrator.commands.cancel import Canceller, free_stuck, stale_since
 from orchestrator.commands.stopping import deadline, signals
 from orchestrator.commands.summary import Ended, Summary, conclude

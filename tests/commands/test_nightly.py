@@ -17,8 +17,8 @@ from support.commands import Cli, Serve
 from support.moody import Moody
 from support.server import Server
 
+from orchestrator.commands.announcing.pings import rid
 from orchestrator.commands.nightly import MEANINGS
-from orchestrator.commands.pings import rid
 from orchestrator.errors import ExitCode
 from orchestrator.ledger.sqlite import lease
 from orchestrator.models import Json

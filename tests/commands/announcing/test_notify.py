@@ -15,7 +15,7 @@ from support.commands import Cli, Serve, command_line, refusing
 from support.moody import Moody
 from support.server import Server
 
-from orchestrator.commands import notify
+from orchestrator.commands.announcing import notify
 from orchestrator.models import Json
 from orchestrator.reports.notices import News, State, known, message, news, state_of
 

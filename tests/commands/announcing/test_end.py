@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.commands import announcing, metrics, notify, traces
+from orchestrator.commands.announcing import end as announcing
+from orchestrator.commands.announcing import metrics, notify, traces
 
 
 @pytest.mark.parametrize("broken", ["page", "metrics", "notify", "traces"])

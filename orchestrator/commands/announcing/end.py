@@ -14,8 +14,8 @@ import structlog
 
 from orchestrator import ledger
 from orchestrator.clock import Clock, timestamp
-from orchestrator.commands import metrics, notify, traces
 from orchestrator.commands.access import ledger_path, lock_name
+from orchestrator.commands.announcing import metrics, notify, traces
 from orchestrator.commands.summary import Summary
 from orchestrator.errors import ExitCode, LedgerError, LockHeld, OrchestratorError, SettingsError
 from orchestrator.ledger import Ledger

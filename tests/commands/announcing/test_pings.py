@@ -7,7 +7,7 @@ import uuid
 import httpx
 import pytest
 
-from orchestrator.commands.pings import MOST_BODY, PAUSE_S, TRIES, Monitor, rid
+from orchestrator.commands.announcing.pings import MOST_BODY, PAUSE_S, TRIES, Monitor, rid
 
 RUN = "20261127T042000Z-ab12cd"
 
