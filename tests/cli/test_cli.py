@@ -302,6 +302,19 @@ def test_an_api_that_is_not_there_exits_7(cli: Cli, unused_port: int, api: str) 
     assert cli.state()["failed"] == 0
 
 
+def test_the_words_of_a_job_reach_the_person(cli: Cli, serve: Serve) -> None:
+    """Where a file's row has no result, the job's error is what there is to say: on every screen and in every file."""
+    api = Classify()
+    api.result, api.error = None, "PDF_IS_PROTECTED: the file needs a password"
+    cli.use(serve(api))
+    shown = [cli("run", "m.yaml"), cli("status"), cli("export")]
+    assert [done.returncode for done in shown] == [1, 0, 0]
+    (cli.folder / "page.html").touch(mode=0o600)
+    assert cli("report", "-o", "page.html").returncode == 0
+    told = [done.stdout for done in shown] + [(cli.folder / "page.html").read_text()]
+    assert [api.error in text for text in told] == [True] * len(told)
+
+
 def test_a_withdrawn_v1_exits_7_and_names_v2(cli: Cli, serve: Serve) -> None:
     """The routes are unpublished; one night they will be gone."""
     cli.use(serve(refusing(404, "Not Found")))
