@@ -93,7 +93,7 @@ def ask(company: Company, network: Network, before: Callable[[], None] = lambda:
     async def go() -> Json:
         async with company.open():
             before()
-            wire = Wire(f"https://{host}:{company.api_port}", CANARY, timeout_s=5, fresh_creates=True, network=network)
+            wire = Wire(f"https://{host}:{company.api_port}", CANARY, timeout_s=60, fresh_creates=True, network=network)
             try:
                 return await wire.send(V1(Target()).get(ID), kind="read")
             finally:

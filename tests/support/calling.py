@@ -54,7 +54,7 @@ def with_api(
     use: Callable[[Api], Awaitable[T]],
     *,
     dialect: Dialect | None = None,
-    timeout_s: float = 10,
+    timeout_s: float = 60,
     retry_budget_s: float = 60,
     clock: FakeClock | None = None,
     key: str = CANARY,
