@@ -209,3 +209,111 @@ def test_no_date_is_too_odd(value: str) -> None:
     """A date is aware or None."""
     found = http_errors.http_date(value)
     assert found is None or found.tzinfo is not None
+
+
+OF_A_KEY = b'{"detail": "this key is of another region"}'
+OF_A_FILE = b'{"detail": "file a is of another project"}'
+CREDITS = b'{"detail": "monthly credits exceeded"}'
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (httpx.ConnectError("refused"), NotSent, "no connection to the API (ConnectError: refused)"),
+        (
+            httpx.ProxyError("407"),
+            NotSent,
+            "the proxy does not let us through (ProxyError: 407); see HTTPS_PROXY and NO_PROXY",
+        ),
+        (httpx.ReadTimeout("late"), Ambiguous, "no answer from the API (ReadTimeout: late)"),
+        (TimeoutError(), Ambiguous, "no answer from the API (TimeoutError)"),
+    ],
+)
+def test_a_failure_is_told_in_words(error: Exception, kind: type[ApiError], words: str) -> None:
+    """With the class, and what it says if it says something."""
+    found = http_errors.of_transport(error)
+    assert (type(found), str(found)) == (kind, words)
+
+
+@pytest.mark.parametrize(
+    "cause", [ssl.SSLCertVerificationError("self-signed"), OSError("[SSL: CERTIFICATE_VERIFY_FAILED] unknown issuer")]
+)
+def test_a_certificate_error_is_known_by_its_class_or_its_words(cause: Exception) -> None:
+    """Either is enough; libraries wrap it."""
+    error = httpx.ConnectError("failed")
+    error.__context__ = cause
+    assert type(http_errors.of_transport(error)) is Unreachable
+
+
+@pytest.mark.parametrize(
+    ("status", "creating", "kind"),
+    [
+        (402, True, OutOfCredits),
+        (402, False, OutOfCredits),
+        (429, True, OutOfCredits),
+        (429, False, Throttled),
+        (428, True, Rejected),
+        (430, True, Rejected),
+        (500, True, Ambiguous),
+    ],
+)
+def test_words_about_credits_count_in_a_429_to_a_create_alone(
+    status: int, creating: bool, kind: type[ApiError]
+) -> None:
+    """No waiting helps against that one."""
+    assert type(of(status, CREDITS, creating=creating)) is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "creating", "body", "sure"),
+    [
+        (401, True, b"<html>", True),
+        (401, True, OF_A_FILE, True),
+        (403, True, b"<html>", False),
+        (403, True, OF_A_FILE, False),
+        (403, True, OF_A_KEY, True),
+        (403, False, b"<html>", True),
+        (403, False, OF_A_FILE, True),
+    ],
+)
+def test_a_403_to_a_create_is_of_the_key_only_in_the_apis_own_words(
+    status: int, creating: bool, body: bytes, sure: bool
+) -> None:
+    """A proxy's page, or a refusal of one file, does not end the run at once."""
+    error = of(status, body, creating=creating)
+    assert isinstance(error, Unauthorized)
+    assert error.sure is sure
+
+
+@pytest.mark.parametrize(
+    ("status", "cancelling", "kind"),
+    [
+        (409, True, Rejected),
+        (409, False, Ambiguous),
+        (408, True, Ambiguous),
+        (425, True, Ambiguous),
+        (410, True, Rejected),
+        (500, True, Ambiguous),
+    ],
+)
+def test_a_conflict_with_a_cancel_says_that_the_job_has_ended(
+    status: int, cancelling: bool, kind: type[ApiError]
+) -> None:
+    """With any other call it may be a call in progress."""
+    with pytest.raises(ApiError) as caught:
+        http_errors.of_response(status, {}, b'{"detail": "ended"}', creating=False, cancelling=cancelling)
+    assert type(caught.value) is kind
+
+
+def test_only_2xx_is_an_answer_however_good_the_body() -> None:
+    """The codes beside them too."""
+    assert type(of(199, b'{"id": "a"}')) is Ambiguous
+    assert type(of(300, b'{"id": "a"}')) is ContractBroken
+
+
+def test_long_refusals_are_cut() -> None:
+    """To five validation errors, and to 500 characters."""
+    errors = [{"loc": ["body", n], "msg": "bad"} for n in range(7)]
+    found = http_errors.detail(json.dumps({"detail": errors}).encode())
+    assert found == "; ".join(f"body.{n}: bad" for n in range(5))
+    assert http_errors.detail(json.dumps({"detail": "x" * 900}).encode()) == "x" * 500

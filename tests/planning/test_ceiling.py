@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from support.commands import OUTAGE, Cli, Serve, command_line, refusing
 from support.moody import Moody
 from support.sandboxes import sandbox
 
-from orchestrator.models import Json
-from orchestrator.planning.ceiling import halvings
+from orchestrator.ledger.chunks.plan import OpenChunks
+from orchestrator.manifest.loading import Manifest, load
+from orchestrator.models import Config, Escalate, JobStatus, Json, Mode, ParsingConfiguration, Rule
+from orchestrator.planning.ceiling import Ceiling, Line, ceiling, halvings
 from orchestrator.sandbox import Sandbox
 from orchestrator.stages.halving import halve
 
@@ -29,6 +32,82 @@ def test_a_chunk_is_halved_no_more_often_than_is_counted(size: int) -> None:
     while parts := [half for part in parts for half in halve(part)]:
         levels += 1
     assert levels <= halvings(size)
+
+
+ONE_PAGE = Config((Rule("invoice", "contains line items"),), parsing_configuration=ParsingConfiguration("en", 1))
+KEPT = Config((), configuration_id="cfg")
+NONE = Line()
+
+
+class TestLines:
+    """Each line of the ceiling on its own: one page of a file costs 1 credit, and 2 in the better mode."""
+
+    @pytest.fixture
+    def manifest(self, tmp_path: Path) -> Manifest:
+        path = tmp_path / "m.yaml"
+        path.write_text(
+            "version: 1\nname: m\nchunk_size: 3\nfile_ids: [a]\nparsing_configuration: {max_pages: 1}\n"
+            "rules: [{type: invoice, description: contains line items}]\n"
+        )
+        return load(str(path), environ={})
+
+    @pytest.mark.parametrize(("size", "times"), [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (8, 3), (9, 4)])
+    def test_how_often_a_chunk_is_halved(self, size: int, times: int) -> None:
+        """Until one file is left; a chunk of one, or of none, never is."""
+        assert halvings(size) == times
+
+    def test_lines_add_up_and_what_is_not_known_stays_so(self) -> None:
+        """On either side."""
+        known, unknown = Line(2, 3), Line(1, None)
+        assert known + Line(4, 5) == Line(6, 8)
+        assert known + unknown == unknown + known == Line(3, None)
+        assert Line.of(ONE_PAGE, 4) == Line(4, 4)
+        assert Line.of(KEPT, 4) == Line(4, None)
+        assert Line() == Line(0, 0)
+
+    def test_a_run_may_send_its_own_and_each_file_once_more_per_halving(self, manifest: Manifest) -> None:
+        """Seven files in chunks of three are halved twice at most."""
+        own, halves = Line(7, 7), Line(14, 14)
+        assert ceiling(manifest, [(ONE_PAGE, 7)], [], 0, 3) == Ceiling(own, NONE, NONE, halves, NONE, Line(21, 21))
+
+    def test_a_chunk_is_no_larger_than_what_is_sent(self, manifest: Manifest) -> None:
+        """Two files in chunks of eight are halved once."""
+        assert ceiling(manifest, [(ONE_PAGE, 2)], [], 0, 8).halves == Line(2, 2)
+
+    def test_each_config_is_counted_by_itself(self, manifest: Manifest) -> None:
+        """Chunks hold files of one config."""
+        found = ceiling(manifest, [(ONE_PAGE, 2), (replace(ONE_PAGE, mode=Mode.MULTIMODAL), 3)], [], 0, 1)
+        assert (found.chosen, found.halves, found.sum) == (Line(5, 8), NONE, Line(5, 8))
+
+    @pytest.mark.parametrize(
+        ("status", "planned", "unanswered"),
+        [
+            (JobStatus.PENDING, Line(6, 6), NONE),
+            (JobStatus.SUBMITTING, NONE, Line(6, 6)),
+            (JobStatus.SUBMITTED, NONE, NONE),
+        ],
+    )
+    def test_what_earlier_runs_left_is_sent_unless_the_api_has_it(
+        self, manifest: Manifest, status: JobStatus, planned: Line, unanswered: Line
+    ) -> None:
+        """Its halves may come in any case: three chunks of two files, once."""
+        left = [OpenChunks(status, ONE_PAGE, size=2, chunks=3)]
+        sent = planned + unanswered + Line(6, 6)
+        assert ceiling(manifest, [], left, 0, 1) == Ceiling(NONE, planned, unanswered, Line(6, 6), NONE, sent)
+
+    def test_second_opinions_are_of_all_that_may_be_unsure(self, manifest: Manifest) -> None:
+        """One from before, two new ones and two of earlier runs: five, in chunks of three, halved twice."""
+        escalating = replace(manifest, escalate=Escalate(0.5))
+        left = [OpenChunks(JobStatus.SUBMITTED, ONE_PAGE, size=1, chunks=2)]
+        found = ceiling(escalating, [(ONE_PAGE, 2)], left, 1, 1)
+        assert (found.second_opinions, found.halves, found.sum) == (Line(5, 10), Line(10, 20), Line(17, 32))
+
+    def test_second_opinions_on_few_files_are_halved_less(self, manifest: Manifest) -> None:
+        """No chunk is larger than what there is; without any there is none."""
+        escalating = replace(manifest, escalate=Escalate(0.5))
+        assert ceiling(escalating, [], [], 2, 1).halves == Line(2, 4)
+        assert ceiling(escalating, [], [], 0, 1).sum == NONE
+        assert ceiling(manifest, [], [], 2, 1).sum == NONE
 
 
 def billed(api: Moody) -> tuple[int, int]:

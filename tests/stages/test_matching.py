@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import ContractBroken
-from orchestrator.models import GOOD, TERMINAL, FileResult, JobResults, JobStatus, Outcome, RemoteJob
-from orchestrator.stages.matching import WITHOUT_ROW, collect
+from orchestrator.models import GOOD, TERMINAL, Chunk, Config, FileResult, JobResults, JobStatus, Outcome, RemoteJob
+from orchestrator.stages.matching import WITHOUT_ROW, collect, collect_chunk
 
 TYPES = ("invoice", "receipt")
 WORDS = {
@@ -196,3 +196,67 @@ def test_a_job_that_has_not_ended_is_not_collected(status: JobStatus | None) -> 
     """Unknown is never success."""
     with pytest.raises(ValueError, match="has not ended"):
         collect(["a"], TYPES, RemoteJob("job-1", status, "X"), JobResults((row("a"),)))
+
+
+UPPER = "182BD5E5-6E1A-4FE4-A799-AA6D9A6AB26E"
+
+
+def test_a_file_is_known_in_every_spelling_and_named_as_in_the_chunk() -> None:
+    """The API answers with one spelling, whichever was sent."""
+    collected = collect([UPPER], TYPES, ended(), JobResults((row(UPPER.lower()),)))
+    assert collected.results == (row(UPPER),)
+
+
+def test_of_two_rows_without_a_result_the_first_counts() -> None:
+    """That there were two is noted."""
+    other = replace(no_result("a"), error="another reason")
+    collected = collect(["a"], TYPES, ended(), JobResults((no_result("a"), other)))
+    assert (collected.results, collected.oddities) == ((no_result("a"),), ("two different results for a",))
+
+
+def test_a_conflict_names_what_matched_no_rule() -> None:
+    """No type is an answer too."""
+    (result,) = collect(["a"], TYPES, ended(), JobResults((row("a"), row("a", None)))).results
+    assert result.error == "the API gave two different results: invoice 0.9 / unmatched 0.9"
+
+
+def test_the_types_of_a_chunk_are_those_of_its_rules(chunk: Chunk) -> None:
+    """A label that none of them names is odd."""
+    answer = JobResults((row("file-a"), row("file-b", "poem")))
+    assert collect_chunk(chunk, ended(), answer).oddities == ("a type that no rule names: 'poem'",)
+
+
+def test_a_job_of_other_files_too_is_nothing_odd_when_that_is_known(chunk: Chunk) -> None:
+    """Their rows are left out, and what else was odd is kept; unasked they are strangers."""
+    answer = JobResults((row("file-a"), row("file-b"), row("x")), ("odd",))
+    known, unknown = (collect_chunk(chunk, ended(), answer, partly=partly) for partly in (True, False))
+    assert known.results == unknown.results == (row("file-a"), row("file-b"))
+    assert known.oddities == ("odd",)
+    assert unknown == collect_chunk(chunk, ended(), answer)
+    assert unknown.oddities == ("odd", "results for 1 file that was never sent, such as 'x'")
+
+
+def test_a_refusal_of_results_is_told(chunk: Chunk) -> None:
+    """In the API's words."""
+    collected = collect_chunk(chunk, ended(JobStatus.FAILED), JobResults((), refusal="no such job"))
+    assert collected.oddities == ("no results: no such job",)
+    assert [result.outcome for result in collected.results] == [Outcome.FAILED] * 2
+
+
+@pytest.mark.parametrize(
+    ("known", "told"), [("p", None), (None, "p"), ("p", "p"), ("p", "q")], ids=["sent", "echoed", "both", "differ"]
+)
+def test_a_row_named_by_a_parse_job_is_of_the_one_file(config: Config, known: str | None, told: str | None) -> None:
+    """A job made on a parse job names that one in its result, whether we sent it or the API says it."""
+    chunk, job = Chunk(1, config, ("a",), parse_job_id=known), replace(ended(), parse_job_id=told)
+    assert collect_chunk(chunk, job, JobResults((row("p"),))).results == (row("a"),)
+    with pytest.raises(ContractBroken):
+        collect_chunk(chunk, job, JobResults((row("x"),)))
+
+
+def test_a_parse_job_is_nobodys_name_where_there_are_several_files(config: Config) -> None:
+    """It could be of any of them; so nothing may be recorded. Nor is one known where none was used."""
+    with pytest.raises(ContractBroken):
+        collect_chunk(Chunk(1, config, ("a", "b"), parse_job_id="p"), ended(), JobResults((row("p"),)))
+    with pytest.raises(ContractBroken):
+        collect_chunk(Chunk(1, config, ("a",)), ended(), JobResults((row("p"),)))

@@ -176,6 +176,52 @@ CASES: dict[str, tuple[Case, Finding]] = {
         replace(TOLD_APART, rivals=(Signs(clean_at=100.0),)),
         Wait(30.0, Signs(doubtful_since=140.0)),
     ),
+    "proof of absence begins with the very second from which it counts": (replace(CLEAN, not_before=200.0), ABSENT),
+    "many jobs are named only in part": (
+        replace(DOUBTFUL, empty=tuple(replace(FAILED, id=f"j{n}") for n in range(7))),
+        Hold("these jobs may be this chunk's: j0, j1, j2, j3, j4 and 2 more"),
+    ),
+    "five are named": (
+        replace(DOUBTFUL, empty=tuple(replace(FAILED, id=f"j{n}") for n in range(5))),
+        Hold("these jobs may be this chunk's: j0, j1, j2, j3, j4"),
+    ),
+    "six are one more": (
+        replace(DOUBTFUL, empty=tuple(replace(FAILED, id=f"j{n}") for n in range(6))),
+        Hold("these jobs may be this chunk's: j0, j1, j2, j3, j4 and 1 more"),
+    ),
+    "the first of several partial jobs is taken": (
+        replace(DOUBTFUL, empty=(), partial=(MIXED, FAILED)),
+        Adopt(MIXED, PARTLY),
+    ),
+    "the first of several jobs that are one each is taken": (
+        replace(TOLD_APART, empty=(FAILED, replace(FAILED, id="second"))),
+        ONE_EACH,
+    ),
+    "a partial job waits for no rival": (
+        replace(TOLD_APART, partial=(MIXED,), rivals=(Signs(),)),
+        Adopt(MIXED, PARTLY),
+    ),
+    "nor does a job that cannot be told apart": (
+        replace(DOUBTFUL, rivals=(Signs(),)),
+        Hold("these jobs may be this chunk's: failed"),
+    ),
+    "held, and what has ended is yet to be read": (
+        replace(CLEAN, held=True, resends=MAX_RESENDS, unread=True),
+        Wait(0.0, Signs(clean_at=140.0)),
+    ),
+    "where every call fails, the first resend is allowed": (replace(CLEAN, eased=False), ABSENT),
+    "a blind listing just before the settle time ends waits for what is left": (
+        replace(CLEAN, shown=False, signs=Signs(blind_since=140.5)),
+        Wait(0.5, Signs(blind_since=140.5)),
+    ),
+    "a short settle time is not looked at more often than a first look": (
+        replace(CLEAN, settle_s=0.2, shown=False, signs=Signs(blind_since=140.0), calls_out=True),
+        Wait(0.5, Signs(blind_since=140.0)),
+    ),
+    "nor is a doubt": (
+        replace(DOUBTFUL, settle_s=0.2, signs=Signs()),
+        Wait(0.5, Signs(doubtful_since=200.0)),
+    ),
     "held, and still doubtful": (replace(DOUBTFUL, held=True), StayHeld()),
     "held, and some results are of its files": (replace(CLEAN, held=True, hints=(MIXED,)), StayHeld()),
     "held, and the listing is of another project": (replace(CLEAN, held=True, elsewhere=True), StayHeld()),
@@ -268,6 +314,7 @@ def test_when_jobs_are_one_each(
 def test_a_job_from_before_the_call_is_not_its_own() -> None:
     """The clocks of one service differ by a little, so a little earlier still counts."""
     marked = datetime.fromisoformat(MARK)
+    assert timedelta(minutes=10) == SLACK
     assert may_be_after(replace(FAILED, created_at=marked - SLACK), MARK)
     assert not may_be_after(replace(FAILED, created_at=marked - SLACK - timedelta(seconds=1)), MARK)
     assert may_be_after(FAILED, MARK)
@@ -282,3 +329,16 @@ def test_a_mark_counts_where_later_jobs_bear_it_out() -> None:
     assert not is_borne_out(MARK, [later, older])
     assert not is_borne_out(MARK, [FAILED])
     assert not is_borne_out(MARK, [])
+
+
+def test_the_numbers_of_the_judge() -> None:
+    """A call is sent again three times at most, and a running candidate is looked at every 15 s at least."""
+    assert MAX_RESENDS == 3
+    assert LAST_LOOK_S == 15
+
+
+def test_by_default_a_chunk_was_never_resent_and_nothing_is_known_to_be_an_accident() -> None:
+    """The careful reading: one resend, and no more."""
+    case = Case(began=0.0, taken_up=0.0, not_before=0.0, settle_s=1.0, stale_s=1.0, look_s=1.0)
+    assert (case.resends, case.may_resend) == (0, True)
+    assert not replace(case, resends=1).may_resend

@@ -45,3 +45,20 @@ def test_an_empty_echo_speaks_against_nothing() -> None:
     """A config that only the server knows can't be compared with anything."""
     assert Config((), configuration_id="cfg").echo == Echo()
     assert Echoes().is_alike(job(OLD), Config((), configuration_id="cfg"))
+
+
+def test_rules_are_worth_comparing_where_they_are_told_and_not_rewritten() -> None:
+    """Neither is enough alone."""
+    rewriting = Echoes.learnt([(OLD, job(OLD, rules=CUT))])
+    assert Echoes().tells_rules(job(NEW))
+    assert not Echoes().tells_rules(job(NEW, rules=None))
+    assert not rewriting.tells_rules(job(NEW))
+
+
+def test_only_fields_that_both_tell_are_learnt() -> None:
+    """A field that the config or the job leaves out is neither true nor rewritten."""
+    known = [(NEW, job(NEW, mode=None)), (Config((), configuration_id="cfg"), job(OLD))]
+    learnt = Echoes.learnt(known)
+    assert "mode" not in learnt.true | learnt.rewritten
+    assert {pair[0] for pair in learnt.pairs} == learnt.true
+    assert all(None not in pair for pair in learnt.pairs)

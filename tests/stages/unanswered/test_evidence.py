@@ -1,0 +1,130 @@
+"""Whose jobs the unknown ones are, by their results: what is read, how much of it, and what follows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import pytest
+
+from orchestrator.api.client import Api
+from orchestrator.models import Chunk, FileResult, JobResults, JobStatus, Outcome, RemoteJob
+from orchestrator.stages.unanswered.evidence import MOST_READ, Evidence
+
+START = datetime(2026, 11, 25, 2, tzinfo=UTC)
+
+
+def ended(job_id: str, *, minutes: float | None = 0.0) -> RemoteJob:
+    at = None if minutes is None else START + timedelta(minutes=minutes)
+    return RemoteJob(job_id, JobStatus.SUCCEEDED, "SUCCESS", created_at=at)
+
+
+def results(*file_ids: str, nameless: int = 0) -> JobResults:
+    row = FileResult("", Outcome.CLASSIFIED, "invoice")
+    return JobResults(tuple(replace(row, file_id=file_id) for file_id in file_ids), (), (row,) * nameless)
+
+
+class Results:
+    """An API that has results only; it keeps account of the jobs that it was asked about."""
+
+    def __init__(self, of: Mapping[str, JobResults] = {}) -> None:
+        self.of = dict(of)
+        self.asked: list[str] = []
+
+    async def results(self, job_id: str) -> JobResults:
+        self.asked.append(job_id)
+        return self.of.get(job_id, results())
+
+
+def gather(evidence: Evidence, api: Results, jobs: Iterable[RemoteJob], *chunks: Chunk) -> list[str]:
+    """The jobs whose results are read at one look."""
+    api.asked.clear()
+    asyncio.run(evidence.gather(cast(Api, api), jobs, chunks))
+    return list(api.asked)
+
+
+def test_ended_jobs_are_read_the_newest_first_and_those_without_a_date_before_all() -> None:
+    """What has no date may be new. A job that runs has nothing to read."""
+    running = RemoteJob("running", JobStatus.SUBMITTED, "PENDING", created_at=START)
+    jobs = [
+        ended("old", minutes=-1),
+        running,
+        ended("new", minutes=1),
+        ended("b"),
+        ended("a"),
+        ended("x", minutes=None),
+    ]
+    assert gather(Evidence(), Results(), jobs) == ["x", "new", "a", "b", "old"]
+
+
+def test_at_one_look_only_so_many_are_read() -> None:
+    """A project may have thousands; the rest is read at the next look, beside those without results as yet."""
+    jobs = [ended(f"{n:03}", minutes=-n) for n in range(MOST_READ + 50)]
+    evidence, api = Evidence(), Results()
+    assert MOST_READ == 100
+    assert gather(evidence, api, jobs) == [job.id for job in jobs[:100]]
+    assert gather(evidence, api, jobs) == [job.id for job in (*jobs[100:], *jobs[:100])]
+    assert gather(evidence, api, jobs) == [job.id for job in jobs[:100]]
+
+
+def test_jobs_are_read_again_until_their_results_are_whole(chunk: Chunk) -> None:
+    """Some of a chunk's files may become all of them; all of them, or others', are the end of it."""
+    api = Results({"part": results("file-a"), "whole": results("file-a", "file-b"), "foreign": results("x")})
+    jobs = [ended(name) for name in ("empty", "foreign", "part", "whole")]
+    evidence = Evidence()
+    assert gather(evidence, api, jobs, chunk) == ["empty", "foreign", "part", "whole"]
+    assert gather(evidence, api, jobs, chunk) == ["empty", "part"]
+    api.of["part"] = results("file-b")
+    gather(evidence, api, jobs, chunk)
+    assert evidence.files["part"] == {"file-a", "file-b"}, "a row that was seen once counts"
+    assert gather(evidence, api, jobs, chunk) == ["empty"]
+
+
+def test_results_that_name_no_file_are_remembered() -> None:
+    """Such a job may be anybody's."""
+    evidence = Evidence()
+    gather(evidence, Results({"odd": results(nameless=1)}), [ended("odd"), ended("plain")])
+    assert evidence.nameless == {"odd"}
+
+
+def test_a_job_is_unread_until_somebody_has_looked() -> None:
+    """Only an ended one has something to read."""
+    evidence = Evidence()
+    assert evidence.unread(ended("j"))
+    assert not evidence.unread(RemoteJob("j", JobStatus.SUBMITTED, "PENDING"))
+    gather(evidence, Results(), [ended("j")])
+    assert not evidence.unread(ended("j"))
+
+
+@pytest.mark.parametrize(
+    ("files", "proves", "suggests", "hints"),
+    [
+        ((), False, False, False),
+        (("file-a", "file-b"), True, False, True),
+        (("file-a",), False, True, True),
+        (("file-a", "file-b", "x"), False, True, True),
+        (("file-a", "x"), False, False, True),
+        (("x",), False, False, False),
+    ],
+    ids=["none", "all", "some", "all and others", "some and others", "others"],
+)
+def test_what_results_say_about_a_chunk(
+    chunk: Chunk, files: tuple[str, ...], proves: bool, suggests: bool, hints: bool
+) -> None:
+    """The exact set proves; a part of it, or more than it, suggests; one file is a hint."""
+    evidence = Evidence({"j": frozenset(files)})
+    job = ended("j")
+    assert (evidence.proves(job, chunk), evidence.suggests(job, chunk), evidence.hints(job, chunk)) == (
+        proves,
+        suggests,
+        hints,
+    )
+
+
+def test_a_job_that_nobody_has_looked_at_says_nothing(chunk: Chunk) -> None:
+    """Neither for nor against."""
+    evidence, job = Evidence(), ended("j")
+    assert not (evidence.proves(job, chunk) or evidence.suggests(job, chunk) or evidence.hints(job, chunk))
