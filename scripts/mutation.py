@@ -54,6 +54,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "orchestrator.stages.collector": ("tests/stages/test_collector.py",),
     "orchestrator.planning.ceiling": ("tests/planning/test_ceiling.py::TestLines",),
     "orchestrator.planning.limits": ("tests/planning/test_limits.py",),
+    "orchestrator.planning.retry:selection": ("tests/planning/test_retry_options.py",),
+    "orchestrator.planning.retry:listed": ("tests/planning/test_retry_options.py",),
+    "orchestrator.planning.retry:overridden": ("tests/planning/test_retry_options.py",),
 }
 
 

@@ -317,3 +317,10 @@ def test_long_refusals_are_cut() -> None:
     found = http_errors.detail(json.dumps({"detail": errors}).encode())
     assert found == "; ".join(f"body.{n}: bad" for n in range(5))
     assert http_errors.detail(json.dumps({"detail": "x" * 900}).encode()) == "x" * 500
+
+
+def test_a_refused_connection_is_no_want_of_descriptors() -> None:
+    """Both are errors of the operating system."""
+    error = httpx.ConnectError("refused")
+    error.__cause__ = ConnectionRefusedError(111, "refused")
+    assert str(http_errors.of_transport(error)) == "no connection to the API (ConnectError: refused)"
