@@ -125,7 +125,7 @@ def _standing(files: Mapping[str, int], by_type: Mapping[str, int]) -> str:
 
 
 def changes(since: Since) -> list[str]:
-    """What is different: ``+1 file``, ``-3 to review``."""
+    """The differences: ``+1 file``, ``-3 to review``."""
     names = {"review": "to review"}
     return [
         f"{more:+,} {'file' if name == 'files' and abs(more) == 1 else names.get(name, name)}"

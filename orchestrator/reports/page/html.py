@@ -138,7 +138,7 @@ def _headline(section: Section) -> str:
 
 
 def _figures(last: Night) -> list[str]:
-    """What the run recorded, what is to review, and the bill, in the figures and the words of ``status``."""
+    """The recorded outcomes, the results to review, and the bill, in the figures and the words of ``status``."""
     types = f" Types: {glance.by_types(last.types)}." if last.types else ""
     lines = [f"This run recorded {_listed(last.outcomes)}.{types}"]
     if last.review_by_type:
@@ -205,7 +205,7 @@ def _review(section: Section) -> str:
 
 
 def _cut(words: str, *, rows: int) -> str:
-    """What there is room for of *words* in one of so many rows; two lines of a narrow column at least."""
+    """Cut *words* to the room in one of so many rows; two lines of a narrow column at least."""
     return safe(words, max(min(LETTERS // rows, MOST_LETTERS), 60))
 
 
