@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import ssl
@@ -322,5 +323,7 @@ def test_long_refusals_are_cut() -> None:
 def test_a_refused_connection_is_no_want_of_descriptors() -> None:
     """Both are errors of the operating system."""
     error = httpx.ConnectError("refused")
-    error.__cause__ = ConnectionRefusedError(111, "refused")
-    assert str(http_errors.of_transport(error)) == "no connection to the API (ConnectError: refused)"
+    error.__cause__ = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+    assert not http_errors.has_no_file_left(error)
+    error.__cause__ = OSError(errno.EMFILE, "too many open files")
+    assert http_errors.has_no_file_left(error)
