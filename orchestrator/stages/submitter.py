@@ -103,6 +103,7 @@ class Submitter:
     async def _fill(self, tasks: asyncio.TaskGroup) -> None:
         """Take up pending chunks until as many are being sent as there are connections."""
         after, shard = self._cursor, self._work.shard
+        self._to_look_again = False  # set again while this looks, what it finds is not the whole
         room = MAX_CONNECTIONS - len(self._busy)
         if not self._proved:
             # Absence is proved by jobs that are known. Until there is one, calls go one by one.
@@ -126,7 +127,6 @@ class Submitter:
         if self._cursor == after and not self._to_look_again:
             self._exhausted = len(chunks) < room
             self._cursor = chunks[-1].id if chunks else after
-        self._to_look_again = False
 
     def _start(self, tasks: asyncio.TaskGroup, chunk: Chunk, *, resumed: bool) -> None:
         self._busy.add(chunk.id)

@@ -31,6 +31,22 @@ def test_three_nights_of_one_folder(tmp_path: Path) -> None:
         assert len(uploads(at.embedded)) == 3
 
 
+def test_a_renamed_document_has_its_new_name_everywhere(tmp_path: Path) -> None:
+    """In the list of failures and in what a retry would send. And a run whose only document is refused ends."""
+    with desk(tmp_path, max_upload_bytes=60) as at:
+        at.put(old=INVOICE)
+        assert at.cli("run", "m.yaml", "--quiet").returncode == 1
+        (at.inbox / "old.txt").rename(at.inbox / "new.txt")
+        at.put(another=RECEIPT)
+        failed = json.loads(at.cli("run", "m.yaml", "--json").stdout)["failed_files"]
+        retried = at.cli("retry", "m.yaml", "--file", "new.txt", "--dry-run").stdout
+        assert ([each["name"] for each in failed], "new.txt" in retried, "old.txt" in retried) == (
+            ["new.txt"],
+            True,
+            False,
+        )
+
+
 def test_plan_knows_what_the_documents_will_cost_before_anything_is_uploaded(tmp_path: Path) -> None:
     """No network: contents count as files."""
     with desk(tmp_path) as at:

@@ -35,10 +35,13 @@ class Read:
 
 
 def path(alias: str) -> str:
-    """SQL for the path of a document whose content is that of the row *alias* of ``files``; NULL without one."""
+    """SQL for the path of a document whose content is that of the row *alias* of ``files``; NULL without one.
+
+    One that is in its place comes first: a document that was renamed has its new name.
+    """
     return (
-        "(SELECT d.path FROM documents d WHERE d.id = (SELECT min(o.id) FROM documents o JOIN manifests m "
-        f"ON m.name = o.manifest WHERE m.id = {alias}.manifest_id AND o.content = {alias}.file_id))"
+        "(SELECT o.path FROM documents o JOIN manifests m ON m.name = o.manifest "
+        f"WHERE m.id = {alias}.manifest_id AND o.content = {alias}.file_id ORDER BY o.gone, o.id LIMIT 1)"
     )
 
 
