@@ -13,7 +13,7 @@ from simulation.bugs import BUGS, Bug
 from simulation.episode import Episode, play
 
 #: Episodes of each API, in blocks that run side by side; `scripts/soak simulation` plays as many as one likes.
-BLOCKS, EPISODES = 2, 40
+BLOCKS, EPISODES = 1, 40
 #: A planted bug shows itself within so many, should its own seed no longer show it.
 MOST_TO_CATCH = 300
 

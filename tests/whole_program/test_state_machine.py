@@ -7,7 +7,7 @@ from simulation.bugs import BUGS, Bug
 from simulation.machine import MACHINES, tell
 
 #: Stories of each API, and steps of each; `scripts/soak machine` plays as many as one likes.
-STORIES, STEPS = 25, 10
+STORIES, STEPS = 16, 10
 #: Of the bugs that the simulation plants, those that a few stories are enough for.
 CAUGHT_SOON = {
     "an unanswered create is sent again at once",
