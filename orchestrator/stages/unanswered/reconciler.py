@@ -282,15 +282,20 @@ class Reconciler:
         return sorted(found, key=lambda job: (-len(evidence.files[job.id] & ours), *_oldest_first(job)))
 
     async def _adopt(self, open_: Doubt, job: RemoteJob, why: str) -> None:
+        """Give *job* to the chunk; the chunk stays open where a create call has been answered with it meanwhile."""
         work, chunk = self._work, open_.chunk
-        del self._open[chunk.id], self._undecided[chunk.id]
-        self.held.discard(chunk.id)
 
-        def write(connection: Transaction) -> None:
+        def write(connection: Transaction) -> bool:
+            if queue.known_job_ids(connection, [job.id]):
+                return False
             jobs.submitted(connection, chunk.id, job.id, at=work.at())
             jobs.note(connection, chunk.id, "adopted", why, at=work.at())
+            return True
 
-        await work.writer.write(write)
+        if not await work.writer.write(write):
+            return
+        del self._open[chunk.id], self._undecided[chunk.id]
+        self.held.discard(chunk.id)
         work.progress.adopted += 1
         work.progress.files_sent += len(open_.chunk.file_ids)
         log.info("job.adopted", chunk_id=chunk.id, job_id=job.id, why=why)
