@@ -122,7 +122,7 @@ class Purchases:
         if most is not None and earlier and self._submissions[key] > most:
             return f"{job.id} of {file_id} is its submission no. {self._submissions[key]}, of at most {most}"
         if intent.second_opinion:
-            return self._why_no_second(file_id, job, good)
+            return self._why_no_second(file_id, job)
         if good and not again and key not in self._wanted_surer:
             return f"paid twice: {job.id} of {file_id}, for which {good[0].id} has a good answer"
         if earlier and not again and key not in self._wanted_again:
@@ -142,8 +142,13 @@ class Purchases:
         failed = [file for file in whole.files if not self._good(whole, file)]
         return file_id in failed and len(failed) > 1 and 2 * len(job.files) <= len(failed) + 1
 
-    def _why_no_second(self, file_id: str, job: SimJob, good: list[SimJob]) -> str | None:
+    def _why_no_second(self, file_id: str, job: SimJob) -> str | None:
+        """As ``_why_not``. A first opinion counts though a person has written its job off: it may be found later."""
         generation = job.generations[file_id]
+        firsts = [other for other in self.world.jobs if file_id in other.files and other.rules == job.rules]
+        good = [
+            other for other in firsts if other is not job and other.chunk_id is not None and self._good(other, file_id)
+        ]
         escalate, first = self.manifest.escalate, (file_id, job.rules)
         if escalate is None or not any(other.confidence(file_id) < escalate.below_confidence for other in good):
             return f"{job.id} is a second opinion on {file_id} that nobody asked for"
