@@ -37,7 +37,9 @@ def network(postgres_server: Postgres) -> Iterator[Cutting]:
 
 
 def through(network: Cutting, database: str) -> ledger.Location:
-    return ledger.locate(f"postgresql://ledger@127.0.0.1:{network.port}/{database.rpartition('/')[2]}")
+    """Nobody connects while a cut is dealt with, which takes a machine under load its time."""
+    name = database.rpartition("/")[2]
+    return ledger.locate(f"postgresql://ledger@127.0.0.1:{network.port}/{name}?connect_timeout=300")
 
 
 def notes(connection: Connection) -> int:
