@@ -93,7 +93,7 @@ def insert(
     )
 
 
-def without_nul(value: object) -> object:
+def without_nul(value: T) -> T | str:
     """A server stores no NUL in a text, and the API may send one."""
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 

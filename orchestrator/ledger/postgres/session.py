@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from orchestrator.errors import LedgerError
 from orchestrator.ledger.postgres.address import Server
+from orchestrator.ledger.sql import without_nul
 
 #: What libpq gets unless the URL or its own environment says otherwise. A connection that is dead is found out within
 #: 20 s, on both ends: what a lost network has cut off must not hold a lock for hours.
@@ -46,11 +47,6 @@ class _WithoutNul(StrDumper):
 
     def dump(self, obj: str) -> Buffer | None:
         return super().dump(without_nul(obj))
-
-
-def without_nul(value: str) -> str:
-    """*value* with each NUL replaced by the mark of what cannot be shown."""
-    return value.replace("\0", "\ufffd") if "\0" in value else value
 
 
 def parameters(server: Server, name: str) -> str:

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.benches import load_bench
 from support.server import FakeClock
 
 from orchestrator.api.limiter import AdaptiveLimiter
 from orchestrator.api.pacing.pacer import SLACK_S, Pacer
-
-
-def load_bench(name: str) -> ModuleType:
-    """A script of ``scripts/bench`` as a module."""
-    path = Path(__file__).parents[3] / "scripts" / "bench" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 SIM = load_bench("limiter_sim")
 SHAPES = list(SIM.SHAPES)

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 import time
 from itertools import pairwise
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.benches import load_bench
 
 from orchestrator.stages.polling.poll_schedule import PollSchedule
-
-
-def load_bench(name: str) -> ModuleType:
-    """A script of ``scripts/bench`` as a module."""
-    path = Path(__file__).parents[3] / "scripts" / "bench" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 SIM = load_bench("polling_sim")
 
