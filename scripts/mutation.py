@@ -46,7 +46,7 @@ EQUIVALENT = Path(__file__).with_suffix(".toml")
 #: Module, or function of a module -> its tests.
 TARGETS: dict[str, tuple[str, ...]] = {
     "orchestrator.models:canonical_id": ("tests/test_models.py",),
-    "orchestrator.api.http_errors": ("tests/api/test_http_errors.py",),
+    "orchestrator.api.status_codes": ("tests/api/test_status_codes.py",),
     "orchestrator.stages.unanswered.judging": ("tests/stages/unanswered/test_judging.py",),
     "orchestrator.stages.unanswered.evidence": ("tests/stages/unanswered/test_evidence.py",),
     "orchestrator.stages.unanswered.likeness": ("tests/stages/unanswered/test_likeness.py",),

@@ -11,8 +11,8 @@ import structlog
 
 from orchestrator.api.backoff import asked_s, retrying
 from orchestrator.api.dialect import Call, Dialect, Page, merged, refuse_circle
-from orchestrator.api.http_errors import has_no_file_left
 from orchestrator.api.limiter import Limiter, Limiters, Ticket
+from orchestrator.api.status_codes import has_no_file_left
 from orchestrator.api.wire import Wire
 from orchestrator.clock import Clock
 from orchestrator.errors import (

@@ -1,6 +1,6 @@
 """One request at a time to one origin: bounded in time and size, never redirected, and never to another host.
 
-Whatever happens comes back as JSON or as one of our errors (see ``http_errors``).
+Whatever happens comes back as JSON or as one of our errors (see ``status_codes``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 
 import httpx
 
-from orchestrator.api import http_errors
+from orchestrator.api import status_codes
 from orchestrator.api.counting import Calls, counted
 from orchestrator.api.dialect import Call
 from orchestrator.api.hiding import Hiding
@@ -108,12 +108,12 @@ class Wire:
         except ApiError:
             raise
         except Exception as error:
-            raise http_errors.of_transport(error) from error
-        self.server_time = http_errors.http_date(response.headers.get("date", "")) or self.server_time
+            raise status_codes.of_transport(error) from error
+        self.server_time = status_codes.http_date(response.headers.get("date", "")) or self.server_time
         if call.empty_answer and response.is_success:
             return None
         try:
-            answer = http_errors.of_response(
+            answer = status_codes.of_response(
                 response.status_code, response.headers, body, creating=creating, cancelling=kind == "cancel"
             )
         except ApiError as error:

@@ -49,7 +49,7 @@ def schedule(
     from orchestrator.commands import accept
     from orchestrator.commands.access import beside, ledger_path, log_folder
     from orchestrator.reports import schedule as reports
-    from orchestrator.reports.glance import program
+    from orchestrator.reports.last_run import program
 
     if kind not in reports.KINDS:
         raise InputError(f"{safe(kind)}: must be one of {', '.join(reports.KINDS)}")

@@ -24,7 +24,7 @@ from orchestrator.clock import Clock
 from orchestrator.errors import SettingsError
 from orchestrator.logs import redactor
 from orchestrator.manifest.loading import Manifest
-from orchestrator.reports.glance import Address
+from orchestrator.reports.last_run import Address
 from orchestrator.settings import Settings
 
 log = structlog.get_logger()

@@ -29,8 +29,8 @@ from orchestrator.ledger.views import reading
 from orchestrator.manifest import loading
 from orchestrator.models import Json
 from orchestrator.plaintext import safe
-from orchestrator.reports import glance
-from orchestrator.reports.nights import last_night
+from orchestrator.reports import last_run
+from orchestrator.reports.latest_runs import last_night
 from orchestrator.settings import Settings
 
 #: How many lines of the log a mail shows.
@@ -91,7 +91,7 @@ class Task:
         ]
 
     @property
-    def address(self) -> glance.Address:
+    def address(self) -> last_run.Address:
         return address(self.manifest, self.settings, self.ledger, rehearsal=self.sandbox)
 
 
@@ -222,12 +222,12 @@ def _text(task: Task, ended: Ended) -> str:
                 row = reading.manifests(connection, name, rehearsal=task.sandbox)[0]
                 last = last_night(connection, row.id)
             if last is not None and last.night.run_id == ended.run_id and last.night.exit_code is not None:
-                return "\n".join(glance.glance(name, last, None, task.address))
+                return "\n".join(last_run.in_lines(name, last, None, task.address))
     lines = [f"{name}: exit {ended.exit_code}: {safe(ended.reason)}"]
     with suppress(OrchestratorError):
         killed = ended.exit_code > ENDED_BY_SIGNAL
         code = None if killed else ended.exit_code
-        lines += [f"now: {line}" for line in glance.what_to_do(code, ended.run_id, task.address)]
+        lines += [f"now: {line}" for line in last_run.what_to_do(code, ended.run_id, task.address)]
     return "\n".join(lines)
 
 

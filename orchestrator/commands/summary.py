@@ -24,7 +24,7 @@ from orchestrator.planning.options import Options
 from orchestrator.planning.plan import Sample
 from orchestrator.planning.run import Plan
 from orchestrator.reports.drift import Drift
-from orchestrator.reports.nights import drift
+from orchestrator.reports.latest_runs import drift
 from orchestrator.stages.work import HeldBack, Progress
 
 #: How many failed and how many quarantined files a summary names.

@@ -1,4 +1,4 @@
-"""The last run at a glance: how it ended, what it did, what is different now, and what to do. The same few lines in
+"""The last run in a few lines: how it ended, what it did, what is different now, and what to do. The same few lines in
 ``status``, in a night's mail and in what its monitor gets.
 """
 
@@ -14,7 +14,7 @@ from orchestrator.errors import ExitCode
 from orchestrator.ledger import Location
 from orchestrator.models import BAD
 from orchestrator.plaintext import amount, counted, safe, span
-from orchestrator.reports.nights import LastNight, Night, Since
+from orchestrator.reports.latest_runs import LastNight, Night, Since
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def not_ended(holder: str | None) -> str:
     return f"running ({holder})" if holder else "ended without a record: killed"
 
 
-def glance(name: str, last: LastNight | None, holder: str | None, address: Address) -> list[str]:
+def in_lines(name: str, last: LastNight | None, holder: str | None, address: Address) -> list[str]:
     """The lines; the first says how it ended. *holder*: who holds the manifest right now, as its lock says."""
     if last is None:
         return [f"{name}: no run yet", f"now: {address.command('run')}"]

@@ -66,7 +66,7 @@ def news(told: State, now: State) -> News | None:
 
 
 def message(what: News, name: str, now: State, lines: Sequence[str], drift: str | None) -> tuple[str, str]:
-    """Title and text. *lines*: the last run at a glance; *drift*: its drift in words, if it passes the threshold."""
+    """Title and text. *lines*: the last run in a few lines; *drift*: its drift in words, if it passes the threshold."""
     first, *rest = lines
     title = first if what == "trouble" else f"{name}: {TITLES[what]} ({first.removeprefix(f'{name}: ')})"
     waiting = [

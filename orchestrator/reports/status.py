@@ -12,7 +12,7 @@ from orchestrator.ledger.views import runs as ledger_runs
 from orchestrator.ledger.views.runs import Run
 from orchestrator.models import GOOD, Extent, Json, Outcome
 from orchestrator.planning.preview import MOST_QUARANTINED
-from orchestrator.reports.nights import LastNight, last_night
+from orchestrator.reports.latest_runs import LastNight, last_night
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.api import http_errors
+from orchestrator.api import status_codes
 from orchestrator.errors import (
     Ambiguous,
     ApiError,
@@ -46,7 +46,7 @@ def made(kind: type[Exception]) -> Exception:
 def test_only_the_proven_classes_mean_that_nothing_was_sent(kind: type[Exception]) -> None:
     """Every exception that httpx has, and every one below it, is ambiguous unless it is one of the six."""
     proven = kind.__module__.startswith("httpx") and kind.__name__ in PROVEN
-    assert type(http_errors.of_transport(made(kind))) is (NotSent if proven else Ambiguous)
+    assert type(status_codes.of_transport(made(kind))) is (NotSent if proven else Ambiguous)
 
 
 def test_every_proven_class_exists() -> None:
@@ -57,19 +57,19 @@ def test_every_proven_class_exists() -> None:
 @pytest.mark.parametrize("error", [TimeoutError(), OSError("x"), ssl.SSLError("x"), RuntimeError("x")])
 def test_what_is_no_httpx_error_is_ambiguous(error: Exception) -> None:
     """The total deadline, or whatever else, proves nothing."""
-    assert type(http_errors.of_transport(error)) is Ambiguous
+    assert type(status_codes.of_transport(error)) is Ambiguous
 
 
 def test_an_untrusted_certificate_ends_the_run() -> None:
     """Trying again does not make a certificate better, wherever in the chain of causes it stands."""
     error = httpx.ConnectError("failed")
     error.__cause__ = ssl.SSLCertVerificationError("CERTIFICATE_VERIFY_FAILED: self-signed")
-    assert type(http_errors.of_transport(error)) is Unreachable
+    assert type(status_codes.of_transport(error)) is Unreachable
 
 
 def of(status: int, body: bytes = b"", headers: dict[str, str] | None = None, *, creating: bool = True) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        http_errors.of_response(status, httpx.Headers(headers or {}), body, creating=creating)
+        status_codes.of_response(status, httpx.Headers(headers or {}), body, creating=creating)
     return caught.value
 
 
@@ -98,7 +98,7 @@ def test_every_status_code_has_its_kind(creating: bool) -> None:
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
 def test_every_2xx_is_an_answer(status: int) -> None:
     """The contract says 200; a server that says 201 has created the job all the same."""
-    assert http_errors.of_response(status, {}, b'{"id": "a"}', creating=True) == {"id": "a"}
+    assert status_codes.of_response(status, {}, b'{"id": "a"}', creating=True) == {"id": "a"}
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_validation_errors_name_their_field() -> None:
 )
 def test_no_error_body_is_too_odd_to_be_told(body: bytes) -> None:
     """Whatever a refusal's body is, its detail is a short text."""
-    assert len(http_errors.detail(body)) <= 500
+    assert len(status_codes.detail(body)) <= 500
 
 
 @given(
@@ -148,15 +148,15 @@ def test_no_error_body_is_too_odd_to_be_told(body: bytes) -> None:
 def test_no_detail_is_too_odd_to_be_told(value: object) -> None:
     """Whatever stands under ``detail``, too."""
     body = json.dumps({"detail": value}).encode()
-    assert len(http_errors.detail(body)) <= 500
-    assert len(http_errors.detail(json.dumps({"detail": [{"loc": value, "msg": value}]}).encode())) <= 500
+    assert len(status_codes.detail(body)) <= 500
+    assert len(status_codes.detail(json.dumps({"detail": [{"loc": value, "msg": value}]}).encode())) <= 500
 
 
 DATE = "Wed, 25 Nov 2026 02:00:00 GMT"
 
 
 def wait(value: str, date: str = DATE) -> float | None:
-    return http_errors.retry_after_s(httpx.Headers({b"retry-after": value.encode(), b"date": date.encode()}))
+    return status_codes.retry_after_s(httpx.Headers({b"retry-after": value.encode(), b"date": date.encode()}))
 
 
 @pytest.mark.parametrize(
@@ -201,14 +201,14 @@ def test_a_date_without_the_answers_own_date_is_none() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_no_retry_after_is_too_odd(value: str) -> None:
     """Any text gives None or a wait within an hour."""
-    found = http_errors.retry_after_s({"retry-after": value, "date": DATE})
+    found = status_codes.retry_after_s({"retry-after": value, "date": DATE})
     assert found is None or 0 <= found <= 3600
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_no_date_is_too_odd(value: str) -> None:
     """A date is aware or None."""
-    found = http_errors.http_date(value)
+    found = status_codes.http_date(value)
     assert found is None or found.tzinfo is not None
 
 
@@ -232,7 +232,7 @@ CREDITS = b'{"detail": "monthly credits exceeded"}'
 )
 def test_a_failure_is_told_in_words(error: Exception, kind: type[ApiError], words: str) -> None:
     """With the class, and what it says if it says something."""
-    found = http_errors.of_transport(error)
+    found = status_codes.of_transport(error)
     assert (type(found), str(found)) == (kind, words)
 
 
@@ -243,7 +243,7 @@ def test_a_certificate_error_is_known_by_its_class_or_its_words(cause: Exception
     """Either is enough; libraries wrap it."""
     error = httpx.ConnectError("failed")
     error.__context__ = cause
-    assert type(http_errors.of_transport(error)) is Unreachable
+    assert type(status_codes.of_transport(error)) is Unreachable
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_a_conflict_with_a_cancel_says_that_the_job_has_ended(
 ) -> None:
     """With any other call it may be a call in progress."""
     with pytest.raises(ApiError) as caught:
-        http_errors.of_response(status, {}, b'{"detail": "ended"}', creating=False, cancelling=cancelling)
+        status_codes.of_response(status, {}, b'{"detail": "ended"}', creating=False, cancelling=cancelling)
     assert type(caught.value) is kind
 
 
@@ -315,15 +315,15 @@ def test_only_2xx_is_an_answer_however_good_the_body() -> None:
 def test_long_refusals_are_cut() -> None:
     """To five validation errors, and to 500 characters."""
     errors = [{"loc": ["body", n], "msg": "bad"} for n in range(7)]
-    found = http_errors.detail(json.dumps({"detail": errors}).encode())
+    found = status_codes.detail(json.dumps({"detail": errors}).encode())
     assert found == "; ".join(f"body.{n}: bad" for n in range(5))
-    assert http_errors.detail(json.dumps({"detail": "x" * 900}).encode()) == "x" * 500
+    assert status_codes.detail(json.dumps({"detail": "x" * 900}).encode()) == "x" * 500
 
 
 def test_a_refused_connection_is_no_want_of_descriptors() -> None:
     """Both are errors of the operating system."""
     error = httpx.ConnectError("refused")
     error.__cause__ = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
-    assert not http_errors.has_no_file_left(error)
+    assert not status_codes.has_no_file_left(error)
     error.__cause__ = OSError(errno.EMFILE, "too many open files")
-    assert http_errors.has_no_file_left(error)
+    assert status_codes.has_no_file_left(error)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ExitCode
-from orchestrator.reports.glance import Address, glance, what_to_do
-from orchestrator.reports.nights import LastNight, Night, Since
+from orchestrator.reports.last_run import Address, in_lines, what_to_do
+from orchestrator.reports.latest_runs import LastNight, Night, Since
 
 ADDRESS = Address(Path("/srv/my night/m.yaml"))
 
@@ -49,18 +49,18 @@ SINCE = Since("20261126T042000Z-000000", "2026-11-26T04:20:00.000+00:00", {"file
 def test_a_bill_that_is_not_all_told_is_a_least() -> None:
     """As status and the run's summary say it."""
     untold = replace(NIGHT, jobs_untold=3)
-    assert "credits: at least 12 billed, 3 jobs not yet reported, at most 15" in glance(
+    assert "credits: at least 12 billed, 3 jobs not yet reported, at most 15" in in_lines(
         "m", LastNight(untold, None), None, ADDRESS
     )
     untold = replace(NIGHT, credits=None, jobs_untold=1)
-    assert "credits: none billed yet, 1 job not yet reported, at most 15" in glance(
+    assert "credits: none billed yet, 1 job not yet reported, at most 15" in in_lines(
         "m", LastNight(untold, None), None, ADDRESS
     )
 
 
 def test_it_says_how_the_run_ended_what_it_did_and_what_is_different() -> None:
     """In this order: an operator at seven in the morning reads three lines."""
-    first, second, third, fourth, fifth, *commands = glance("m", LastNight(NIGHT, SINCE), None, ADDRESS)
+    first, second, third, fourth, fifth, *commands = in_lines("m", LastNight(NIGHT, SINCE), None, ADDRESS)
     assert first == "m: exit 1: 1 file failed, missing or cancelled"
     assert second == (
         "last run 20261127T042000Z-ab12cd: 2026-11-27 04:20 UTC, took 2 min; "
@@ -82,14 +82,14 @@ def test_it_says_how_the_run_ended_what_it_did_and_what_is_different() -> None:
 def test_the_lock_tells_a_run_that_goes_on_from_one_that_was_killed(holder: str | None, words: str) -> None:
     """Only the killed one has something to do."""
     night = replace(NIGHT, exit_code=None, reason=None, standing=None)
-    first, *rest = glance("m", LastNight(night, None), holder, ADDRESS)
+    first, *rest = in_lines("m", LastNight(night, None), holder, ADDRESS)
     assert first.startswith(f"m: {words}")
     assert any(line.startswith("now: ") for line in rest) == (holder is None)
 
 
 def test_before_the_first_run_it_says_so() -> None:
     """And how to begin."""
-    first, second = glance("m", None, None, ADDRESS)
+    first, second = in_lines("m", None, None, ADDRESS)
     assert first == "m: no run yet"
     assert second.endswith("orchestrator run '/srv/my night/m.yaml'")
 

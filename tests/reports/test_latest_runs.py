@@ -12,7 +12,7 @@ from orchestrator.ledger import Ledger, Transaction
 from orchestrator.ledger.sqlite import schema
 from orchestrator.ledger.views import export as ledger_export
 from orchestrator.models import Json
-from orchestrator.reports import nights
+from orchestrator.reports import latest_runs
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_each_nights_figures_are_those_of_its_rows_in_an_export(connection: Tran
     """Counted by hand: the rows whose job ended while the run went on."""
     made = thirty(connection, files=40)
     rows = exported(connection, made)
-    found = nights.nights(connection, made.scope.manifest_id)
+    found = latest_runs.nights(connection, made.scope.manifest_id)
     assert len(found) == 30
     assert [night.run_id for night in found] == sorted((night.run_id for night in found), reverse=True)
     for night in found:
@@ -46,7 +46,7 @@ def test_what_changed_is_the_difference_to_the_run_before(connection: Transactio
     made = Nights(connection)
     before = made.night(100, failed=0.0)
     made.night(50, failed=1.0)
-    last = nights.last_night(connection, made.scope.manifest_id)
+    last = latest_runs.last_night(connection, made.scope.manifest_id)
     assert last is not None and last.since is not None
     assert last.since.run_id == before
     assert last.since.standing == {"files": 50, "failed": 50}
@@ -58,11 +58,11 @@ def test_a_run_that_was_killed_keeps_its_results_and_has_no_end(connection: Tran
     made = Nights(connection)
     made.night(30)
     made.night(20, ended=False)
-    last = nights.last_night(connection, made.scope.manifest_id)
+    last = latest_runs.last_night(connection, made.scope.manifest_id)
     assert last is not None
     assert (last.night.files, last.night.exit_code, last.night.standing, last.since) == (20, None, None, None)
     made.night(10)
-    again = nights.last_night(connection, made.scope.manifest_id)
+    again = latest_runs.last_night(connection, made.scope.manifest_id)
     assert again is not None and again.since is not None
     assert again.since.standing["files"] == 30  # against the last run that left a record
 
@@ -70,14 +70,14 @@ def test_a_run_that_was_killed_keeps_its_results_and_has_no_end(connection: Tran
 def test_a_ledger_without_runs_has_no_last_night(connection: Transaction) -> None:
     """And nothing is made up."""
     made = Nights(connection)
-    assert nights.last_night(connection, made.scope.manifest_id) is None
+    assert latest_runs.last_night(connection, made.scope.manifest_id) is None
 
 
 def test_an_older_ledger_counts_its_runs_when_it_is_brought_up_to_date(connection: Transaction) -> None:
     """The same figures as if they had been counted one by one."""
     made = thirty(connection, files=20, quiet=4)
-    counted = nights.nights(connection, made.scope.manifest_id)
+    counted = latest_runs.nights(connection, made.scope.manifest_id)
     connection.execute(text("DROP TABLE run_tallies"))
     connection.execute(text("DROP INDEX jobs_finished"))
     schema._run_tallies(connection)
-    assert nights.nights(connection, made.scope.manifest_id) == counted
+    assert latest_runs.nights(connection, made.scope.manifest_id) == counted

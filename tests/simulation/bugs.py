@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from sqlalchemy import Connection, text
 
-from orchestrator.api import dialect, http_errors, v1, v2
+from orchestrator.api import dialect, status_codes, v1, v2
 from orchestrator.api.client import Api
 from orchestrator.commands import run as runner
 from orchestrator.errors import Ambiguous, ApiError, NotSent, RunStopped, Throttled
@@ -90,7 +90,7 @@ def _refused_later_has_failed() -> AbstractContextManager[object]:
 
 def _unavailable_is_refused() -> AbstractContextManager[object]:
     """A 503 is taken as "surely not created"."""
-    honest = http_errors.of_response
+    honest = status_codes.of_response
 
     def trusting(
         status: int, headers: Mapping[str, str], body: bytes, *, creating: bool, cancelling: bool = False
@@ -99,7 +99,7 @@ def _unavailable_is_refused() -> AbstractContextManager[object]:
             raise Throttled("503")
         return honest(status, headers, body, creating=creating, cancelling=cancelling)
 
-    return patch.object(http_errors, "of_response", trusting)
+    return patch.object(status_codes, "of_response", trusting)
 
 
 def _adopt_unproved() -> AbstractContextManager[object]:

@@ -14,7 +14,7 @@ from orchestrator.cli.screens.parts import REHEARSAL, STYLES, failed_files, pair
 from orchestrator.ledger import Location
 from orchestrator.ledger.views.runs import Run
 from orchestrator.plaintext import amount, counted, safe, span
-from orchestrator.reports.glance import Address, glance, not_ended
+from orchestrator.reports.last_run import Address, in_lines, not_ended
 from orchestrator.reports.status import Status
 
 
@@ -57,7 +57,7 @@ def status_view(states: Sequence[Status], ledger: Location) -> RenderableType:
         address = Address.of(manifest, ledger, rehearsal=state.rehearsal)
         parts += [
             Text(line, no_wrap=True, overflow="ignore")
-            for line in glance(state.manifest, state.last_run, state.running, address)
+            for line in in_lines(state.manifest, state.last_run, state.running, address)
         ]
         parts.append(_standing(state))
         parts += [

@@ -24,8 +24,8 @@ from orchestrator.logs import redactor
 from orchestrator.manifest.loading import Manifest
 from orchestrator.plaintext import safe
 from orchestrator.reports import notices
-from orchestrator.reports.glance import glance, what_to_do
-from orchestrator.reports.nights import last_night
+from orchestrator.reports.last_run import in_lines, what_to_do
+from orchestrator.reports.latest_runs import last_night
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def of_end(manifest: Manifest, settings: Settings, option: str | None, opened: L
         last = last_night(connection, row.id)
     what = notices.news(before, now)
     if what is not None:
-        lines = glance(manifest.name, last, None, address(manifest.path, settings, option))
+        lines = in_lines(manifest.name, last, None, address(manifest.path, settings, option))
         drift = summary.drift.words if summary.drift is not None and summary.drift.alarm else None
         if not _sent(found, what, *notices.message(what, manifest.name, now, lines, drift)):
             return  # the next run reports it

@@ -25,10 +25,10 @@ from orchestrator.ledger.views.reading import Decision
 from orchestrator.models import BAD, Config, Extent, Json
 from orchestrator.plaintext import counted, safe
 from orchestrator.reports import drift as drifts
-from orchestrator.reports import nights as nights_
+from orchestrator.reports import latest_runs
 from orchestrator.reports.drift import Drift
-from orchestrator.reports.glance import Address
-from orchestrator.reports.nights import MOST_NIGHTS, Night, Since
+from orchestrator.reports.last_run import Address
+from orchestrator.reports.latest_runs import MOST_NIGHTS, Night, Since
 from orchestrator.reports.page.causes import Cause, causes
 from orchestrator.reports.page.timeline import Timeline, timeline
 
@@ -149,7 +149,7 @@ def section(
     standing = _standing(connection, row, scope)
     runs = ledger_runs.latest(connection, row.id, MOST_NIGHTS, verdicts=False)
     tallies = ledger_runs.recorded(connection, [run.run_id for run in runs])
-    found = nights_.of(runs, tallies)
+    found = latest_runs.of(runs, tallies)
     config, settings = ledger_page.kept_settings(connection, row.id)
     drift = drifts.of_latest(runs, tallies, (settings.get("drift") or {}).get("alert"))
     address = Address.of(Path(row.path), ledger, rehearsal=row.rehearsal)
@@ -161,7 +161,7 @@ def section(
         api=row.api,
         host=row.origin,
         project_id=row.project_id,
-        since=nights_.since_before(found),
+        since=latest_runs.since_before(found),
         drift=drift,
         todos=tuple(_todos(connection, row, address, standing, last=found[0] if found else None, drift=drift)),
         nights=tuple(found),

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from orchestrator.errors import ExitCode
 from orchestrator.models import Outcome
 from orchestrator.plaintext import counted, safe
-from orchestrator.reports import glance
-from orchestrator.reports.glance import not_ended
-from orchestrator.reports.nights import Night, Since
+from orchestrator.reports import last_run
+from orchestrator.reports.last_run import not_ended
+from orchestrator.reports.latest_runs import Night, Since
 from orchestrator.reports.page import plots
 from orchestrator.reports.page.content import Page, Section
 from orchestrator.reports.page.style import STYLE
@@ -139,12 +139,12 @@ def _headline(section: Section) -> str:
 
 def _figures(last: Night) -> list[str]:
     """The recorded outcomes, the results to review, and the bill, in the figures and the words of ``status``."""
-    types = f" Types: {glance.by_types(last.types)}." if last.types else ""
+    types = f" Types: {last_run.by_types(last.types)}." if last.types else ""
     lines = [f"This run recorded {_listed(last.outcomes)}.{types}"]
     if last.review_by_type:
-        lines.append(f"To review: {glance.by_types(last.review_by_type)}.")
+        lines.append(f"To review: {last_run.by_types(last.review_by_type)}.")
     if last.credits is not None or last.credits_ceiling:
-        lines.append(f"{glance.bill(last).capitalize()}.")
+        lines.append(f"{last_run.bill(last).capitalize()}.")
     return lines
 
 
@@ -157,7 +157,7 @@ def _since(since: Since) -> str:
     when = text(moment(since.started_at))
     if not since.standing:
         return f"<p>Nothing has changed since the run of {when}.</p>"
-    items = "".join(f"<li>{text(change)}</li>" for change in glance.changes(since))
+    items = "".join(f"<li>{text(change)}</li>" for change in last_run.changes(since))
     return f"<p>Since the run of {when}:</p><ul>{items}</ul>"
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from orchestrator.models import Outcome
 from orchestrator.plaintext import counted
-from orchestrator.reports.nights import Night
+from orchestrator.reports.latest_runs import Night
 from orchestrator.reports.page import charts
 from orchestrator.reports.page.content import BINS, Histogram, Section
 from orchestrator.reports.page.tags import Cell, clock, day, duration, figures, heading, moment, number, text

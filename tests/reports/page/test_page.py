@@ -24,8 +24,8 @@ from orchestrator.ledger.views import export as ledger_export
 from orchestrator.ledger.views import reading
 from orchestrator.models import Json, Rule
 from orchestrator.plaintext import cause
-from orchestrator.reports import glance
-from orchestrator.reports.nights import STANDING, LastNight
+from orchestrator.reports import last_run
+from orchestrator.reports.latest_runs import STANDING, LastNight
 from orchestrator.reports.page import charts, html, tags, timeline
 from orchestrator.reports.page import content as pages
 from orchestrator.reports.page.content import Page, Section
@@ -286,8 +286,8 @@ def test_the_first_screen_says_what_changed_and_what_to_do(connection: Transacti
     assert html.headline(section) == ("warn", "It finished, and some files failed.")
     assert section.since is not None and section.since.standing["files"] == 205
     assert section.drift is not None and section.drift.alarm
-    program, manifest = shlex.join(glance.program()), "/srv/classify/nightly-invoices.yaml"
-    assert Path(glance.program()[0]).is_absolute()
+    program, manifest = shlex.join(last_run.program()), "/srv/classify/nightly-invoices.yaml"
+    assert Path(last_run.program()[0]).is_absolute()
     commands = [todo.command for todo in section.todos]
     assert commands == [
         f"{program} {words} --ledger '/srv/a ledger.db'"
@@ -306,9 +306,9 @@ def test_the_first_screen_says_what_changed_and_what_to_do(connection: Transacti
         assert tags.text(command) in text
     assert "+205 files" in text and "Drift 0." in text
     night = section.nights[0]
-    status = glance.glance("m", LastNight(night, section.since), None, glance.Address(Path("m.yaml")))
-    assert glance.by_types(night.types) in status[1] and f"Types: {glance.by_types(night.types)}." in text
-    assert glance.bill(night) in status and f"{glance.bill(night).capitalize()}." in text
+    status = last_run.in_lines("m", LastNight(night, section.since), None, last_run.Address(Path("m.yaml")))
+    assert last_run.by_types(night.types) in status[1] and f"Types: {last_run.by_types(night.types)}." in text
+    assert last_run.bill(night) in status and f"{last_run.bill(night).capitalize()}." in text
 
 
 def test_every_command_that_a_page_names_is_one_of_the_programs(connection: Transaction) -> None:
@@ -321,7 +321,7 @@ def test_every_command_that_a_page_names_is_one_of_the_programs(connection: Tran
         todo.command
         for code in (5, 6, 7)
         for todo in pages.todos(
-            glance.Address(Path("m.yaml"), rehearsal=code == 5),
+            last_run.Address(Path("m.yaml"), rehearsal=code == 5),
             last=replace(stopped, exit_code=code),
             bad=0,
             unfinished=1,
@@ -334,7 +334,7 @@ def test_every_command_that_a_page_names_is_one_of_the_programs(connection: Tran
     ]
     for command in sorted({command for command in commands if command}):
         words = shlex.split(command)
-        assert words[: len(glance.program())] == glance.program()
+        assert words[: len(last_run.program())] == last_run.program()
         done = subprocess.run([*words, "--help"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, (command, done.stderr)
 
