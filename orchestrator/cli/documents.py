@@ -99,11 +99,11 @@ def _upload_documents(
     from orchestrator.cli.answers import answer
     from orchestrator.cli.running import planning_shown, prepared
     from orchestrator.commands import upload as command
-    from orchestrator.reports import export as exports
+    from orchestrator.reports import output_files
 
     manifest = command.manifest_of(what)
     if output is not None:
-        exports.refuse_sources(output, *map(Path, what))
+        output_files.refuse_sources(output, *map(Path, what))
     if options.ledger is None and load_settings(manifest.path).ledger is None:
         options = replace(options, ledger=command.LEDGER)
     settings, watch, on_screen = prepared(manifest.path, options, quiet=quiet, log_format=log_format)
@@ -112,9 +112,9 @@ def _upload_documents(
     if as_json:
         answer(found, code)
     if output is not None or not as_json:
-        form = exports.IDS if ids else "csv"
+        form = output_files.IDS if ids else "csv"
         rows = ((file.file_id, file.name) for file in found.files)
-        exports.export(output, form, ("file_id", "name"), rows, mode=output_mode())
+        output_files.export(output, form, ("file_id", "name"), rows, mode=output_mode())
     if not quiet:
         for line in _upload_lines(found):
             say(line)

@@ -89,16 +89,16 @@ def export(
     """Write one row per file with an outcome."""
     from orchestrator.ledger.documents import names
     from orchestrator.ledger.views import export as ledger_export
-    from orchestrator.reports import export as exports
+    from orchestrator.reports import output_files
 
     if ids and form is not None:
         raise InputError("--ids is a format of its own: leave --format out")
-    form = exports.IDS if ids else exports.format_of(form, output)
+    form = output_files.IDS if ids else output_files.format_of(form, output)
     if bom and form != "csv":
         raise InputError("--bom is for CSV: add --format csv, or name a .csv file with -o")
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         if output is not None:
-            exports.refuse_sources(output, *opened.describe().files, *([Path(manifest)] if manifest else []))
+            output_files.refuse_sources(output, *opened.describe().files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=sandbox)
         further = names.further_columns(connection, [row.id for row in rows])
         results = ledger_export.export_rows(
@@ -110,7 +110,7 @@ def export(
         if any(row.rehearsal for row in rows):
             say("these rows are of a rehearsal (column rehearsal); nothing was billed")
             columns, results = (*columns, "rehearsal"), ((*row, True) for row in results)
-        count = exports.export(output, form, columns, results, mode=output_mode(), bom=bom)
+        count = output_files.export(output, form, columns, results, mode=output_mode(), bom=bom)
     if output is not None:
         say(f"{counted(count, 'row')} written to {safe(output)}")
 
@@ -132,7 +132,7 @@ def report(
     from orchestrator.cli.answers import answer
     from orchestrator.clock import SystemClock
     from orchestrator.commands.access import beside
-    from orchestrator.reports import export as exports
+    from orchestrator.reports import output_files
     from orchestrator.reports.page.content import page as page_of
     from orchestrator.reports.page.html import html
 
@@ -141,7 +141,7 @@ def report(
         if show and output is None:
             output = beside(manifest, opened.location) / "report.html"
         if output is not None:
-            exports.refuse_sources(output, *opened.describe().files, *([Path(manifest)] if manifest else []))
+            output_files.refuse_sources(output, *opened.describe().files, *([Path(manifest)] if manifest else []))
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
         running = _running(find_ledger(manifest, ledger), rows)
         about, now = opened.describe(), SystemClock().now()
@@ -149,7 +149,7 @@ def report(
     if as_json:
         answer(found)
     if output is not None:
-        with exports.replacing(output, mode) as temporary:
+        with output_files.replacing(output, mode) as temporary:
             temporary.write_text(html(found), encoding="utf-8")
         say(f"report written to {safe(output)}")
     elif not as_json:

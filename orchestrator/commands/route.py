@@ -17,8 +17,8 @@ from orchestrator.clock import Clock, timestamp
 from orchestrator.commands.access import lock_name
 from orchestrator.documents.bucket_shelf import BucketShelf
 from orchestrator.documents.names import component, native, stored
+from orchestrator.documents.routing import Sorted, belongs, numbered, unknown_field
 from orchestrator.documents.shelf import NotPlaced, Shelf, Taken, there
-from orchestrator.documents.sorting import Sorted, belongs, numbered, unknown_field
 from orchestrator.errors import InputError, LedgerError
 from orchestrator.ledger import Ledger, Transaction
 from orchestrator.ledger.documents import routes
@@ -28,7 +28,7 @@ from orchestrator.manifest.loading import Manifest
 from orchestrator.manifest.sources import BUCKETS, Route
 from orchestrator.models import Extent
 from orchestrator.plaintext import safe
-from orchestrator.reports.export import replacing
+from orchestrator.reports.output_files import replacing
 
 log = structlog.get_logger()
 

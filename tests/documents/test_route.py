@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from support.sandboxes import INVOICE, RECEIPT, desk
 
 from orchestrator.documents.hashing import content_of
+from orchestrator.documents.routing import Sorted, belongs, numbered
 from orchestrator.documents.shelf import NotPlaced, Shelf, Taken
-from orchestrator.documents.sorting import Sorted, belongs, numbered
 from orchestrator.manifest.sources import Route
 from orchestrator.models import Outcome
 

@@ -124,7 +124,7 @@ def _ledger_if_any(manifest: Manifest, settings: Settings, options: Options, clo
 
 def _write_page(path: Path, manifest: Manifest, options: Options, opened: Ledger, clock: Clock) -> None:
     """The page that the manifest asks for."""
-    from orchestrator.reports.export import replacing
+    from orchestrator.reports.output_files import replacing
     from orchestrator.reports.page.content import page
     from orchestrator.reports.page.html import html
 

@@ -18,7 +18,7 @@ from orchestrator.ledger.views import reading
 from orchestrator.manifest.loading import Manifest
 from orchestrator.plaintext import safe
 from orchestrator.reports import metrics
-from orchestrator.reports.export import replacing
+from orchestrator.reports.output_files import replacing
 from orchestrator.settings import Settings
 
 log = structlog.get_logger()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import InputError, LedgerError
 from orchestrator.models import Json
-from orchestrator.reports import export
+from orchestrator.reports import output_files
 
 COLUMNS = ("file_id", "confidence", "reasoning")
 
@@ -59,26 +59,29 @@ PAYLOADS = [
 @pytest.mark.parametrize("payload", PAYLOADS, ids=ascii)
 def test_a_formula_becomes_text(payload: str) -> None:
     """With one ``'`` in front; dropping it gives the original back."""
-    assert export.cell(payload) == "'" + payload
+    assert output_files.cell(payload) == "'" + payload
 
 
 @pytest.mark.parametrize("text", ["invoice", "a=b", "a-b", "", "file-1", "x'y", "#1", "über", "漢字", "1+1", "a\tb"])
 def test_ordinary_text_is_left_alone(text: str) -> None:
     """Nothing is rewritten that need not be."""
-    assert export.cell(text) == text
+    assert output_files.cell(text) == text
 
 
 @pytest.mark.parametrize("value", [0.93, 0, 7, -1, -0.5])
 def test_numbers_stay_numbers(value: float) -> None:
     """A negative one is no formula."""
-    assert export.cell(value) == value
+    assert output_files.cell(value) == value
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_the_guard_can_be_undone(text: str) -> None:
     """Whatever the text, dropping one leading ``'`` where there is one gives it back."""
-    assert str(export.cell(text)).removeprefix("'") == text.removeprefix("'") or export.cell(text) == "'" + text
-    shown = str(export.cell(text))
+    assert (
+        str(output_files.cell(text)).removeprefix("'") == text.removeprefix("'")
+        or output_files.cell(text) == "'" + text
+    )
+    shown = str(output_files.cell(text))
     assert (shown[1:] if shown.startswith("'") else shown) == text
 
 
@@ -93,7 +96,7 @@ ROWS = st.lists(
 def test_jsonl_is_lossless(rows: list[tuple[Json, ...]]) -> None:
     """ASCII, one object a line, columns in order, every value as it was."""
     out = io.StringIO()
-    assert export.write_jsonl(out, COLUMNS, rows) == len(rows)
+    assert output_files.write_jsonl(out, COLUMNS, rows) == len(rows)
     lines = out.getvalue().split("\n")
     assert lines.pop() == ""
     assert out.getvalue().isascii()
@@ -105,20 +108,20 @@ def test_jsonl_is_lossless(rows: list[tuple[Json, ...]]) -> None:
 def test_csv_holds_every_cell_and_no_formula(rows: list[tuple[Json, ...]]) -> None:
     """Line breaks, quotes and separators inside a cell break no row."""
     out = io.StringIO(newline="")
-    assert export.write_csv(out, COLUMNS, rows) == len(rows)
+    assert output_files.write_csv(out, COLUMNS, rows) == len(rows)
     header, *read = csv.reader(io.StringIO(out.getvalue(), newline=""))
     assert tuple(header) == COLUMNS
     assert len(read) == len(rows)
     for (file_id, confidence, reasoning), (read_id, read_confidence, read_reasoning) in zip(rows, read, strict=True):
-        assert read_id == export.harmless(export.cell(file_id))
+        assert read_id == output_files.harmless(output_files.cell(file_id))
         assert read_confidence == ("" if confidence is None else str(confidence))
-        assert read_reasoning == export.harmless(export.cell(reasoning))
+        assert read_reasoning == output_files.harmless(output_files.cell(reasoning))
 
 
 def test_text_is_quoted_and_numbers_are_not() -> None:
     """So that ``007`` stays a text and 0.5 a number."""
     out = io.StringIO()
-    export.write_csv(out, COLUMNS, [("007", 0.5, None)])
+    output_files.write_csv(out, COLUMNS, [("007", 0.5, None)])
     assert out.getvalue() == '"file_id","confidence","reasoning"\r\n"007",0.5,""\r\n'
 
 
@@ -139,7 +142,7 @@ def test_rows_are_written_as_they_come(tmp_path: Path, form: str) -> None:
                 sizes.append(part.stat().st_size)
             yield row
 
-    assert export.export(path, form, COLUMNS, rows()) == 50_000
+    assert output_files.export(path, form, COLUMNS, rows()) == 50_000
     assert sizes[0] > path.stat().st_size / 2
 
 
@@ -154,7 +157,7 @@ def test_a_failed_export_leaves_what_was_there(tmp_path: Path, form: str) -> Non
         raise RuntimeError("half way")
 
     with pytest.raises(RuntimeError, match="half way"):
-        export.export(path, form, COLUMNS, broken())
+        output_files.export(path, form, COLUMNS, broken())
     assert [found.name for found in tmp_path.iterdir()] == ["out"]
     assert path.read_text() == "yesterday's"
 
@@ -168,7 +171,7 @@ def test_the_old_file_is_whole_until_the_new_one_is(tmp_path: Path) -> None:
         yield from rows_of(10_000)
         assert path.read_text() == "yesterday's"
 
-    export.export(path, "jsonl", COLUMNS, rows())
+    output_files.export(path, "jsonl", COLUMNS, rows())
     assert len(path.read_text().splitlines()) == 10_000
 
 
@@ -176,7 +179,7 @@ def test_an_export_is_private(tmp_path: Path) -> None:
     """Whatever the umask: documents are described in it."""
     before = os.umask(0)
     try:
-        export.export(tmp_path / "out", "csv", COLUMNS, rows_of(1))
+        output_files.export(tmp_path / "out", "csv", COLUMNS, rows_of(1))
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o600
@@ -188,7 +191,7 @@ def test_a_link_in_the_parts_place_is_not_followed(tmp_path: Path) -> None:
     victim.write_text("precious")
     (tmp_path / f".out.{os.getpid()}.part").symlink_to(victim)
     with pytest.raises(LedgerError):
-        export.export(tmp_path / "out", "csv", COLUMNS, rows_of(1))
+        output_files.export(tmp_path / "out", "csv", COLUMNS, rows_of(1))
     assert victim.read_text() == "precious"
 
 
@@ -198,7 +201,7 @@ def test_through_a_link_its_target_is_written(tmp_path: Path) -> None:
     target, path = tmp_path / "shared" / "latest", tmp_path / "out"
     target.write_text("yesterday's")
     path.symlink_to(target)
-    export.export(path, "jsonl", COLUMNS, rows_of(1))
+    output_files.export(path, "jsonl", COLUMNS, rows_of(1))
     assert path.is_symlink()
     assert json.loads(target.read_text())["file_id"] == "f0"
 
@@ -206,10 +209,10 @@ def test_through_a_link_its_target_is_written(tmp_path: Path) -> None:
 def test_what_was_there_keeps_its_mode(tmp_path: Path) -> None:
     """Whoever could read yesterday's can read today's; a new file has the mode that is asked for."""
     path = tmp_path / "out"
-    export.export(path, "csv", COLUMNS, rows_of(1), mode=0o640)
+    output_files.export(path, "csv", COLUMNS, rows_of(1), mode=0o640)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     path.chmod(0o664)
-    export.export(path, "csv", COLUMNS, rows_of(1))
+    output_files.export(path, "csv", COLUMNS, rows_of(1))
     assert stat.S_IMODE(path.stat().st_mode) == 0o664
 
 
@@ -220,24 +223,24 @@ def test_what_was_there_keeps_its_mode(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_the_suffix_decides_the_format(form: str | None, name: str | None, found: str) -> None:
     """Unless the format is named."""
-    assert export.format_of(form, None if name is None else Path(name)) == found
+    assert output_files.format_of(form, None if name is None else Path(name)) == found
 
 
 def test_a_suffix_and_a_format_that_contradict_each_other() -> None:
     """A file that is not what its name says helps nobody."""
     with pytest.raises(InputError, match="its name says parquet, --format says csv"):
-        export.format_of("csv", Path("x.parquet"))
+        output_files.format_of("csv", Path("x.parquet"))
 
 
 def test_escape_codes_are_harmless_in_csv(tmp_path: Path) -> None:
     """A terminal that shows the file obeys nothing in it; tabs and line breaks stay."""
-    export.export(tmp_path / "out", "csv", COLUMNS, [("a", 0.5, "red \x1b[31m\x9b2J\ttab\nline")])
+    output_files.export(tmp_path / "out", "csv", COLUMNS, [("a", 0.5, "red \x1b[31m\x9b2J\ttab\nline")])
     assert (tmp_path / "out").read_bytes().endswith(b'"red \\x1b[31m\\x9b2J\ttab\nline"\r\n')
 
 
 def test_a_csv_for_spreadsheets_begins_with_a_mark(tmp_path: Path) -> None:
     """Only where it is asked for."""
-    export.export(tmp_path / "out", "csv", COLUMNS, rows_of(1), bom=True)
+    output_files.export(tmp_path / "out", "csv", COLUMNS, rows_of(1), bom=True)
     assert (tmp_path / "out").read_bytes().startswith(b'\xef\xbb\xbf"file_id"')
 
 
@@ -245,7 +248,7 @@ def test_a_sheet_has_texts_and_numbers_and_no_formula(tmp_path: Path) -> None:
     """What a spreadsheet could run stays a text, and control characters break no file."""
     openpyxl = importlib.import_module("openpyxl")  # untyped
     rows: list[tuple[Json, ...]] = [("007", 0.5, "=1+1"), ("b", None, "red \x1b[31m")]
-    assert export.export(tmp_path / "out.xlsx", "xlsx", COLUMNS, rows) == 2
+    assert output_files.export(tmp_path / "out.xlsx", "xlsx", COLUMNS, rows) == 2
     header, first, second = openpyxl.load_workbook(tmp_path / "out.xlsx")["results"].iter_rows()
     assert tuple(cell.value for cell in header) == COLUMNS
     assert [(cell.value, cell.data_type) for cell in first] == [("007", "s"), (0.5, "n"), ("=1+1", "s")]
@@ -255,31 +258,31 @@ def test_a_sheet_has_texts_and_numbers_and_no_formula(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_a_ledger_error(tmp_path: Path) -> None:
     """With the path and the system's words."""
     with pytest.raises(LedgerError, match="No such file"):
-        export.export(tmp_path / "nowhere" / "out", "csv", COLUMNS, rows_of(1))
+        output_files.export(tmp_path / "nowhere" / "out", "csv", COLUMNS, rows_of(1))
 
 
 def test_a_full_disk_is_a_ledger_error() -> None:
     """The device that is always full."""
     with pytest.raises(LedgerError, match="No space left"):
-        export.export(Path("/dev/full"), "jsonl", COLUMNS, rows_of(10_000))
+        output_files.export(Path("/dev/full"), "jsonl", COLUMNS, rows_of(10_000))
 
 
 def test_standard_output_gets_the_rows(capsys: pytest.CaptureFixture[str]) -> None:
     """And nothing else."""
-    assert export.export(None, "jsonl", COLUMNS, rows_of(2)) == 2
+    assert output_files.export(None, "jsonl", COLUMNS, rows_of(2)) == 2
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_parquet_is_no_text() -> None:
     """It needs a file."""
     with pytest.raises(InputError, match="-o"):
-        export.export(None, "parquet", COLUMNS, rows_of(1))
+        output_files.export(None, "parquet", COLUMNS, rows_of(1))
 
 
 def test_parquet_holds_the_same_rows(tmp_path: Path) -> None:
     """With numbers as numbers."""
     pq = importlib.import_module("pyarrow.parquet")  # untyped
-    assert export.export(tmp_path / "out", "parquet", COLUMNS, rows_of(3)) == 3
+    assert output_files.export(tmp_path / "out", "parquet", COLUMNS, rows_of(3)) == 3
     assert pq.read_table(tmp_path / "out").to_pylist()[2] == {
         "file_id": "f2",
         "confidence": 0.5,
