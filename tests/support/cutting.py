@@ -24,12 +24,15 @@ class Cutting:
         self._open: set[socket.socket] = set()
         self._free = threading.Event()
         self._free.set()
+        self.flows = threading.Event()  #: cleared, nothing comes through and no connection ends: a lost network
+        self.flows.set()
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.flows.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes up who waits for a connection
         self._listener.close()
@@ -52,6 +55,7 @@ class Cutting:
                     self.word = None
                     self._cut(source, target, data)
                     return
+                self.flows.wait()
                 target.sendall(data)
         for each in (source, target):
             with suppress(OSError):

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 
@@ -79,6 +80,19 @@ class Postgres:
         pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Return once it answers again after a crash; one that gives up while it recovers is started."""
+        ready = [str(self.programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        until = monotonic() + 60
+        while subprocess.run(ready, check=False).returncode != 0:
+            try:
+                self.call("pg_ctl", "status")
+            except subprocess.CalledProcessError:
+                self.start()
+            if monotonic() > until:
+                raise AssertionError("the server does not come back")
+            sleep(0.1)
 
 
 def programs() -> Path | None:

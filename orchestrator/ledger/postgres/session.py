@@ -35,7 +35,8 @@ SET tcp_keepalives_idle = 5;
 SET tcp_keepalives_interval = 5;
 SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = 20000;
-SET idle_in_transaction_session_timeout = 0
+SET idle_in_transaction_session_timeout = 0;
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
 """
 
 #: Bugs of ours, whoever made the connection; a missing privilege is none.

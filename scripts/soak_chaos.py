@@ -1,10 +1,10 @@
-"""Several hosts in trouble: workers and runs are killed, stopped and told to end, the database crashes, calls get lost.
+"""Several hosts in trouble: workers and runs are killed, stopped and told to end, the database fails, calls get lost.
 
 Starts a PostgreSQL, an API server and workers on this machine, has manifests carried out while all of this happens, and
 then counts: nothing lost, nothing bought twice, no bug, every worker gone within 10 s of SIGTERM, each tick of a
 schedule once.
 
-Usage: scripts/soak workers [--seconds 120] [--hosts 3] [--seeds 1 2 3]
+Usage: scripts/soak chaos [--seconds 120] [--hosts 4] [--seeds 1 2 3]
 """
 
 from __future__ import annotations
@@ -29,6 +29,18 @@ from support.procs import ApiServer, environment, write_manifest
 
 PROGRAM = (sys.executable, "-m", "orchestrator")
 MANIFESTS, FILES, CHUNK = 4, 300, 5
+
+#: What happens, and how often in proportion.
+TROUBLES = {
+    "host killed": 3,
+    "worker killed": 2,
+    "run killed": 3,
+    "host stopped": 2,
+    "run stopped": 2,
+    "SIGTERM": 3,
+    "database crashed": 1,
+    "database away": 1,
+}
 
 #: How long everything may take to be carried out once the trouble is over.
 PATIENCE_S = 300.0
@@ -62,6 +74,11 @@ class Host:
             return []
         return [int(pid) for pid in found.split()]
 
+    def wake(self) -> None:
+        self.stopped_until = 0.0
+        for pid in (None, *self.runs):
+            self.signal(signal.SIGCONT, pid)
+
     def signal(self, number: int, pid: int | None = None) -> None:
         if self.process is None:
             return
@@ -93,34 +110,42 @@ class Soak:
         """Start what has ended, wake what has stood still long enough."""
         for host in self.hosts:
             if host.stopped_until and monotonic() >= host.stopped_until:
-                host.stopped_until = 0.0
-                for pid in (None, *host.runs):
-                    host.signal(signal.SIGCONT, pid)
+                host.wake()
             if not host.up:
                 host.start()
 
     def trouble(self) -> None:
         """One of the things that go wrong."""
-        host = self.rng.choice([host for host in self.hosts if not host.stopped_until] or self.hosts)
-        kind = self.rng.choices(
-            ["worker killed", "run killed", "worker and runs stopped", "SIGTERM", "database crashed"], [3, 3, 2, 2, 1]
-        )[0]
-        if not host.up:
+        awake = [host for host in self.hosts if not host.stopped_until and host.up]
+        if not awake:
+            return
+        host = self.rng.choice(awake)
+        kind = self.rng.choices(list(TROUBLES), list(TROUBLES.values()))[0]
+        runs = host.runs
+        if kind in ("run killed", "run stopped") and not runs:
             return
         self.done[kind] = self.done.get(kind, 0) + 1
         match kind:
+            case "host killed":
+                for pid in (*runs, None):
+                    host.signal(signal.SIGKILL, pid)
             case "worker killed":
                 host.signal(signal.SIGKILL)
-            case "run killed" if host.runs:
-                host.signal(signal.SIGKILL, self.rng.choice(host.runs))
-            case "worker and runs stopped":
-                for pid in (*host.runs, None):
+            case "run killed":
+                host.signal(signal.SIGKILL, self.rng.choice(runs))
+            case "host stopped" | "run stopped":
+                for pid in (*runs, None) if kind == "host stopped" else runs:
                     host.signal(signal.SIGSTOP, pid)
                 host.stopped_until = monotonic() + self.rng.uniform(5, 35)
             case "SIGTERM":
                 self.end(host)
             case "database crashed":
                 self.postgres.crash()
+                self.postgres.wait()
+            case "database away":
+                self.postgres.stop("immediate")
+                sleep(self.rng.uniform(0, 8))
+                self.postgres.start()
 
     def end(self, host: Host) -> None:
         if host.stopped_until or host.process is None:
@@ -173,7 +198,7 @@ def soak(seed: int, seconds: float, crew: list[Host], postgres: Postgres, api: A
     took = monotonic() - began
     asked, last_tick = it.sql("SELECT t.asked, s.last_at FROM tasks t JOIN schedules s ON s.name = t.name").split("|")
     for host in crew:
-        host.stopped_until = 0.0
+        host.wake()
         it.end(host)
     wanted = {f"{name}-{n}" for name in names for n in range(FILES)} | {f"t{seed}"}
     stats = api.stats()
@@ -182,13 +207,14 @@ def soak(seed: int, seconds: float, crew: list[Host], postgres: Postgres, api: A
     outcomes = sum(state["classified"] + state["unmatched"] for state in states)
     past = datetime.fromisoformat(last_tick) - datetime.fromisoformat(first_tick)
     ticks = round(past.total_seconds() / 60) + 1
-    bugs = sum(host.log.read_text().count('"exit_code": 70') for host in crew)
+    logs = [host.log.read_text() for host in crew]
+    bugs = sum(log.count('"exit_code": 70') + log.count("Traceback") for log in logs)
     slowest = max(it.ends_s)
     checks = {
         f"{left} tasks were not carried out": left == "0",
         f"{len(wanted)} outcomes were wanted": outcomes == len(wanted),
         f"bought twice: {', '.join(twice)}": not twice,
-        f"{bugs} runs ended on a bug": not bugs,
+        f"{bugs} signs of a bug (exit 70 or a traceback)": not bugs,
         "a worker ended too slowly": slowest <= 10,
         "a tick was carried on twice, or none": 1 <= int(asked) <= ticks,
     }
@@ -205,7 +231,7 @@ def soak(seed: int, seconds: float, crew: list[Host], postgres: Postgres, api: A
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--hosts", type=int, default=3)
+    parser.add_argument("--hosts", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     given = parser.parse_args()
     where = programs()
