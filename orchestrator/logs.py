@@ -77,6 +77,7 @@ EVENTS = {
     "job.submitted": "a job was created",
     "ledger.busy": "the ledger can't be written to at the moment; this run waits",
     "ledger.created": "a new ledger was made",
+    "ledger.replaced": "the ledger's server was replaced; calls that may be missing are looked for before any is sent",
     "library.said": "a library logged",
     "list.doubtful": "a list of file IDs may not be whole",
     "listing.unreadable": "rows of the API's list of jobs can't be read; they are passed over",

@@ -59,17 +59,22 @@ def status(
     from orchestrator.cli.answers import answer
     from orchestrator.cli.screens.parts import show
     from orchestrator.cli.screens.status import status_view
+    from orchestrator.ledger import server_state
     from orchestrator.reports import status as reports
+    from orchestrator.workers.lines import lines
 
     with open_ledger(manifest, ledger) as opened, opened.transaction() as connection:
         rows = known_manifests(connection, manifest, rehearsal=True if sandbox else None)
         at = find_ledger(manifest, ledger)
         running = _running(at, rows)
         states = [reports.status(connection, row, most_runs=runs, running=running.get(row.id)) for row in rows]
+        server = server_state(at)
     if as_json:
-        answer(reports.Standing(opened.describe().location, states))
-    else:
-        show(status_view(states, at))
+        answer(reports.Standing(opened.describe().location, states, server))
+        return
+    show(status_view(states, at, server))
+    for line in lines(at):
+        print(safe(line))
 
 
 @app.command()

@@ -28,6 +28,7 @@ from orchestrator.plaintext import counted, safe
 from orchestrator.planning import preview as planning
 from orchestrator.planning.limits import may_begin_again, refuse_incomplete
 from orchestrator.settings import Settings
+from orchestrator.workers import lines as workers
 
 #: A clock that is off by more makes the times in the ledger misleading.
 SKEW_S = 30.0
@@ -163,7 +164,22 @@ def _ledger(manifest: str | None, found: Manifest | None, settings: Settings, op
     except OrchestratorError as error:
         yield Finding("ledger", str(error), error.exit_code)
         return
+    yield from _server(path)
     yield _room(path, f"sound; {size / 1e6:,.1f} MB; manifests: {', '.join(names) or 'none'}")
+
+
+def _server(path: ledger.Location) -> Iterator[Finding]:
+    """The server of the ledger: its state, who holds a manifest there, and the workers with their tasks."""
+    try:
+        server = ledger.server_state(path)
+        if server is None:
+            return
+        good = ExitCode.OK if server.may_run else ExitCode.LEDGER
+        yield Finding("server", server.words + ("" if server.may_run else ": no run can write there"), good)
+        yield from (Finding("holder", claim.words) for claim in server.claims if claim.held)
+        yield from (Finding("workers", safe(line)) for line in workers.lines(path))
+    except LedgerError as error:
+        yield Finding("server", str(error), error.exit_code)
 
 
 def _room(path: ledger.Location, words: str) -> Finding:

@@ -191,6 +191,9 @@ class _Execution:
                 origin=self.host,
                 now=now,
             )
+            if self.ledger.replaced:
+                planning.doubt_pending(connection, plan, at=self.started_at)
+            self.ledger.settle(connection)
             apis = self._apis_with_work(connection, plan)
         self.ledger.stage_again(lambda connection: ledger_plan.stage(connection, self.manifest.file_ids()))
         log.info(

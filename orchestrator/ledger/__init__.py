@@ -14,6 +14,7 @@ from orchestrator.ledger.opening import (
     Location,
     Room,
     Server,
+    ServerState,
     backup,
     exists,
     holder,
@@ -25,6 +26,7 @@ from orchestrator.ledger.opening import (
     refuse_gone,
     require,
     room,
+    server_state,
     session,
 )
 from orchestrator.ledger.sql import Transaction
@@ -38,6 +40,7 @@ __all__ = [
     "Location",
     "Room",
     "Server",
+    "ServerState",
     "Transaction",
     "backup",
     "exists",
@@ -50,5 +53,6 @@ __all__ = [
     "refuse_gone",
     "require",
     "room",
+    "server_state",
     "session",
 ]

@@ -29,6 +29,45 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimState:
+    """The latest hold on a manifest."""
+
+    manifest: str
+    host: str
+    pid: int
+    epoch: int
+    command: str
+    since: str
+    beat_s: float | None  #: since its last beat
+    held: bool  #: it goes on: its session has the lock
+
+    @property
+    def words(self) -> str:
+        return (
+            f"{self.manifest}: held by pid {self.pid} on {self.host}, {self.command} since {self.since} "
+            f"(epoch {self.epoch}, last heard of {self.beat_s or 0.0:.0f} s ago)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """A ledger's server, as the role that asks sees it."""
+
+    engine: str
+    role: str
+    standby: bool  #: a copy that can only be read
+    may_run: bool
+    may_migrate: bool
+    claims: list[ClaimState]
+
+    @property
+    def words(self) -> str:
+        may = ["read", *(["run"] if self.may_run else []), *(["migrate"] if self.may_migrate else [])]
+        listed = " and ".join([", ".join(may[:-1]), may[-1]] if may[1:] else may)
+        return f"{self.engine}, {'a standby' if self.standby else 'primary'}; role {self.role} may {listed}"
+
+
+@dataclass(frozen=True, slots=True)
 class Room:
     """The state of the place where a run wants to write."""
 
@@ -61,6 +100,13 @@ class Lease(Protocol):
     @property
     def took_over(self) -> bool:
         """Whether the holder before had not ended by itself: its last call may still be on its way."""
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the ledger is on another server than its last run's: the latest commits may be missing."""
+
+    def settle(self, connection: Connection) -> None:
+        """From the commit of *connection*'s transaction on, nothing is missing: what was open is looked for."""
 
 
 class Database(Protocol):

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam
 from orchestrator.ledger import runs
 from orchestrator.ledger.documents import uploads
 from orchestrator.ledger.spellings import spelt
-from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, insert, percent, text
+from orchestrator.ledger.sql import GOOD_SQL, IN_FLIGHT_SQL, batches, insert, percent, text
 from orchestrator.models import MOVES, FileResult, JobStatus, Outcome
 
 SOURCES = {to: tuple(source for source in JobStatus if to in MOVES[source]) for to in JobStatus}
@@ -60,6 +60,23 @@ def intend(connection: Connection, chunk_ids: Collection[int], *, mark: str | No
     move(connection, chunk_ids, JobStatus.SUBMITTING, at=at, sent_at=at, mark=mark)
     statement = text("UPDATE jobs SET sends = sends + 1 WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
     connection.execute(statement, {"ids": list(chunk_ids)})
+
+
+def doubt_pending(connection: Connection, manifest_id: int, api: str, why: str, *, at: str) -> int:
+    """Treat each pending chunk as one whose create call went unanswered; how many there were.
+
+    For a ledger whose latest commits may be missing: an intent may be among them, and its call may have made a job.
+    """
+    rows = connection.execute(
+        text("SELECT id FROM jobs WHERE manifest_id = :manifest_id AND api = :api AND status = 'pending' ORDER BY id"),
+        {"manifest_id": manifest_id, "api": api},
+    )
+    chunk_ids = list(rows.scalars())
+    for batch in batches(chunk_ids):
+        intend(connection, batch, mark=None, at=at)
+        for chunk_id in batch:
+            unanswered_call(connection, chunk_id, why, accepted=False, at=at)
+    return len(chunk_ids)
 
 
 def not_created(connection: Connection, chunk_id: int, *, at: str) -> None:

@@ -15,6 +15,7 @@ from orchestrator.ledger.database import Database, no_ledger
 from orchestrator.ledger.database import Description as Description
 from orchestrator.ledger.database import Lease as Lease
 from orchestrator.ledger.database import Room as Room
+from orchestrator.ledger.database import ServerState as ServerState
 from orchestrator.ledger.postgres import address
 from orchestrator.ledger.postgres.address import Server as Server
 from orchestrator.ledger.sql import Transaction
@@ -84,6 +85,16 @@ class Ledger:
     def took_over(self) -> bool:
         """Whether the run before was pushed out: a call of its may still be on its way."""
         return self._lease is not None and self._lease.took_over
+
+    @property
+    def replaced(self) -> bool:
+        """Whether a server took the place of the last run's: the ledger's latest commits may be missing."""
+        return self._lease is not None and self._lease.replaced
+
+    def settle(self, connection: Transaction) -> None:
+        """Have ``replaced`` end with *connection*'s commit, in which all that may be missing is marked as open."""
+        if self._lease is not None:
+            self._lease.settle(connection)
 
     @property
     def patience_s(self) -> float:
@@ -213,6 +224,15 @@ def refuse_gone(location: Location) -> None:
 def room(location: Location) -> Room:
     """Say whether a run could write a ledger at *location*, and how much."""
     return place.room(location) if isinstance(location, Path) else Room(None, None)
+
+
+def server_state(location: Location) -> ServerState | None:
+    """The state of the server that the ledger is on; None for a file. Raises LedgerError."""
+    if isinstance(location, Path):
+        return None
+    from orchestrator.ledger.postgres import standing
+
+    return standing.look(location)
 
 
 def backup(location: Location, target: Path, *, force: bool) -> int:

@@ -10,7 +10,7 @@ import structlog
 
 from orchestrator.clock import timestamp
 from orchestrator.errors import OutOfCredits
-from orchestrator.ledger import Transaction, runs, spellings
+from orchestrator.ledger import Transaction, jobs, runs, spellings
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.chunks import cutting, parses, retry
 from orchestrator.ledger.chunks import plan as planning
@@ -139,6 +139,16 @@ def _plan_of(scope: ledger_scope.Scope, staged: ledger_scope.Staged, found: Outl
         renamed_from,
         found.sample,
     )
+
+
+def doubt_pending(connection: Transaction, plan: Plan, *, at: str) -> None:
+    """Have the API's list searched for each pending chunk before it is sent: its intent may have been lost.
+
+    Only for v1: v2 answers a call that is made twice with the job of the first.
+    """
+    why = "the ledger's server was replaced by another; the call's intent may have been lost with it"
+    chunks = jobs.doubt_pending(connection, plan.scope.manifest_id, "v1", why, at=at)
+    log.warning("ledger.replaced", chunks=chunks)
 
 
 def _announced(plan: Plan) -> Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from orchestrator.ledger import Transaction, billing
+from orchestrator.ledger import ServerState, Transaction, billing
 from orchestrator.ledger.chunks import accept, retry
 from orchestrator.ledger.scope import Scope
 from orchestrator.ledger.views import reading
@@ -56,6 +56,7 @@ class Standing:
 
     ledger: str
     manifests: list[Status]
+    server: ServerState | None = None  #: of a ledger in PostgreSQL
 
 
 def status(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
@@ -32,6 +35,15 @@ class Later(Exception):
         self.in_s = in_s
 
 
+def _handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Be silent about a job whose end can't be noted: the database is away, or another engine got it meanwhile.
+
+    The worker finds out by itself, and ``tasks`` knows who has the manifest.
+    """
+    if not isinstance(context.get("exception"), ConnectorException):
+        loop.default_exception_handler(context)
+
+
 class _Strategy(BaseRetryStrategy):
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
         """Try again what asks for it; all else is over, however it ended."""
@@ -51,6 +63,7 @@ class Engine:
         self._carry_out = carry_out
         self._worker: Worker | None = None
         self._stopped = False
+        self._in_hand: Counter[str] = Counter()
         self.ended: set[int] = set()  #: its earlier numbers: under each of them it ended by itself
 
     @property
@@ -58,16 +71,26 @@ class Engine:
         """Its number in Procrastinate's table; None while it takes no jobs."""
         return self._worker.worker_id if self._worker is not None else None
 
+    @property
+    def in_hand(self) -> frozenset[str]:
+        """The manifests that it carries out."""
+        return frozenset(name for name, times in list(self._in_hand.items()) if times)
+
     async def run(self) -> None:
         """Take jobs until it is stopped, or ends by itself. Raises LedgerError when the database is away."""
         connector = PsycopgConnector(
             conninfo=self._parameters, min_size=1, max_size=3, timeout=PATIENCE_S, reconnect_timeout=PATIENCE_S
         )
         app = App(connector=connector)
+        asyncio.get_running_loop().set_exception_handler(_handle)
 
         @app.task(name=TASK, queue=QUEUE, retry=_Strategy())
         async def run(manifest: str) -> None:
-            await self._carry_out(manifest)
+            self._in_hand[manifest] += 1
+            try:
+                await self._carry_out(manifest)
+            finally:
+                self._in_hand[manifest] -= 1
 
         try:
             async with app.open_async():

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from orchestrator import ledger
 from orchestrator.errors import InputError
-from orchestrator.ledger import Server, Transaction
+from orchestrator.ledger import Server, ServerState, Transaction
 from orchestrator.ledger.workers import roll, schedules, schema, tasks
 from orchestrator.ledger.workers.roll import WorkerState
 from orchestrator.ledger.workers.schedules import ScheduleState
@@ -24,7 +24,7 @@ class Crew:
     tasks: list[TaskState]
     schedules: list[ScheduleState]
 
-    def lines(self) -> list[str]:
+    def crew_lines(self) -> list[str]:
         """The crew as a person reads it."""
         now = datetime.now(UTC)
         return [
@@ -40,9 +40,15 @@ class Crew:
 
 @dataclass(frozen=True, slots=True)
 class Found(Crew):
-    """A crew and where it was found."""
+    """A crew, where it was found, and the state of the server there."""
 
     ledger: str
+    server: ServerState
+
+    def lines(self) -> list[str]:
+        """The server, who holds which manifest, and the crew, as a person reads it."""
+        held = [f"manifest {claim.words}" for claim in self.server.claims if claim.held]
+        return [f"server: {self.server.words}", *held, *self.crew_lines()]
 
 
 def crew(connection: Transaction) -> Crew | None:
@@ -56,7 +62,9 @@ def look(server: Server) -> Found:
     """The crew of the ledger on *server*. Raises LedgerError."""
     with ledger.session(server, "orchestrator workers") as session, session.transaction() as connection:
         found = crew(connection) or Crew([], [], [])
-    return Found(found.workers, found.tasks, found.schedules, str(server))
+    state = ledger.server_state(server)
+    assert state is not None  # noqa: S101 - it is no file
+    return Found(found.workers, found.tasks, found.schedules, str(server), state)
 
 
 def drain(server: Server, host: str, pid: int) -> None:

@@ -72,6 +72,7 @@ class Worker:
         self._held_since = 0.0  # when the session began, in the loop's time
         self._connections = 0
         self._suspects: frozenset[int] = frozenset()
+        self._stuck: frozenset[str] = frozenset()
         self._away = False
         self._stopping = asyncio.Event()
         self._terminated = False
@@ -243,10 +244,22 @@ class Worker:
         if self._engine.ended:
             jobs.rescue(connection, sorted(self._engine.ended))
             self._engine.ended.clear()
+        self._free_stuck(connection, beat.doing)
         self._suspects = self._take_over(connection) if beat.missing else frozenset()
         if beat.forgotten and self._settled:
             for name in [*jobs.rescue_stalled(connection), *tasks.wake_forgotten(connection)]:
                 log.warning("task.woken", task=name)
+
+    def _free_stuck(self, connection: Transaction, doing: frozenset[str]) -> None:
+        """Hand back the jobs whose end the engine could not note: they would keep every later one of theirs waiting.
+
+        *doing*: the manifests that it has in hand by its own table. One that ends just now is missed only once.
+        """
+        engine_id, stuck = self._engine.id, doing - self._engine.in_hand
+        if engine_id is not None:
+            for name in stuck & self._stuck:
+                jobs.hand_back(connection, engine_id, name)
+        self._stuck = stuck
 
     @property
     def _settled(self) -> bool:

@@ -63,6 +63,13 @@ def test_a_second_run_is_kept_out(cli: Cli, serve: Serve, database: str) -> None
         assert "orchestrator run since 02:00 (epoch 2" in done.stderr
         assert ledger.holder(ledger.locate(database), "letters") is not None
         assert ledger.holder(ledger.locate(database), "others") is None
+        for command in ("status", "doctor", "workers"):
+            shown = " ".join(cli(command).stdout.split())
+            assert "primary; role ledger may read, run and migrate" in shown, command
+            assert "letters: held by pid" in shown, command
+            assert "orchestrator run since 02:00 (epoch 2, last heard of 0 s ago)" in shown, command
+        (claim,) = json.loads(cli("status", "--json").stdout)["server"]["claims"]
+        assert (claim["manifest"], claim["epoch"], claim["held"]) == ("letters", 2, True)
     assert cli("run", "m.yaml").returncode == 0
     assert creates(server) == 1
 
@@ -117,7 +124,34 @@ def test_a_role_that_may_not_write_sends_nothing(cli: Cli, serve: Serve, postgre
     done = cli("run", "m.yaml", "--ledger", reader)
     assert done.returncode == 8
     assert "permission denied" in done.stderr
+    examined = cli("doctor", "--ledger", reader)
+    assert examined.returncode == 8
+    assert f"role r{name} may read: no run can write there" in " ".join(examined.stdout.split())
     assert creates(server) == 1
+
+
+def test_what_a_failover_lost_is_looked_for_before_anything_is_sent(
+    cli: Cli, serve: Serve, postgres_server: Postgres
+) -> None:
+    """A standby lacks the last commits: their jobs are found in the API's list, and none is made again."""
+    server = serve(Classify())
+    cli.use(server)
+    before, after = (postgres_server.new_database() for _ in range(2))
+    names = [url.rpartition("/")[2] for url in (before, after)]
+    cli.manifest("a", "b", size=1)
+    assert cli("run", "m.yaml", "--ledger", before).returncode == 0
+    postgres_server.sql(f"DROP DATABASE {names[1]}", f"CREATE DATABASE {names[1]} TEMPLATE {names[0]}")
+    cli.manifest("a", "b", "c", "d", size=1)
+    assert cli("run", "m.yaml", "--ledger", before).returncode == 0
+    assert creates(server) == 4
+    postgres_server.sql("UPDATE claims SET server = 'of the old server'", database=names[1])
+    cli.manifest("a", "b", "c", "d", "e", size=1)
+    done = cli("run", "m.yaml", "--ledger", after)
+    assert done.returncode == 0, done.stderr
+    assert creates(server) == 5
+    assert "the ledger's server was replaced" in cli("logs", "m.yaml", "--ledger", after).stdout
+    cli.environ["ORCHESTRATOR_LEDGER"] = after
+    assert {row["file_id"] for row in cli.exported()} == set("abcde")
 
 
 def test_an_empty_database_is_no_ledger(cli: Cli, database: str) -> None:

@@ -382,6 +382,15 @@ class TestExamples:
         assert timer.with_suffix(".service").is_file()
         assert "WantedBy=timers.target" in timer.read_text()
 
+    def test_the_workers_service_starts_a_worker_and_gives_it_time_to_end(self) -> None:
+        """With options that the command has; systemd waits longer than a worker takes, and starts it again."""
+        service = (CONFIGS / "orchestrator-worker.service").read_text()
+        found = re.search(r"ExecStart=/opt/orchestrator/.venv/bin/orchestrator work (.*)", service)
+        assert found is not None
+        help_text = call(sys.executable, "-m", "orchestrator", "work", "--help").stdout
+        assert all(option in help_text for option in re.findall(r"--\S+", found[1]))
+        assert {"Restart=always", "KillMode=mixed", "TimeoutStopSec=15"} <= set(service.splitlines())
+
     def test_the_env_example_has_every_setting_with_its_default(self) -> None:
         """And none that nobody reads."""
         text = (CONFIGS / ".env.example").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from sqlalchemy import text
 from support.crews import Crew
 
@@ -12,6 +13,8 @@ from orchestrator import ledger
 from orchestrator.ledger import Transaction
 from orchestrator.ledger.workers import engine, roll, schema, tasks
 from orchestrator.ledger.workers.tasks import Task
+from orchestrator.workers.engine import Engine
+from orchestrator.workers.work import Worker
 
 
 def jobs(connection: Transaction) -> list[str]:
@@ -157,6 +160,23 @@ def test_the_jobs_of_an_engine_that_died_are_handed_back(crew: Crew) -> None:
         take(connection, new_engine(connection, heard_s=engine.RESCUE_S + 1))
         assert engine.rescue_stalled(connection) == ["night"]
         assert jobs(connection) == ["todo"]
+
+
+def test_a_job_that_no_engine_has_in_hand_keeps_nobody_waiting(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end could not be noted and its engine lives: missed twice in a row, it is handed back."""
+    worker = Worker(crew.server, 1, {})
+    with crew.transaction() as connection:
+        asked(connection)
+        mine = new_engine(connection)
+        monkeypatch.setattr(Engine, "id", mine)
+        take(connection, mine)
+        me = roll.register(connection, "host-a", 1, 2, mine)
+        doing = roll.beat(connection, me, mine).doing
+        assert doing == {"night"}
+        for busy, status in ((["night"], "doing"), ([], "doing"), (["night"], "doing"), ([], "doing"), ([], "todo")):
+            monkeypatch.setattr(Engine, "in_hand", frozenset(busy))
+            worker._free_stuck(connection, doing)
+            assert jobs(connection) == [status]
 
 
 def test_the_beat_says_what_is_to_be_done(crew: Crew) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.screens.parts import REHEARSAL, STYLES, failed_files, pairs, quarantine
-from orchestrator.ledger import Location
+from orchestrator.ledger import Location, ServerState
 from orchestrator.ledger.views.runs import Run
 from orchestrator.plaintext import amount, counted, safe, span
 from orchestrator.reports.last_run import Address, in_lines, not_ended
@@ -42,9 +42,12 @@ def _standing(state: Status) -> RenderableType:
     return table
 
 
-def status_view(states: Sequence[Status], ledger: Location) -> RenderableType:
-    """Every manifest of the *ledger*."""
+def status_view(states: Sequence[Status], ledger: Location, server: ServerState | None = None) -> RenderableType:
+    """Every manifest of the *ledger*, which may be on a *server*."""
     parts: list[RenderableType] = [Text(f"ledger {safe(ledger.absolute())}", style="dim")]
+    if server is not None:
+        parts.append(Text(f"server {safe(server.words)}", style="dim"))
+        parts += [Text(safe(claim.words)) for claim in server.claims if claim.held]
     for state in states:
         parts.append(Text())
         if state.rehearsal:

@@ -26,7 +26,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator.errors import LedgerBusy, LedgerError, LockHeld
 from orchestrator.ledger.postgres import schema
 from orchestrator.ledger.postgres.address import Server
-from orchestrator.ledger.postgres.session import Session, connect, translated, words
+from orchestrator.ledger.postgres.session import Session, connect, identity, translated, words
+from orchestrator.ledger.sql import text
 
 BEAT_S = 2.0
 #: A holder without a beat for so long is thought to be gone; a newcomer waits for certainty.
@@ -54,7 +55,7 @@ INSERT INTO claims AS c (name, epoch, writes, session, pid, host, command, since
 VALUES (%(name)s, 1, 0, %(session)s, %(pid)s, %(host)s, %(command)s, %(since)s)
 ON CONFLICT (name) DO UPDATE SET epoch = c.epoch + 1, session = excluded.session, pid = excluded.pid,
   host = excluded.host, command = excluded.command, since = excluded.since
-RETURNING epoch, writes
+RETURNING epoch, writes, server
 """
 _FIRST_BEAT = """
 INSERT INTO beats (name, epoch, at) VALUES (%(name)s, %(epoch)s, clock_timestamp())
@@ -62,12 +63,17 @@ ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch, at = excluded.at
 """
 _BEAT = "UPDATE beats SET at = clock_timestamp() WHERE name = %(name)s AND epoch = %(epoch)s"
 _FENCE = "SELECT writes FROM claims WHERE name = %(name)s AND epoch = %(epoch)s"
+_SETTLE = "UPDATE claims SET server = :server WHERE name = :name AND epoch = :epoch"
 _COUNT = "UPDATE claims SET writes = writes + 1 WHERE name = %(name)s AND epoch = %(epoch)s"
 
 
 def boottime() -> float:
     """Seconds on a clock that nobody sets and that goes on while the machine sleeps or the process stands still."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+class Replaced(LedgerError):
+    """The server that a run began on is another one now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,8 @@ class Held:
         self.session = Session(server, f"orchestrator {secrets.token_hex(6)}")
         self.epoch = self._writes = 0
         self.took_over = False  #: from a holder that had not ended by itself
+        self.replaced = False
+        self._identity: str | None = None  #: of the server
         self._holder = holder
         self._away_s = away_s
         self._away_since: float | None = None
@@ -139,12 +147,15 @@ class Held:
         """Raises LockHeld, which names the holder, and LedgerError."""
         schema.prepare(self.session, make=True)
         self._lock()
+        with translated(self.server):
+            self._identity = identity(self.session.raw)
         with translated(self.server), self.session.connection.begin():
             raw, about = self.session.raw, {"pid": os.getpid(), "host": socket.gethostname(), **self._holder}
             asked_at = boottime()
             row = raw.execute(_TAKE, {"name": self.name, "session": self.session.name, **about}).fetchone()
             assert row is not None  # noqa: S101 - RETURNING
-            self.epoch, self._writes = row
+            self.epoch, self._writes, settled_on = row
+            self.replaced = None not in (settled_on, self._identity) and settled_on != self._identity
             raw.execute(_FIRST_BEAT, {"name": self.name, "epoch": self.epoch})
         self._last_beat = asked_at
         self._thread.start()
@@ -222,7 +233,7 @@ class Held:
                 lost = self.session.lost
                 self.session.drop()
                 self._away_since = self._away_since or time.monotonic()
-                if not lost or time.monotonic() - self._away_since >= self._away_s:
+                if isinstance(error, Replaced) or not lost or time.monotonic() - self._away_since >= self._away_s:
                     raise
                 if time.monotonic() >= until:
                     raise LedgerBusy(str(error)) from error
@@ -242,14 +253,25 @@ class Held:
         if found.fetchone() is None:
             raise self._taken(None)
 
+    def settle(self, connection: Connection) -> None:
+        """See ``database.Lease``."""
+        connection.execute(text(_SETTLE), {"server": self._identity, "name": self.name, "epoch": self.epoch})
+
     def _return(self) -> None:
-        """A new connection for the same claim: nobody may have had it meanwhile."""
+        """A new connection for the same claim: nobody may have had it meanwhile, and every commit has to be there."""
         self.session.drop()
+        with translated(self.server):
+            here = identity(self.session.raw)
         with translated(self.server), self.session.connection.begin():
             raw = self.session.raw
             row = raw.execute(_FENCE, {"name": self.name, "epoch": self.epoch}).fetchone()
-            if row is None:
+            if row is None and here == self._identity:
                 raise self._taken(who(raw, self.name))
+        if here != self._identity:
+            raise Replaced(
+                f"{self.server}: another server has taken its place, and the latest commits may be missing; the next "
+                "run looks for the open create calls before it sends anything"
+            )
         self._lock()
 
     def _taken(self, holder: Holder | None) -> LockHeld:

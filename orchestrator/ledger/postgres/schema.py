@@ -232,9 +232,12 @@ CREATE TABLE routes (
 CREATE INDEX routes_batch ON routes (manifest_id, batch)
 """
 
+#: Which server a claim was last settled on: see ``lease.Held.replaced``.
+_SERVER = "ALTER TABLE claims ADD COLUMN server TEXT"
+
 #: ``MIGRATIONS[n]`` takes a ledger of version n to version n + 1. IDs and times are compared byte by byte, as SQLite
 #: does, in whichever language the database sorts.
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SERVER)
 
 #: The oldest version whose program may write to a ledger of this one.
 OLDEST_WRITER = 1

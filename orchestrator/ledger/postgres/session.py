@@ -76,6 +76,27 @@ def connect(server: Server, name: str, *, autocommit: bool = False) -> psycopg.C
     return connection
 
 
+def identity(raw: psycopg.Connection[Any]) -> str | None:
+    """What tells the server from its copies: a promoted standby or a restored backup has another identity.
+
+    None where it does not say, as some hosted ones. Call it outside a transaction. Raises OperationalError.
+    """
+    asked = (
+        "SELECT (SELECT system_identifier FROM pg_control_system()) || ' timeline ' "
+        "|| substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+    )
+    before = raw.autocommit
+    try:
+        raw.autocommit = True
+        row = raw.execute(asked).fetchone()
+    except (psycopg.ProgrammingError, psycopg.NotSupportedError, psycopg.errors.ObjectNotInPrerequisiteState):
+        return None
+    finally:
+        if not raw.closed:
+            raw.autocommit = before
+    return None if row is None else str(row[0])
+
+
 class Session:
     """A connection as the query modules use it, made again when it was lost."""
 

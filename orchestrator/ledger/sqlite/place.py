@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from sqlalchemy import Connection
+
 from orchestrator.errors import LedgerError, SettingsError
 from orchestrator.ledger.database import Room, no_ledger
 from orchestrator.ledger.sqlite import witness as witnesses
@@ -51,6 +53,14 @@ class Held:
     @property
     def took_over(self) -> bool:
         return False
+
+    @property
+    def replaced(self) -> bool:
+        """An older copy of the ledger is refused as soon as it is opened."""
+        return False
+
+    def settle(self, connection: Connection) -> None:
+        pass
 
 
 def room(path: Path) -> Room:

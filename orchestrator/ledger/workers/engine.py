@@ -81,6 +81,12 @@ def rescue(connection: Connection, engine_ids: Sequence[int]) -> list[str]:
     return _hand_back(connection, of_these, {"task": TASK, "ids": list(engine_ids)})
 
 
+def hand_back(connection: Connection, engine_id: int, name: str) -> None:
+    """Hand back the job of the manifest *name* that an engine no longer has in hand, though it lives."""
+    of_this = "FROM procrastinate_jobs j WHERE j.status = 'doing' AND j.task_name = :task AND j.worker_id = :id"
+    _hand_back(connection, f"{of_this} AND j.lock = :name", {"task": TASK, "id": engine_id, "name": name})
+
+
 def rescue_stalled(connection: Connection) -> list[str]:
     """Hand back the jobs of every engine that has not beaten for RESCUE_S; the names."""
     return _hand_back(connection, STALLED, NAMED)

@@ -39,7 +39,9 @@ SELECT (SELECT draining FROM worker) AS draining,
   EXISTS (SELECT 1 FROM schedules s WHERE s.next_at <= now()) AS due,
   EXISTS (SELECT 1 FROM workers w WHERE w.id <> :worker AND {_MISSING}) AS missing,
   EXISTS (SELECT 1 FROM tasks t WHERE {engine.FORGOTTEN})
-  OR EXISTS (SELECT 1 {engine.STALLED}) AS forgotten
+  OR EXISTS (SELECT 1 {engine.STALLED}) AS forgotten,
+  ARRAY (SELECT j.lock FROM procrastinate_jobs j WHERE j.status = 'doing' AND j.task_name = :task
+    AND j.worker_id = CAST(:engine AS BIGINT)) AS doing
 """
 
 
@@ -51,6 +53,7 @@ class Beat:
     due: bool  #: the time of a schedule has come
     missing: bool  #: another worker seems to have died
     forgotten: bool  #: the engine has lost a job, or has one whose engine has died
+    doing: frozenset[str] = frozenset()  #: the manifests that the worker's engine has in hand, as the others see it
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ def beat(connection: Connection, worker_id: int, engine_id: int | None) -> Beat:
     }
     found = connection.execute(text(_BEAT), values).one()
     draining = None if found.draining is None else bool(found.draining)
-    return Beat(draining, due=found.due, missing=found.missing, forgotten=found.forgotten)
+    doing = frozenset(map(str, found.doing))
+    return Beat(draining, due=found.due, missing=found.missing, forgotten=found.forgotten, doing=doing)
 
 
 def leave(connection: Connection, worker_id: int) -> None:

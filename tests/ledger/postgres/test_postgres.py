@@ -156,6 +156,34 @@ def test_a_server_that_stays_away_ends_the_run(network: Cutting, database: str) 
             write(opened, take_note)
 
 
+def test_a_run_does_not_go_on_with_another_server(
+    network: Cutting, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A standby that has taken the place may lack what was committed: the run ends, and the next one has to know."""
+    at = through(network, database)
+    with ledger.lease(at, "m", HOLDER, away_s=600.0) as lease, Ledger(at, lease=lease) as opened:
+        assert not opened.replaced
+        write(opened, opened.settle)
+        network.word = b"INSERT INTO events"
+        monkeypatch.setattr(claims, "identity", lambda raw: "of a standby")
+        with pytest.raises(LedgerError, match="another server has taken its place"):
+            write(opened, take_note)
+    with ledger.lease(at, "m", HOLDER) as lease, Ledger(at, lease=lease) as opened:
+        assert opened.replaced
+        write(opened, opened.settle)
+    with ledger.lease(at, "m", HOLDER) as lease:
+        assert not lease.replaced
+
+
+def test_what_was_committed_is_in_the_log_of_the_server(postgres_server: Postgres, database: str) -> None:
+    """A server that answers a commit before it has written it would forget, in a crash, what was then sent."""
+    postgres_server.sql(f"ALTER DATABASE {database.rpartition('/')[2]} SET synchronous_commit = off")
+    location = ledger.locate(database)
+    assert isinstance(location, ledger.Server)
+    with Session(location) as session, session.transaction() as connection:
+        assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
+
+
 def test_nothing_is_sent_by_a_run_without_a_young_beat(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five seconds before another may take the manifest over, by a clock that runs while a process stands still."""
     assert claims.FRESH_S + 5 <= claims.DEAD_S
