@@ -66,8 +66,8 @@ def connect(server: Server, name: str, *, autocommit: bool = False) -> psycopg.C
         pid = connection.execute("SELECT pg_backend_pid()").fetchone()
         if pid != (connection.info.backend_pid,):
             raise LedgerError(
-                f"{server}: a pooler that shares connections is in between, and no lock would hold; "
-                "connect to the server itself, or to a pool in session mode"
+                f"{server}: a pooler is in between, and where it shares connections no lock would hold; "
+                "connect to the server itself"
             )
         connection.autocommit = autocommit
     except BaseException:

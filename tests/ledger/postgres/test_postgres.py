@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TypeVar
 
+import psycopg
 import pytest
 from sqlalchemy import Connection
 from support.cutting import Cutting
@@ -182,6 +183,16 @@ def test_what_was_committed_is_in_the_log_of_the_server(postgres_server: Postgre
     assert isinstance(location, ledger.Server)
     with Session(location) as session, session.transaction() as connection:
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
+
+
+def test_a_pooler_is_refused(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names another backend than the one that answers, and would leave a lock behind on a connection of others."""
+    monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", property(lambda _: 1))
+    at = ledger.locate(database)
+    with pytest.raises(LedgerError, match="a pooler is in between"), ledger.lease(at, "m", HOLDER):
+        pass
+    with pytest.raises(LedgerError, match="a pooler is in between"):
+        ledger.exists(at)
 
 
 def test_nothing_is_sent_by_a_run_without_a_young_beat(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
