@@ -67,7 +67,7 @@ def test_a_second_run_is_kept_out(cli: Cli, serve: Serve, database: str) -> None
             shown = " ".join(cli(command).stdout.split())
             assert "primary; role ledger may read, run and migrate" in shown, command
             assert "letters: held by pid" in shown, command
-            assert "orchestrator run since 02:00 (epoch 2, last heard of 0 s ago)" in shown, command
+            assert "orchestrator run since 02:00 (epoch 2, last heard of " in shown, command
         (claim,) = json.loads(cli("status", "--json").stdout)["server"]["claims"]
         assert (claim["manifest"], claim["epoch"], claim["held"]) == ("letters", 2, True)
     assert cli("run", "m.yaml").returncode == 0
