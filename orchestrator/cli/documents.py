@@ -104,6 +104,9 @@ def _upload_documents(
     manifest = command.manifest_of(what)
     if output is not None:
         output_files.refuse_sources(output, *map(Path, what))
+        for folder in filter(Path.is_dir, map(Path, what)):
+            if output.resolve().is_relative_to(folder.resolve()):
+                raise InputError(f"-o {safe(str(output))}: the next call would upload this list; write it elsewhere")
     if options.ledger is None and load_settings(manifest.path).ledger is None:
         options = replace(options, ledger=command.LEDGER)
     settings, watch, on_screen = prepared(manifest.path, options, quiet=quiet, log_format=log_format)
@@ -204,9 +207,12 @@ def _lines(found: object, *, dry_run: bool, undo: bool) -> list[str]:
         lines.append(f"{counted(found.undone, 'document')} taken back")
     else:
         verb = "would be put" if dry_run else "put"
+        why = ", ".join(f"{number:,} {reason}" for reason, number in found.left_why.items())
+        left = f"{found.left:,} left where they are" + f" ({why})" * bool(why)
+        waiting = f", {found.waiting:,} without an outcome yet" * bool(found.waiting)
         lines.append(
             f"{counted(found.placed, 'document')} {verb} into {safe(found.into)}; "
-            f"{found.already:,} in place before, {found.left:,} left where they are"
+            f"{found.already:,} in place before, {left}{waiting}"
         )
     lines += [f"  {name}: {number:,}" for name, number in found.folders.items()]
     lines += [f"  {name}: {counted(number, 'file ID')}" for name, number in found.lists.items()]

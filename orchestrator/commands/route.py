@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +15,15 @@ import structlog
 from orchestrator import ledger
 from orchestrator.clock import Clock, timestamp
 from orchestrator.commands.access import lock_name
+from orchestrator.commands.moves import Finder
 from orchestrator.documents.bucket_shelf import BucketShelf
-from orchestrator.documents.names import component, native, stored
-from orchestrator.documents.routing import Sorted, belongs, numbered, unknown_field
+from orchestrator.documents.names import component, native
+from orchestrator.documents.routing import Sorted, belongs, unknown_field
 from orchestrator.documents.shelf import NotPlaced, Shelf, Taken, there
-from orchestrator.errors import InputError, LedgerError
+from orchestrator.errors import InputError
 from orchestrator.ledger import Ledger, Transaction
 from orchestrator.ledger.documents import routes
-from orchestrator.ledger.documents.routes import DONE, PLANNED, UNDONE, Candidate, Entry
+from orchestrator.ledger.documents.routes import DONE, PLANNED, UNDONE, Entry, Move
 from orchestrator.ledger.views import reading
 from orchestrator.manifest.loading import Manifest
 from orchestrator.manifest.sources import BUCKETS, Route
@@ -38,9 +39,6 @@ MOST_NAMED = 20
 #: What has been placed is recorded at least this often; after a kill the rest is looked at once more.
 RECORD_EVERY_S = 1.0
 
-#: Documents of the same name in one folder that numbers keep apart.
-MOST_ALIKE = 10_000
-
 
 @dataclass(frozen=True, slots=True)
 class Placed:
@@ -49,6 +47,8 @@ class Placed:
     placed: int
     already: int
     not_placed: int
+    left: int = 0  #: stay where they are, as the route says
+    waiting: int = 0  #: have no outcome yet
 
 
 @dataclass(slots=True)
@@ -60,6 +60,8 @@ class Routed:
     placed: int = 0
     already: int = 0  #: in place since an earlier call
     left: int = 0  #: stay where they are, as the route says
+    waiting: int = 0  #: stay where they are, as they have no outcome under the manifest's current rules
+    left_why: dict[str, int] = field(default_factory=dict)  #: outcome, or ``review`` -> how many of ``left``
     undone: int = 0
     not_placed: dict[str, str] = field(default_factory=dict)  #: the first documents that could not be placed -> why
     troubles: int = 0  #: how many those are
@@ -96,7 +98,7 @@ def route(
     ledger.require(path)
     if dry_run:
         with closing(ledger.open(path, read_only=True)) as opened:
-            return _Routing(manifest, opened, chosen, clock, rehearsal=rehearsal).preview()
+            return preview(manifest, opened, chosen, clock, rehearsal=rehearsal)
     holder = {"command": "orchestrator route", "since": clock.now().isoformat("T", "seconds")}
     with (
         ledger.lease(path, lock_name(manifest.name, rehearsal=rehearsal), holder) as lease,
@@ -111,6 +113,11 @@ def carry_out(
     """The same under a lock that is held already."""
     routing = _Routing(manifest, opened, chosen, clock, rehearsal=rehearsal)
     return routing.undo() if undo else routing.run()
+
+
+def preview(manifest: Manifest, opened: Ledger, chosen: Route, clock: Clock, *, rehearsal: bool = False) -> Routed:
+    """The result that ``carry_out`` would have. Touches nothing."""
+    return _Routing(manifest, opened, chosen, clock, rehearsal=rehearsal).preview()
 
 
 def check(chosen: Route) -> None:
@@ -134,13 +141,14 @@ class _Routing:
 
     def preview(self) -> Routed:
         with self._ledger.transaction() as connection:
-            moves = self._moves(connection, None)
+            begun = [entry for entry in routes.journal(connection, self._manifest_id) if entry.status == PLANNED]
+            moves: list[Entry | Move] = [*begun, *self._missing(connection, None)]
         self._routed.planned = [
-            {"document": safe(native(document)), "target": safe(native(target)), "how": how}
-            for document, _, _, target, how in moves[:MOST_NAMED]
+            {"document": safe(native(each.document)), "target": safe(native(each.target)), "how": each.how}
+            for each in moves[:MOST_NAMED]
         ]
         self._routed.placed = len(moves)
-        self._count_folders([target for _, _, _, target, _ in moves])
+        self._count_folders([each.target for each in moves])
         return self._routed
 
     def run(self) -> Routed:
@@ -151,7 +159,7 @@ class _Routing:
                 ]
             self._place(shelf, unfinished)
             with self._ledger.transaction() as connection:
-                moves = self._moves(connection, shelf)
+                moves = self._missing(connection, shelf)
                 planned = routes.plan(connection, self._manifest_id, moves, at=self._at()) if moves else []
             self._place(shelf, planned)
             self._write_lists(shelf)
@@ -171,73 +179,48 @@ class _Routing:
     def undo(self) -> Routed:
         with self._ledger.transaction() as connection:
             entries = routes.last_batch(connection, self._manifest_id)
-        done: list[int] = []
+            # Where each of them is will be known only when it is recorded: a killed call leaves them to the next one.
+            doubtful = {entry.id for entry in entries if entry.status == DONE and self._below(entry) is not None}
+            routes.mark(connection, sorted(doubtful), PLANNED, at=self._at())
+        done: list[Entry] = []
+        recorded = time.monotonic()
         with closing(self._shelf()) as shelf:
             for entry in entries:
-                path = self._below(entry)
                 try:
-                    if path is None:
-                        raise NotPlaced("it was sorted into another folder: name that with --into")
-                    if entry.status == DONE or shelf.there(path):
-                        shelf.take_back(path, native(entry.source), entry.content, entry.how)
+                    self._take_back(shelf, entry)
                 except NotPlaced as error:
                     self._routed.trouble(native(entry.document), str(error))
                 else:
-                    done.append(entry.id)
-        with self._ledger.transaction() as connection:
-            routes.mark(connection, done, UNDONE, at=self._at())
-        self._routed.undone = len(done)
+                    done.append(entry)
+                if time.monotonic() - recorded > RECORD_EVERY_S:
+                    self._record_undone(done)
+                    self._routed.undone += len(done)
+                    doubtful -= {entry.id for entry in done}
+                    done, recorded = [], time.monotonic()
+        self._record_undone(done, still=doubtful - {entry.id for entry in done})
+        self._routed.undone += len(done)
         return self._routed
 
-    def _moves(
-        self, connection: Transaction, shelf: Shelf | BucketShelf | None
-    ) -> list[tuple[str, str, str, str, str]]:
-        """(document, content, source, target, how) of all that is not where it belongs."""
-        journal = routes.journal(connection, self._manifest_id)
-        latest = {(entry.document, entry.content): entry for entry in journal}
-        claimed = {entry.target for entry in journal}
-        today = self._clock.now().date()
-        moves = []
-        for found in routes.candidates(connection, self._manifest_id):
-            before = latest.get((found.path, found.content))
-            where = belongs(self._route, _sorted(found), today)
-            if where is None:
-                self._routed.left += 1
-            elif before is not None and self._is_at(before, where):
-                self._routed.already += 1
-            elif before is None and found.gone:
-                continue
-            else:
-                target = self._free(where, found.content, claimed, shelf)
-                claimed.add(target)
-                if before is None:
-                    moves.append((found.path, found.content, found.path, target, self._route.how))
-                elif there(native(before.target)):
-                    moves.append((found.path, found.content, before.target, target, "move"))
-                else:
-                    self._routed.already += 1  # somebody has taken it on from there
-        return moves
+    def _take_back(self, shelf: Shelf | BucketShelf, entry: Entry) -> None:
+        """Raises NotPlaced."""
+        path = self._below(entry)
+        if path is None:
+            raise NotPlaced("it was sorted into another folder: name that with --into")
+        if entry.status == DONE or shelf.there(path):
+            shelf.take_back(path, native(entry.source), entry.content, entry.how)
 
-    def _is_at(self, before: Entry, where: tuple[str, ...]) -> bool:
-        """Whether a document was brought to the place *where*, perhaps with a number to its name."""
-        names = os.path.relpath(native(before.target), self._root).split("/")
-        if tuple(names[:-1]) != where[:-1]:
-            return False
-        return names[-1] == where[-1] or any(
-            names[-1] == numbered(where, number)[-1] for number in _numbers_in(names[-1])
-        )
+    def _record_undone(self, done: list[Entry], still: Collection[int] = ()) -> None:
+        """Record that *done* are back, and that the entries *still* are in place."""
+        with self._ledger.transaction() as connection:
+            routes.mark(connection, [entry.id for entry in done], UNDONE, at=self._at())
+            routes.mark(connection, sorted(still), DONE, at=self._at())
 
-    def _free(self, where: tuple[str, ...], content: str, claimed: set[str], shelf: Shelf | BucketShelf | None) -> str:
-        """The first name that nothing of other content has, and no other document is on its way to."""
-        for number in range(1, MOST_ALIKE):
-            path = numbered(where, number)
-            target = stored("/".join((self._root, *path)))
-            if target in claimed:
-                continue
-            taken = there("/".join((self._root, *path))) if shelf is None else shelf.there(path)
-            if not taken or (shelf is not None and shelf.content(path) == content):
-                return target
-        raise LedgerError(f"{self._root}: {MOST_ALIKE:,} documents are named {safe(where[-1])}; sort them elsewhere")
+    def _missing(self, connection: Transaction, shelf: Shelf | BucketShelf | None) -> list[Move]:
+        """The moves to be made; the other documents are counted."""
+        found = Finder(self._route, self._root, shelf, self._clock.now().date()).missing(connection, self._manifest_id)
+        self._routed.already, self._routed.waiting = found.already, found.waiting
+        self._routed.left, self._routed.left_why = found.left.total(), dict(found.left)
+        return found.moves
 
     def _place(self, shelf: Shelf | BucketShelf, entries: list[Entry]) -> None:
         done: list[int] = []
@@ -247,7 +230,7 @@ class _Routing:
         for entry in entries:
             path = self._below(entry)
             if path is None:  # planned for another folder than now
-                given_up.append(entry.id)
+                (done if there(native(entry.target)) else given_up).append(entry.id)
                 continue
             try:
                 shelf.place(native(entry.source), path, entry.content, entry.how)
@@ -307,16 +290,3 @@ class _Routing:
 
     def _at(self) -> str:
         return timestamp(self._clock.now())
-
-
-def _sorted(found: Candidate) -> Sorted:
-    name = native(found.path).rpartition("/")[2]
-    return Sorted(name, found.outcome, found.type, found.confidence, found.review)
-
-
-def _numbers_in(name: str) -> Iterator[int]:
-    """The number that ``numbered`` may have given *name*."""
-    start = name.rfind(" (")
-    digits = name[start + 2 : name.find(")", start)] if start >= 0 else ""
-    if digits.isdecimal() and len(digits) < 6:
-        yield int(digits)

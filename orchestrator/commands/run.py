@@ -175,7 +175,7 @@ class _Execution:
             self.ledger.patience_s = LAST_PATIENCE_S
         if self.manifest.route is not None and self.options.create and not self.options.sandbox:
             routed = route.carry_out(self.manifest, self.ledger, self.manifest.route, self.clock)
-            self.routed = route.Placed(routed.placed, routed.already, routed.troubles)
+            self.routed = route.Placed(routed.placed, routed.already, routed.troubles, routed.left, routed.waiting)
         return self._conclude(plan, error)
 
     def _plan(self) -> tuple[Plan, list[str]]:

@@ -79,7 +79,7 @@ class SandboxOptions:
     creates_per_s: float = 40.0
     gets_per_s: float = 80.0  #: reads of one job, results included, and cancel and delete
     lists_per_s: float = 5.0
-    uploads_per_s: float = 50.0
+    uploads_per_s: float = 10.0  #: counted over 5 s: 50 may come at once
     calls_per_minute: float = 0.0  #: over all kinds together; the free tier has 20
     window: Literal["sliding", "fixed", "bucket"] = "sliding"
     retry_after: bool = False  #: 429 carries ``Retry-After``; the real API's does not

@@ -61,7 +61,7 @@ class Sandbox:
             "create": Limit(options.creates_per_s, 1.0, options.window),
             "get": Limit(options.gets_per_s, 1.0, options.window),
             "list": Limit(options.lists_per_s, 1.0, options.window),
-            "upload": Limit(options.uploads_per_s, 1.0, options.window),
+            "upload": Limit(5 * options.uploads_per_s, 5.0, options.window),
         }
         self._per_minute = Limit(options.calls_per_minute, 60.0, options.window)
         self._stopping = asyncio.Event()

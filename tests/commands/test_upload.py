@@ -53,6 +53,7 @@ def test_a_document_that_the_api_refuses_fails_alone_and_is_tried_again(tmp_path
         (["a.txt", "empty.pdf"], "empty.pdf: the file is empty; nothing was uploaded"),
         (["a.txt", "a\0.pdf"], "no such name"),
         (["a.txt", "-o", "a.txt"], "this would replace a.txt"),
+        (["deep", "-o", "deep/er/ids.csv"], "the next call would upload this list; write it elsewhere"),
         (["a.txt", "--api", "v1"], "--api is for a manifest"),
         (["m.yaml", "--ids"], "-o and --ids are for documents named here"),
         ([], "Missing argument"),
@@ -61,7 +62,7 @@ def test_a_document_that_the_api_refuses_fails_alone_and_is_tried_again(tmp_path
 def test_a_wrong_call_uploads_nothing(tmp_path: Path, call: list[str], words: str) -> None:
     """One clear line, exit 2, and the documents are as they were."""
     with desk(tmp_path) as at:
-        put(tmp_path, {"a.txt": INVOICE, "empty.pdf": ""})
+        put(tmp_path, {"a.txt": INVOICE, "empty.pdf": "", "deep/c.txt": RECEIPT})
         done = at.cli("upload", *call)
         assert (done.returncode, done.stdout) == (2, "")
         assert words in done.stderr

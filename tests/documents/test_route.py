@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import date
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.sandboxes import INVOICE, RECEIPT, desk
+from support.sandboxes import INVOICE, RECEIPT, desk, put
 
+from orchestrator import ledger
+from orchestrator.clock import SystemClock
+from orchestrator.commands import route
 from orchestrator.documents.hashing import content_of
 from orchestrator.documents.routing import Sorted, belongs, numbered
 from orchestrator.documents.shelf import NotPlaced, Shelf, Taken
+from orchestrator.ledger.documents import known
+from orchestrator.manifest import loading
+from orchestrator.manifest.loading import Manifest
 from orchestrator.manifest.sources import Route
 from orchestrator.models import Outcome
 
@@ -69,10 +77,103 @@ def test_run_routes_at_its_end_where_the_manifest_says_so(tmp_path: Path) -> Non
         at.manifest("route: {into: inbox/sorted, how: move}\nallow_empty: true")
         at.put(a=INVOICE, b=RECEIPT)
         done = json.loads(at.cli("run", "m.yaml", "--json").stdout)
-        assert (done["exit_code"], done["routed"]) == (0, {"placed": 2, "already": 0, "not_placed": 0})
+        assert (done["exit_code"], done["routed"]) == (
+            0,
+            {"placed": 2, "already": 0, "not_placed": 0, "left": 0, "waiting": 0},
+        )
         assert set(tree(at.inbox)) == {"sorted/invoice/a.txt", "sorted/receipt/b.txt"}
         again = json.loads(at.cli("run", "m.yaml", "--json").stdout)
         assert (again["exit_code"], again["jobs_created"], again["routed"]["placed"]) == (0, 0, 0)
+
+
+@contextmanager
+def routed(folder: Path, how: str) -> Iterator[tuple[Manifest, ledger.Ledger, Route]]:
+    """Three documents that were classified and sorted once; their ledger is open."""
+    with desk(folder) as at:
+        at.put(a=INVOICE, b=RECEIPT, c=INVOICE + " other")
+        at.cli("run", "m.yaml")
+        at.cli("route", "m.yaml", "--into", "sorted", "--how", how)
+        with closing(ledger.open(folder / "ledger.db")) as opened:
+            yield loading.load(str(folder / "m.yaml"), environ={}), opened, Route(str(folder / "sorted"), how=how)
+
+
+IN_PLACE = {"invoice/a.txt": INVOICE, "invoice/c.txt": INVOICE + " other", "receipt/b.txt": RECEIPT}
+IN_THE_FOLDER = {"a.txt": INVOICE, "b.txt": RECEIPT, "c.txt": INVOICE + " other"}
+
+
+class Killed(BaseException):
+    """No handler of the program sees it."""
+
+
+@pytest.mark.parametrize("how", ["copy", "move", "symlink"])
+@pytest.mark.parametrize("undo_again", [False, True])
+def test_a_killed_undo_is_finished_either_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, undo_again: bool
+) -> None:
+    """By `--undo` every document is back, by `route` in its place: none is taken to be where it is not."""
+    with routed(tmp_path, how) as (manifest, opened, chosen):
+        took: list[str] = []
+
+        def take_back(shelf: Shelf, path: Sequence[str], source: str, content: str, how: str) -> None:
+            if len(took) == 2:
+                raise Killed
+            took.append(source)
+            whole(shelf, path, source, content, how)
+
+        whole = Shelf.take_back
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(Shelf, "take_back", take_back)
+            route.carry_out(manifest, opened, chosen, SystemClock(), undo=True)
+        assert len(tree(tmp_path / "sorted")) == 1
+        done = route.carry_out(manifest, opened, chosen, SystemClock(), undo=undo_again)
+        assert (done.troubles, done.undone or done.placed) == (0, 3)
+        assert tree(tmp_path / "sorted") == ({} if undo_again else IN_PLACE)
+        assert tree(tmp_path / "inbox") == ({} if how == "move" and not undo_again else IN_THE_FOLDER)
+
+
+def test_an_undo_that_has_to_leave_a_document_leaves_it_in_place(tmp_path: Path) -> None:
+    """It is not placed again by the next call, which has nothing to do."""
+    with routed(tmp_path, "copy") as (manifest, opened, chosen):
+        (tmp_path / "sorted/invoice/a.txt").write_text("edited")
+        undone = route.carry_out(manifest, opened, chosen, SystemClock(), undo=True)
+        assert (undone.undone, undone.not_placed) == (2, {str(tmp_path / "inbox/a.txt"): "it has been changed"})
+        again = route.carry_out(manifest, opened, chosen, SystemClock())
+        assert (again.placed, again.already) == (2, 1)
+
+
+def test_a_document_that_comes_back_is_moved_again(tmp_path: Path) -> None:
+    """After --undo, and where somebody delivers the same once more; without a run in between."""
+    with routed(tmp_path, "move") as (manifest, opened, chosen):
+        with opened.transaction() as connection:
+            rows = known.remembered(connection, "letters")
+            known.mark_gone(connection, [row[2] for row in rows.values()], gone=True)
+        route.carry_out(manifest, opened, chosen, SystemClock(), undo=True)
+        assert route.carry_out(manifest, opened, chosen, SystemClock()).placed == 3
+        put(tmp_path / "inbox", {"a.txt": INVOICE, "b.txt": RECEIPT})
+        (tmp_path / "sorted/receipt/b.txt").write_text("edited there")
+        planned = route.preview(manifest, opened, chosen, SystemClock())
+        done = route.carry_out(manifest, opened, chosen, SystemClock())
+        assert (planned.placed, done.placed, done.already) == (2, 2, 1)
+        assert tree(tmp_path / "inbox") == {}
+        new = {"receipt/b.txt": "edited there", "receipt/b (2).txt": RECEIPT}
+        assert tree(tmp_path / "sorted") == {**IN_PLACE, **new}
+        assert route.carry_out(manifest, opened, chosen, SystemClock()).placed == 0
+
+
+def test_what_stays_where_it_is_is_reported_with_the_reason(tmp_path: Path) -> None:
+    """Documents that the route leaves, by outcome, and those that have no outcome yet."""
+    with desk(tmp_path) as at:
+        at.manifest("route: {into: sorted, unmatched: leave}")
+        at.put(a=INVOICE, odd="nothing that a rule would know")
+        done = json.loads(at.cli("run", "m.yaml", "--json").stdout)
+        assert (done["routed"]["placed"], done["routed"]["left"], done["routed"]["waiting"]) == (1, 1, 0)
+        at.put(later=RECEIPT)
+        at.cli("run", "m.yaml", "--no-wait", "--deadline", "0s")
+        assert at.cli("route", "m.yaml").stdout.endswith(
+            "0 documents put into "
+            + str(tmp_path / "sorted")
+            + "; 1 in place before, 1 left where they are (1 unmatched), 1 without an outcome yet\n"
+        )
 
 
 def test_a_dry_run_touches_nothing(tmp_path: Path) -> None:

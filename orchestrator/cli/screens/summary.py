@@ -54,7 +54,9 @@ def _notes(summary: Summary) -> list[Text]:
         parts.append(Text(safe(summary.drift.words), style="yellow"))
     if (routed := summary.routed) is not None:
         trouble = f", {routed.not_placed:,} could not be: `orchestrator route` says why" if routed.not_placed else ""
-        parts.append(Text(f"{counted(routed.placed, 'document')} put into place{trouble}"))
+        left = f", {routed.left:,} left where they are" * bool(routed.left)
+        waiting = f", {routed.waiting:,} without an outcome yet" * bool(routed.waiting)
+        parts.append(Text(f"{counted(routed.placed, 'document')} put into place{left}{waiting}{trouble}"))
     if (retried := summary.retried) is not None:
         now = f", {retried.good:,} of them good now" if retried.files else ": none to retry"
         parts.append(Text(f"{counted(retried.files, 'file')} retried{now}"))

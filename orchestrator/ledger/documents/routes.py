@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
@@ -41,6 +42,16 @@ class Entry:
     status: str
 
 
+class Move(NamedTuple):
+    """*document* is to be brought from *source* to *target*. All in the stored form."""
+
+    document: str
+    content: str
+    source: str
+    target: str
+    how: str
+
+
 def candidates(connection: Connection, manifest_id: int) -> list[Candidate]:
     """The documents with an outcome, in the order in which they were first found."""
     rows = connection.execute(
@@ -66,6 +77,20 @@ def candidates(connection: Connection, manifest_id: int) -> list[Candidate]:
         )
         for row in rows
     ]
+
+
+def without_outcome(connection: Connection, manifest_id: int) -> int:
+    """How many documents that are in their place have no outcome under the manifest's current rules."""
+    return scalar_int(
+        connection,
+        """
+        SELECT count(*) FROM documents d JOIN manifests m ON m.name = d.manifest
+        WHERE m.id = :manifest_id AND d.gone = 0 AND NOT EXISTS
+          (SELECT 1 FROM files f JOIN results r ON r.file_row = f.id WHERE f.manifest_id = m.id
+           AND f.file_id = d.content AND f.config_id = m.config_id AND f.standing = 1)
+        """,
+        manifest_id=manifest_id,
+    )
 
 
 def listed(connection: Connection, manifest_id: int) -> list[tuple[str, Outcome, str | None, float | None, str | None]]:
@@ -108,10 +133,8 @@ def last_batch(connection: Connection, manifest_id: int) -> list[Entry]:
     return found[::-1]
 
 
-def plan(
-    connection: Connection, manifest_id: int, moves: Sequence[tuple[str, str, str, str, str]], *, at: str
-) -> list[Entry]:
-    """Write down (document, content, source, target, how) *moves* as one batch, before any of them is made."""
+def plan(connection: Connection, manifest_id: int, moves: Sequence[Move], *, at: str) -> list[Entry]:
+    """Write down *moves* as one batch, before any of them is made."""
     batch = 1 + scalar_int(
         connection, "SELECT max(batch) FROM routes WHERE manifest_id = :manifest_id", manifest_id=manifest_id
     )
