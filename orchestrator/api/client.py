@@ -255,4 +255,5 @@ class Api:
         log.info("call.failed", kind=kind, error=type(error).__name__, words=str(error), **told)
 
     async def close(self) -> None:
+        self.limiters.close()
         await self.wire.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from orchestrator.api.pacing.pacer import Pacer
@@ -87,3 +87,4 @@ class Limiters:
     reads: Limiter
     lists: Limiter
     uploads: Limiter
+    close: Callable[[], None] = field(default=lambda: None, kw_only=True)  #: called when no more calls are to be made

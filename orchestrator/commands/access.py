@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,7 @@ from orchestrator.api.client import Api
 from orchestrator.api.dialect import Dialect, Target
 from orchestrator.api.limiter import AdaptiveLimiter, Limiters
 from orchestrator.api.network import Network, custom_headers
+from orchestrator.api.sharing import KINDS, shared
 from orchestrator.api.v1 import V1
 from orchestrator.api.v2 import V2
 from orchestrator.api.wire import Wire
@@ -75,8 +76,12 @@ def connect(
     rng: random.Random,
     transport: httpx.AsyncBaseTransport | None = None,
     may_send: Callable[[], bool] | None = None,
+    at: ledger.Location | None = None,
 ) -> Api:
-    """The API at *base_url*, paced by the settings' ceilings. *may_send*: whether the manifest is still this run's."""
+    """The API at *base_url*, paced by the settings' ceilings. *may_send*: whether the manifest is still this run's.
+
+    *at*: the ledger on whose server all processes that use this key keep one pace together.
+    """
     dialect, network = dialect_of(manifest, api), network_of(settings)
     urls = [webhook.webhook_url for webhook in manifest.webhook_configurations if webhook.webhook_url]
     wire = Wire(
@@ -89,14 +94,21 @@ def connect(
         transport=transport,
         may_send=may_send,
     )
-    limiter = partial(AdaptiveLimiter, clock=clock)
-    limiters = Limiters(
-        creates=limiter(settings.creates_per_s),
-        reads=limiter(settings.reads_per_s),
-        lists=limiter(settings.lists_per_s),
-        uploads=limiter(settings.uploads_per_s),
-    )
+    limiters = _limiters(settings, clock)
+    if isinstance(at, ledger.Server):
+        project = hashlib.sha256(f"{base_url}\0{key}".encode()).hexdigest()[:32]
+        limiters = shared(limiters, ledger.pace(at, project, KINDS), clock)
     return Api(dialect, wire, limiters, clock=clock, rng=rng, retry_budget_s=settings.retry_budget_s)
+
+
+def _limiters(settings: Settings, clock: Clock) -> Limiters:
+    """The paces of this process alone."""
+    return Limiters(
+        creates=AdaptiveLimiter(settings.creates_per_s, clock),
+        reads=AdaptiveLimiter(settings.reads_per_s, clock),
+        lists=AdaptiveLimiter(settings.lists_per_s, clock),
+        uploads=AdaptiveLimiter(settings.uploads_per_s, clock),
+    )
 
 
 def ledger_path(manifest: str | None, settings: Settings, option: str | None) -> ledger.Location:

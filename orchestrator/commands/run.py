@@ -241,6 +241,7 @@ class _Execution:
                 clock=self.clock,
                 rng=rng,
                 may_send=(lambda: self.ledger.still_ours) if self.ledger.remote else None,
+                at=None if self.options.sandbox else self.ledger.location,
             ),
             shard=shard,
             run_id=self.run_id,

@@ -22,6 +22,7 @@ from orchestrator.ledger.opening import (
     lease,
     locate,
     open,  # noqa: A004 - called as ledger.open
+    pace,
     parameters,
     refuse_gone,
     require,
@@ -49,6 +50,7 @@ __all__ = [
     "lease",
     "locate",
     "open",
+    "pace",
     "parameters",
     "refuse_gone",
     "require",

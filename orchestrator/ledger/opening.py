@@ -27,6 +27,7 @@ from orchestrator.ledger.sqlite.database import ENGINE as ENGINE
 from orchestrator.ledger.sqlite.turns import PATIENCE_S as PATIENCE_S
 
 if TYPE_CHECKING:
+    from orchestrator.ledger.postgres.pace import Place
     from orchestrator.ledger.postgres.session import Session
 
 #: Where a ledger is, as ``locate`` reads it from an option: a file, or a database on a server.
@@ -249,6 +250,13 @@ def session(server: Server, name: str) -> Session:
     from orchestrator.ledger.postgres import session
 
     return session.Session(server, name)
+
+
+def pace(server: Server, project: str, kinds: tuple[str, ...]) -> Place:
+    """Where all processes with a ledger on *server* keep the paces of *project* together, for these *kinds* of call."""
+    from orchestrator.ledger.postgres.pace import Place
+
+    return Place(server, project, kinds)
 
 
 def parameters(server: Server, name: str) -> str:

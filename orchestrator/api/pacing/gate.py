@@ -26,8 +26,10 @@ class State(Enum):
 class Gate:
     """Closed by a refusal, opened by a call that left later and was accepted; or only paused."""
 
-    def __init__(self) -> None:
+    def __init__(self, spread_s: float = 0.0) -> None:
+        """*spread_s*: how long calls go on leaving after a refusal, because other processes hear of it so late."""
         self.state = State.OPEN
+        self._spread_s = spread_s
         self.trial_at = float("-inf")  #: when a trial call may leave
         self.full_at = 0.0  #: when the call left that closed the gate; trials that fail do not move it
         self._blocked_until = float("-inf")  # nothing leaves before: a Retry-After, or no room in the window
@@ -95,9 +97,9 @@ class Gate:
     def pause(self, now: float, settles_s: float) -> None:
         """Let nothing leave before the window has room, then go on without a trial."""
         self.block(self.trial_at)
-        self.state, self._stopped_at, self._wave = State.PAUSED, now, 1.0
+        self.state, self._stopped_at, self._wave = State.PAUSED, now + self._spread_s, 1.0
         self._settled_from = self.trial_at + settles_s
 
     def close(self, now: float, sent_at: float) -> None:
         """Close, or stay closed, because the call that left at *sent_at* was refused."""
-        self.state, self._stopped_at, self._refused_sent = State.CLOSED, now, sent_at
+        self.state, self._stopped_at, self._refused_sent = State.CLOSED, now + self._spread_s, sent_at

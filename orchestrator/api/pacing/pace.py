@@ -89,6 +89,11 @@ class Pace:
             self._window.shorten()  # it was no full window that refused, but an API in trouble
         self._climb(now)
 
+    def known(self, rate: float) -> None:
+        """Others have found that *rate* is what the API accepts, or nearly."""
+        if rate < self.rate:
+            self.rate, self._bad = max(rate, SLOWEST_PER_S), rate / MARGIN
+
     def restore(self, rate: float) -> None:
         """Go back to *rate*: the refusals that lowered the pace had nothing to do with it."""
         self.rate, self._bad = max(rate, self.rate), None

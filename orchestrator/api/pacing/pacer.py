@@ -14,9 +14,10 @@ SLACK_S = 0.02
 class Pacer:
     """When the next call may leave; learns from each call that leaves, is accepted or is refused."""
 
-    def __init__(self, ceiling_per_s: float) -> None:
+    def __init__(self, ceiling_per_s: float, spread_s: float = 0.0) -> None:
+        """*spread_s*: see ``Gate``."""
         self._window = Window()
-        self._gate = Gate()
+        self._gate = Gate(spread_s)
         self._pace = Pace(ceiling_per_s, self._window)
         self._noise = Noise(self._pace)
         self._last = float("-inf")  # the slot that was used last
@@ -42,6 +43,31 @@ class Pacer:
         self._last = max(at, now - SLACK_S)
         self._gate.leave(now)
         self._window.leave(now)
+
+    # Of a pace that several processes keep, whose slots are given out elsewhere
+
+    def opens(self, now: float) -> float:
+        """Return when a slot may be, at the earliest."""
+        return self._gate.earliest(now)
+
+    def given(self, slot: float, *, idle: bool) -> None:
+        """Somebody has got *slot*, still to come; *idle*: nobody wanted the one before it."""
+        if idle:
+            self._pace.skip(slot)
+        self._window.leave(slot)
+
+    def unused(self, slot: float) -> None:
+        """Nothing left in *slot*."""
+        self._window.refused(slot)
+        self._pace.skip(slot)
+
+    def trial(self, slot: float) -> None:
+        """The call of *slot* is the trial of a closed gate, whosever it is."""
+        self._gate.leave(slot)
+
+    def known(self, rate: float) -> None:
+        """The others have found *rate*."""
+        self._pace.known(rate)
 
     def accepted(self, now: float, sent_at: float) -> None:
         """The call that left at *sent_at* was not refused."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 
 #: The windows over which APIs count calls, shortest first.
 WINDOWS_S = (1.0, 10.0, 60.0)
@@ -24,9 +24,9 @@ class Window:
         return self.length_s == WINDOWS_S[0]
 
     def leave(self, now: float) -> None:
-        """Note a call that leaves *now*."""
+        """Note a call that leaves *now*; another process's may have left earlier than the last one noted."""
         history = self._history
-        history.append(now)
+        insort(history, now)
         if len(history) > 64 and history[len(history) // 2] < now - 2 * WINDOWS_S[-1]:
             del history[: len(history) // 2]
 

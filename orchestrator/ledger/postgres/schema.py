@@ -235,9 +235,21 @@ CREATE INDEX routes_batch ON routes (manifest_id, batch)
 #: Which server a claim was last settled on: see ``lease.Held.replaced``.
 _SERVER = "ALTER TABLE claims ADD COLUMN server TEXT"
 
+#: When the next slot of each kind of call is free (see ``pace``), and the pace that was found last.
+_PACES = """
+CREATE UNLOGGED TABLE paces (
+  project TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  next_at DOUBLE PRECISION NOT NULL DEFAULT 0,
+  rate DOUBLE PRECISION NOT NULL DEFAULT 0,
+  found_at DOUBLE PRECISION NOT NULL DEFAULT 0,
+  PRIMARY KEY (project, kind)
+)
+"""
+
 #: ``MIGRATIONS[n]`` takes a ledger of version n to version n + 1. IDs and times are compared byte by byte, as SQLite
 #: does, in whichever language the database sorts.
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SERVER)
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SERVER, _PACES)
 
 #: The oldest version whose program may write to a ledger of this one.
 OLDEST_WRITER = 1

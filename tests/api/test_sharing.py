@@ -1,0 +1,129 @@
+"""A limiter whose pace other processes keep, too: its callers, and what is said to the place where they meet."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+
+from support.server import FakeClock
+
+from orchestrator.api.limiter import AdaptiveLimiter, Limiters
+from orchestrator.api.sharing import KINDS, Part, shared
+
+
+class Place:
+    """A place that is called from the test, not from a thread; *gives* slots or is away."""
+
+    def __init__(self, *, gives: bool = True) -> None:
+        self.gives = gives
+        self.woken = 0
+        self.closed = False
+        self.part: Part | None = None
+        self.news: list[str] = []
+        self.clock: FakeClock | None = None
+
+    def start(self, part: Part, *, horizon_s: float, lead_s: float) -> None:
+        self.part = part
+
+    def wake(self) -> None:
+        self.woken += 1
+        if self.gives:
+            self.exchange()
+
+    def exchange(self) -> None:
+        assert self.part is not None
+        assert self.clock is not None
+        asked, news = self.part.asks()
+        self.news += news
+        now = self.clock.monotonic() + 1000.0
+        self.part.told(now, 0.0, 2)
+        for kind, calls, step_s, not_before in asked:
+            self.part.given(kind, max(not_before, now) + 0.1, calls, step_s, idle=False)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def limiters(clock: FakeClock, place: Place) -> Limiters:
+    place.clock = clock
+    return shared(Limiters(*(AdaptiveLimiter(10.0, clock) for _ in KINDS)), place, clock)
+
+
+def test_callers_leave_in_the_slots_that_were_given() -> None:
+    """One after the other, each in a slot of its own, in the time of this process's clock."""
+
+    async def go() -> list[float]:
+        clock, place = FakeClock(), Place()
+        creates = limiters(clock, place).creates
+        began = clock.monotonic()
+        tickets = await asyncio.gather(*(creates.slot() for _ in range(4)))
+        return [round(ticket.sent_at - began, 3) for ticket in tickets]
+
+    sent = asyncio.run(go())
+    assert sent == [round(sent[0] + number / 10, 3) for number in range(4)]
+
+
+def test_what_became_of_a_call_is_news_for_the_others() -> None:
+    """Its slot and the answer; a refusal is told at once, and slots that nobody wants any more are given back."""
+
+    async def go() -> Place:
+        clock, place = FakeClock(), Place()
+        found = limiters(clock, place)
+        first, second = [await found.reads.slot(), await found.reads.slot()]
+        found.reads.accepted(first)
+        before = place.woken
+        found.reads.throttled(second, 7.0)
+        assert place.woken > before
+        assert found.reads.refused == 1
+        found.close()
+        return place
+
+    place = asyncio.run(go())
+    told = [(message["kind"], what) for message in map(json.loads, place.news) for what, _, _ in message["news"]]
+    assert ("reads", "a") in told
+    assert ("reads", "r") in told
+    assert place.closed
+
+
+def test_without_the_place_a_process_keeps_its_part_of_the_pace() -> None:
+    """Two processes at ten a second: after a second without a word each sends five."""
+
+    async def go() -> list[float]:
+        clock, place = FakeClock(), Place(gives=False)
+        creates = limiters(clock, place).creates
+        place.exchange()  # then it knows of the other one
+        return [(await creates.slot()).sent_at for _ in range(6)]
+
+    sent = asyncio.run(go())
+    assert all(later - earlier >= 0.199 for earlier, later in itertools.pairwise(sent))
+
+
+def test_messages_stay_below_what_a_server_passes_on() -> None:
+    """However many calls were answered since the last one."""
+
+    async def go() -> list[str]:
+        clock, place = FakeClock(), Place(gives=False)
+        creates = limiters(clock, place).creates
+        place.exchange()
+        for _ in range(400):
+            creates.accepted(await creates.slot())
+        assert place.part is not None
+        return place.part.asks()[1]
+
+    messages = asyncio.run(go())
+    assert sum(len(json.loads(message)["news"]) for message in messages) >= 400
+    assert max(map(len, messages)) < 8000
+
+
+def test_other_kinds_of_calls_are_none_of_ours() -> None:
+    """A newer program may keep more paces; what is heard of them is none of ours."""
+
+    async def go() -> None:
+        clock, place = FakeClock(), Place()
+        limiters(clock, place)
+        assert place.part is not None
+        place.part.heard(json.dumps({"kind": "cancels", "news": [["a", 1.0, None]]}))
+        place.part.joined("cancels", 1.0)
+
+    asyncio.run(go())
