@@ -34,9 +34,6 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-#: A call's turn is given at most this long before it leaves, for its intent to be written meanwhile.
-LONGEST_LEAD_S = 0.1
-
 #: How long one read may go without a good answer when others need not wait for it; and as a share of the retry budget.
 PATIENCE_S, PATIENCE = 10.0, 0.25
 
@@ -218,7 +215,8 @@ class Api:
         ticket = await (limiter.slot() if intend is None else limiter.slot(lambda: self._intend_s))
         try:
             if intend is not None:
-                await self._prepare(intend, ticket)
+                await self._prepare(intend, ticket, limiter.longest_lead_s)
+                ticket = await limiter.renewed(ticket)
             if self._asked_at is None:
                 self._asked_at = self._clock.monotonic()
             answer = read(await self.wire.send(call, kind=kind))
@@ -240,12 +238,12 @@ class Api:
         self._answered_at, self._asked_at = self._clock.monotonic(), None
         return answer
 
-    async def _prepare(self, intend: Callable[[], Awaitable[None]], ticket: Ticket) -> None:
+    async def _prepare(self, intend: Callable[[], Awaitable[None]], ticket: Ticket, longest_s: float) -> None:
         """Run *intend* so that the call leaves on time: calls that a slow disk lets go in pairs look like a burst."""
         began = self._clock.monotonic()
         await intend()
         ready = self._clock.monotonic()
-        self._intend_s = min(max(ready - began, 0.9 * self._intend_s), LONGEST_LEAD_S)
+        self._intend_s = min(max(ready - began, 0.9 * self._intend_s), longest_s)
         if ready < ticket.sent_at:
             await self._clock.sleep(ticket.sent_at - ready)
 

@@ -10,6 +10,9 @@ from typing import Protocol
 from orchestrator.api.pacing.pacer import Pacer
 from orchestrator.clock import Clock
 
+#: A call's turn is given at most this long before it leaves, for its intent to be written meanwhile.
+LONGEST_LEAD_S = 0.1
+
 #: How often a waiting caller looks whether an answer has ended the pause early.
 GLANCE_S = 0.05
 
@@ -32,8 +35,15 @@ class Limiter(Protocol):
     def refused(self) -> int:
         """How many calls were answered with 429."""
 
+    @property
+    def longest_lead_s(self) -> float:
+        """The longest time before a call may leave that its turn is given, for what has to be done first."""
+
     async def slot(self, lead_s: Callable[[], float] = lambda: 0.0) -> Ticket:
         """Wait for the next call's turn; first come, first served. Returns up to *lead_s* before the call may leave."""
+
+    async def renewed(self, ticket: Ticket) -> Ticket:
+        """*ticket*, of a call that is ready now; another one where its time has passed."""
 
     def accepted(self, ticket: Ticket) -> None:
         """The call had any answer but 429, or none."""
@@ -56,6 +66,11 @@ class AdaptiveLimiter:
         """The pace at present."""
         return self._pacer.rate
 
+    @property
+    def longest_lead_s(self) -> float:
+        """See ``Limiter``."""
+        return LONGEST_LEAD_S
+
     async def slot(self, lead_s: Callable[[], float] = lambda: 0.0) -> Ticket:
         """Wait for the next call's turn; first come, first served. Cancelled, it leaves no trace.
 
@@ -68,6 +83,10 @@ class AdaptiveLimiter:
             leaves = max(at, now)
             pacer.leave(at, leaves)
             return Ticket(leaves)
+
+    async def renewed(self, ticket: Ticket) -> Ticket:
+        """*ticket* itself: a slow disk makes few calls late, and those few do no harm."""
+        return ticket
 
     def accepted(self, ticket: Ticket) -> None:
         """The call had any answer but 429, or none."""

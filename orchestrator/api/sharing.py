@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from orchestrator.api.limiter import GLANCE_S, Limiters, Ticket
-from orchestrator.api.pacing.share import HORIZON_S, LEAD_S, Grant, Share
+from orchestrator.api.pacing.share import LATE_S, LEAD_S, Grant, Share, Wish
 from orchestrator.clock import Clock
 
 #: The kinds of call that have a pace, as ``Limiters`` names them.
@@ -28,8 +28,11 @@ MOST_NEWS = 150
 #: How much the distance between two clocks is corrected at once, so that no slot jumps.
 CORRECTION_S = 0.002
 
-#: A wish for slots: kind of call, calls, seconds between two of them, and not before when.
-Asked = tuple[str, int, float, float]
+#: A call's turn is given at most this long before it leaves.
+LONGEST_LEAD_S = 0.5
+
+#: A wish for slots: kind of call, calls, seconds between two of them, not before when, and for how many seconds ahead.
+Asked = tuple[str, int, float, float, float]
 
 
 class Part(Protocol):
@@ -54,7 +57,7 @@ class Part(Protocol):
 class Place(Protocol):
     """Where slots are given out and news is passed on."""
 
-    def start(self, part: Part, *, horizon_s: float, lead_s: float) -> None:
+    def start(self, part: Part, *, lead_s: float) -> None:
         """Exchange for *part* from now on, in a thread."""
 
     def wake(self) -> None:
@@ -111,11 +114,17 @@ class SharedLimiter:
         self._clock = clock
         self._together = together
         self._turn = asyncio.Lock()
+        self._lead_s = 0.0  # how long before its slot a call was to be got ready recently
 
     @property
     def rate_per_s(self) -> float:
         """The pace of all processes together."""
         return self.share.rate_per_s
+
+    @property
+    def longest_lead_s(self) -> float:
+        """See ``limiter.Limiter``: a ledger on a server is slower than one in a file."""
+        return LONGEST_LEAD_S
 
     async def slot(self, lead_s: Callable[[], float] = lambda: 0.0) -> Ticket:
         """Wait for the next call's turn; first come, first served. Returns up to *lead_s* before the call may leave."""
@@ -129,23 +138,47 @@ class SharedLimiter:
             self.waiting -= 1
             if not self.waiting:
                 with self._together.lock:
-                    self.share.give_back()
+                    self.share.give_all_back()
+
+    async def renewed(self, ticket: Ticket) -> Ticket:
+        """*ticket*, of a call that is ready now; another one where its time has passed.
+
+        Calls that are late together would leave together, and with those of the other processes.
+        """
+        assert isinstance(ticket, SharedTicket)  # noqa: S101 - one of ours
+        together = self._together
+        with together.lock:
+            if together.now() <= ticket.slot + LATE_S:
+                return ticket
+            self.share.give_back(ticket.slot)
+        self.waiting += 1  # ahead of those who have not begun
+        try:
+            while not isinstance(found := self._look(0.0), SharedTicket):
+                await self._clock.sleep(found)
+            return found
+        finally:
+            self.waiting -= 1
 
     def _look(self, lead_s: float) -> SharedTicket | float:
         """The next slot, once its call may be got ready; until then the seconds after which to look again."""
         together, share = self._together, self.share
         with together.lock:
             now = together.now()
+            self._lead_s = max(lead_s, 0.99 * self._lead_s)
             at = share.next(now, together.heard_at)
             wait_s = LOOK_S if at is None else min(at - lead_s - now, GLANCE_S)
             ticket = None
             if at is not None and wait_s <= 0:
                 share.use(at)
                 ticket = SharedTicket(together.monotonic(max(at, now)), at)
-            wishes = at is None and share.wish(now, self.waiting) is not None
+            wishes = at is None and self.wish(now) is not None
         if share.urgent or wishes:
             together.place.wake()
         return ticket or wait_s
+
+    def wish(self, now: float) -> Wish | None:
+        """The slots to ask for; None: none."""
+        return self.share.wish(now, self.waiting, self._lead_s)
 
     def accepted(self, ticket: Ticket) -> None:
         """The call had any answer but 429, or none."""
@@ -183,9 +216,9 @@ class Sharing:
         with self._together.lock:
             now = self._together.now()
             for kind, limiter in self.by_kind.items():
-                wish = limiter.share.wish(now, limiter.waiting)
+                wish = limiter.wish(now)
                 if wish is not None and self._together.knows_the_time:
-                    asked.append((kind, wish.calls, 1 / wish.rate_per_s, wish.not_before))
+                    asked.append((kind, wish.calls, 1 / wish.rate_per_s, wish.not_before, wish.horizon_s))
                 told = limiter.share.take_news()
                 news += [_message(kind, told[at : at + MOST_NEWS]) for at in range(0, len(told), MOST_NEWS)]
         return asked, news
@@ -224,7 +257,7 @@ class Sharing:
 def shared(limiters: Limiters, place: Place, clock: Clock) -> Limiters:
     """*limiters*, kept together with all processes that meet at *place*; their ceilings are those of all together."""
     sharing = Sharing(place, {kind: getattr(limiters, kind).rate_per_s for kind in KINDS}, clock)
-    place.start(sharing, horizon_s=HORIZON_S, lead_s=LEAD_S)
+    place.start(sharing, lead_s=LEAD_S)
     return replace(limiters, **sharing.by_kind, close=place.close)
 
 

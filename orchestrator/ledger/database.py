@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
 from orchestrator.errors import LedgerError
 from orchestrator.ledger.sql import STATUSES_SQL, text
+
+T = TypeVar("T")
 
 #: The event of a ledger whose rows are all in another one, which its note names.
 MOVED = "moved"
@@ -116,6 +118,7 @@ class Database(Protocol):
     patience_s: float  #: how long a transaction waits to begin
 
     def transaction(self, *, patience_s: float | None = None) -> AbstractContextManager[Connection]: ...
+    def in_step(self, connection: Connection, works: Sequence[Callable[[Connection], T]]) -> list[T]: ...
     def glance(self) -> AbstractContextManager[Connection]: ...
     def rebuilt(self) -> None: ...
     def describe(self) -> Description: ...

@@ -5,10 +5,10 @@ What is PostgreSQL's is imported only for a ledger there: its driver is an extra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.errors import InputError
 from orchestrator.ledger.database import Database, no_ledger
@@ -29,6 +29,8 @@ from orchestrator.ledger.sqlite.turns import PATIENCE_S as PATIENCE_S
 if TYPE_CHECKING:
     from orchestrator.ledger.postgres.pace import Place
     from orchestrator.ledger.postgres.session import Session
+
+T = TypeVar("T")
 
 #: Where a ledger is, as ``locate`` reads it from an option: a file, or a database on a server.
 Location = Path | Server
@@ -114,6 +116,10 @@ class Ledger:
         connection to a server was lost.
         """
         return self._database.transaction(patience_s=patience_s)
+
+    def in_step(self, connection: Transaction, works: Sequence[Callable[[Transaction], T]]) -> list[T]:
+        """The answers of *works*, in order. On a server they go in step, so none may need what another one writes."""
+        return self._database.in_step(connection, works)
 
     def glance(self) -> AbstractContextManager[Transaction]:
         """The last committed state, read-only, even while another process writes. Raises LedgerError."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -29,6 +29,13 @@ NEWS = 0.3
 FIRST_PAUSE_S, LONGEST_PAUSE_S, WORTH_A_WORD_S = 0.001, 0.05, 5.0
 
 
+class _Piece(NamedTuple):
+    work: Callable[[Connection], Any]
+    done: asyncio.Future[Any]
+    touches: frozenset[int | str]
+    last: bool
+
+
 class Writer:
     """Runs pieces of work inside the ledger's transactions, several in one when the disk is slow.
 
@@ -45,10 +52,16 @@ class Writer:
         self._flusher: asyncio.Task[None] | None = None
         self._disk_s = 0.0  # the mean wait for the disk, recently
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """Do *work* in a transaction; returns when it is on disk. Raises LedgerError, and what *work* raises."""
+    async def write(
+        self, work: Callable[[Connection], T], *, touches: Collection[int | str] = (), last: bool = False
+    ) -> T:
+        """Do *work* in a transaction; returns when it is on disk. Raises LedgerError, and what *work* raises.
+
+        *touches*: everything that *work* reads or writes, by ID; on a server it may then go in step with other work
+        that touches nothing of it. *last*: what others write at the same time is to come before it.
+        """
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append((work, done))
+        self._waiting.append(_Piece(work, done, frozenset(touches), last))
         if self._flusher is None:
             self._flusher = asyncio.create_task(self._flush())
         return await done
@@ -66,13 +79,13 @@ class Writer:
         try:
             answers = await self._in_turn(batch)
         except BaseException as error:  # noqa: BLE001 - everyone who waits must hear of it
-            for _, done in batch:
-                if not done.cancelled():
-                    done.set_exception(error)
+            for piece in batch:
+                if not piece.done.cancelled():
+                    piece.done.set_exception(error)
             return
-        for (_, done), answer in zip(batch, answers, strict=True):
-            if not done.cancelled():
-                done.set_result(answer)
+        for piece, answer in zip(batch, answers, strict=True):
+            if not piece.done.cancelled():
+                piece.done.set_result(answer)
 
     async def _in_turn(self, batch: list[_Piece]) -> list[Any]:
         """Work *batch* off once no other process writes. Raises LedgerBusy after ``PATIENCE_S``."""
@@ -94,10 +107,39 @@ class Writer:
     def _work_off(self, batch: list[_Piece]) -> list[Any]:
         began, worked = self._clock.monotonic(), time.thread_time()
         with self._ledger.transaction(patience_s=0.0) as connection:
-            answers = [work(connection) for work, _ in batch]
+            answers = self._answers(connection, batch)
         waited = self._clock.monotonic() - began - (time.thread_time() - worked)
         self._disk_s += NEWS * (waited - self._disk_s)
         return answers
 
+    def _answers(self, connection: Connection, batch: list[_Piece]) -> list[Any]:
+        if not self._ledger.remote:
+            return [piece.work(connection) for piece in batch]
+        answers: dict[int, Any] = {}
+        for group in _in_step(batch):
+            works = [batch[place].work for place in group]
+            answers.update(zip(group, self._ledger.in_step(connection, works), strict=True))
+        return [answers[place] for place in range(len(batch))]
 
-_Piece = tuple[Callable[[Connection], Any], asyncio.Future[Any]]
+
+def _in_step(batch: list[_Piece]) -> list[list[int]]:
+    """The places in *batch* of the pieces that may go in step, group by group: none touches what another one does.
+
+    Who waits at the same time may be served in any order, but the answers of earlier calls come before the intents of
+    new ones, as they did: the order of events tells which jobs were known when a call left.
+    """
+    groups: list[list[int]] = []
+    for last in (False, True):
+        open_: list[tuple[set[int | str], list[int]]] = []
+        for place, piece in enumerate(batch):
+            if piece.last is not last:
+                continue
+            found = next((group for group in open_ if piece.touches and not group[0] & piece.touches), None)
+            if found is None:
+                found = (set(), [])
+                groups.append(found[1])
+                if piece.touches:
+                    open_.append(found)
+            found[0].update(piece.touches)
+            found[1].append(place)
+    return groups

@@ -194,11 +194,17 @@ class Sending:
         if self._unsure:
             return  # the first call's intent still stands
         chunk_id, mark = self._chunk.id, work.mark
-        await work.writer.write(lambda connection: jobs.intend(connection, [chunk_id], mark=mark, at=work.at()))
+        await work.writer.write(
+            lambda connection: jobs.intend(connection, [chunk_id], mark=mark, at=work.at()),
+            touches=(chunk_id,),
+            last=True,
+        )
 
     async def _not_created(self) -> None:
         work, chunk_id = self._work, self._chunk.id
-        await work.writer.write(lambda connection: jobs.not_created(connection, chunk_id, at=work.at()))
+        await work.writer.write(
+            lambda connection: jobs.not_created(connection, chunk_id, at=work.at()), touches=(chunk_id,)
+        )
 
     async def _write_unanswered(self, error: Ambiguous) -> None:
         work, chunk_id = self._work, self._chunk.id
@@ -254,7 +260,7 @@ class Sending:
                 project = projects.project(connection, work.shard.manifest_id)
             return True
 
-        if not await work.writer.write(write):
+        if not await work.writer.write(write, touches=(chunk.id, job.id)):
             await self._anothers(f"the API answered a create call with job {job.id}, which is another chunk's")
             return
         work.created += 1

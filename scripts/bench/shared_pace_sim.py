@@ -14,7 +14,7 @@ from itertools import count
 
 from limiter_sim import SHAPES, Window
 
-from orchestrator.api.pacing.share import HORIZON_S, LEAD_S, Grant, Share, Wish
+from orchestrator.api.pacing.share import LEAD_S, Grant, Share, Wish
 
 #: How often a process exchanges news, on average, and how long a word to or from the database takes.
 EVERY_S = 0.1
@@ -31,7 +31,7 @@ class Row:
     def give(self, now: float, wish: Wish) -> Grant:
         soonest = now + LEAD_S
         first = max(self.next_at, soonest, wish.not_before)
-        room = int((now + HORIZON_S - first) * wish.rate_per_s) + 1 if first <= now + HORIZON_S else 0
+        room = int((now + wish.horizon_s - first) * wish.rate_per_s) + 1 if first <= now + wish.horizon_s else 0
         calls, step_s = min(wish.calls, room), 1 / wish.rate_per_s
         idle = soonest - self.next_at > 2 * step_s
         if calls:

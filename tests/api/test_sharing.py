@@ -23,7 +23,7 @@ class Place:
         self.news: list[str] = []
         self.clock: FakeClock | None = None
 
-    def start(self, part: Part, *, horizon_s: float, lead_s: float) -> None:
+    def start(self, part: Part, *, lead_s: float) -> None:
         self.part = part
 
     def wake(self) -> None:
@@ -38,7 +38,7 @@ class Place:
         self.news += news
         now = self.clock.monotonic() + 1000.0
         self.part.told(now, 0.0, 2)
-        for kind, calls, step_s, not_before in asked:
+        for kind, calls, step_s, not_before, _ in asked:
             self.part.given(kind, max(not_before, now) + 0.1, calls, step_s, idle=False)
 
     def close(self) -> None:
@@ -125,5 +125,22 @@ def test_other_kinds_of_calls_are_none_of_ours() -> None:
         assert place.part is not None
         place.part.heard(json.dumps({"kind": "cancels", "news": [["a", 1.0, None]]}))
         place.part.joined("cancels", 1.0)
+
+    asyncio.run(go())
+
+
+def test_a_call_that_was_not_ready_in_time_takes_another_slot() -> None:
+    """Late calls would leave together: its slot is given back, and the others hear of it."""
+
+    async def go() -> None:
+        clock, place = FakeClock(), Place()
+        creates = limiters(clock, place).creates
+        in_time = await creates.slot()
+        assert await creates.renewed(in_time) is in_time
+        await clock.sleep(3.0)
+        ticket = await creates.renewed(in_time)
+        assert ticket.sent_at >= clock.monotonic()
+        place.exchange()
+        assert any(what == "u" for words in place.news for what, _, _ in json.loads(words)["news"])
 
     asyncio.run(go())

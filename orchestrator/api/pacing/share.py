@@ -41,6 +41,7 @@ class Wish:
     calls: int
     rate_per_s: float
     not_before: float
+    horizon_s: float  #: how far ahead they may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,15 @@ class Share:
         """The pace of all together."""
         return self._pacer.rate
 
-    def wish(self, now: float, waiting: int) -> Wish | None:
-        """What to ask for with *waiting* callers; None for nothing."""
+    def wish(self, now: float, waiting: int, lead_s: float = 0.0) -> Wish | None:
+        """What to ask for with *waiting* callers that need *lead_s* to get ready; None for nothing."""
         opens = self._pacer.opens(now)
         want = waiting - len(self._slots)
         if self._pacer.closed:
             want = min(want, 1 - len(self._slots))
-        return Wish(want, self._pacer.rate, opens) if want > 0 and opens <= now + HORIZON_S else None
+        if want <= 0 or opens > now + HORIZON_S:
+            return None
+        return Wish(want, self._pacer.rate, opens, HORIZON_S + lead_s)
 
     def got(self, grant: Grant) -> None:
         """This process has been given slots."""
@@ -113,7 +116,11 @@ class Share:
             self._pacer.trial(slot)
             self._tell(TRIAL, slot, None, urgent=True)
 
-    def give_back(self) -> None:
+    def give_back(self, slot: float) -> None:
+        """The call of *slot* was not ready in time."""
+        self._drop(slot)
+
+    def give_all_back(self) -> None:
         """Nobody here waits any longer: the slots that are left stay unused."""
         while self._slots:
             self._drop(self._slots.popleft())

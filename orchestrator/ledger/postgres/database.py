@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
 import psycopg
 from sqlalchemy import Connection, RootTransaction
@@ -16,6 +17,8 @@ from orchestrator.ledger.postgres import schema
 from orchestrator.ledger.postgres.address import Server
 from orchestrator.ledger.postgres.lease import Held
 from orchestrator.ledger.postgres.session import Session, translated
+
+T = TypeVar("T")
 
 #: Tables that were never analysed get ruinous plans: after so many commits a run looks at them again.
 _ANALYSE_AFTER = frozenset({100, 1_000, 10_000, 100_000})
@@ -60,6 +63,10 @@ class Database:
                     raise LedgerBusy(str(error)) from error
                 raise
             self._commit(transaction, wrote=self._session.wrote)
+
+    def in_step(self, connection: Connection, works: Sequence[Callable[[Connection], T]]) -> list[T]:
+        """The answers of *works* in the transaction that goes on, with one wait for the statements of all."""
+        return self._session.in_step.run(connection, self._session.raw, works)
 
     def glance(self) -> AbstractContextManager[Connection]:
         """A transaction: who reads waits for nobody here."""

@@ -39,6 +39,7 @@ _FOUND = """
 SELECT kind, rate FROM paces
 WHERE project = %(project)s AND rate > 0 AND found_at > extract(epoch FROM clock_timestamp()) - %(stale_s)s
 """
+_WISH = ("kind", "calls", "step_s", "not_before", "horizon_s")
 _NOW = "SELECT CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
 _GIVE = """
 WITH held AS MATERIALIZED (
@@ -64,7 +65,7 @@ FROM given
 class Part(Protocol):
     """What is exchanged for; see ``api.sharing.Part``. Called from the place's thread."""
 
-    def asks(self) -> tuple[list[tuple[str, int, float, float]], list[str]]: ...
+    def asks(self) -> tuple[list[tuple[str, int, float, float, float]], list[str]]: ...
     def told(self, now: float, waited_s: float, processes: int) -> None: ...
     def given(self, kind: str, first: float, calls: int, step_s: float, *, idle: bool) -> None: ...
     def heard(self, words: str) -> None: ...
@@ -85,9 +86,9 @@ class Place:
         self._told = False  # that the server is away, in the log
         self._thread: threading.Thread | None = None
 
-    def start(self, part: Part, *, horizon_s: float, lead_s: float) -> None:
-        """Exchange for *part* from now on. Slots are given for *horizon_s*, the first one in *lead_s*."""
-        about = {"project": self._project, "channel": self._channel, "horizon_s": horizon_s, "lead_s": lead_s}
+    def start(self, part: Part, *, lead_s: float) -> None:
+        """Exchange for *part* from now on. No slot is given that is less than *lead_s* ahead."""
+        about = {"project": self._project, "channel": self._channel, "lead_s": lead_s}
         self._thread = threading.Thread(target=self._run, args=(part, about), name="pace", daemon=True)
         self._thread.start()
 
@@ -143,12 +144,7 @@ class Place:
             time_ = connection.execute(_NOW)
             for words in news or [""]:
                 connection.execute("SELECT pg_notify(%(channel)s, %(words)s)", {**about, "words": words})
-            given = [
-                connection.execute(
-                    _GIVE, {**about, "kind": kind, "calls": calls, "step_s": step_s, "not_before": not_before}
-                )
-                for kind, calls, step_s, not_before in asked
-            ]
+            given = [connection.execute(_GIVE, {**about, **dict(zip(_WISH, each, strict=True))}) for each in asked]
             pipeline.sync()
             row = time_.fetchone()
             slots = [cursor.fetchone() for cursor in given]
@@ -156,7 +152,7 @@ class Place:
         self._others = {pid: at for pid, at in self._others.items() if ended - at < GONE_S}
         assert row is not None  # noqa: S101 - a SELECT of one row
         part.told(row[0], ended - began, 1 + len(self._others))
-        for (kind, _, step_s, _), got in zip(asked, slots, strict=True):
+        for (kind, _, step_s, *_), got in zip(asked, slots, strict=True):
             if got is None:
                 connection.execute(_ROWS, {**about, "kinds": list(self._kinds)})
             elif got[1]:

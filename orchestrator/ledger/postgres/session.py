@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from orchestrator.errors import LedgerError
 from orchestrator.ledger.postgres.address import Server
+from orchestrator.ledger.postgres.in_step import InStep
 from orchestrator.ledger.sql import without_nul
 
 #: What libpq gets unless the URL or its own environment says otherwise. A connection that is dead is found out within
@@ -111,6 +112,7 @@ class Session:
             isolation_level="REPEATABLE READ" if read_only else "READ COMMITTED",
         )
         event.listen(self._engine, "before_cursor_execute", self._look)
+        self.in_step = InStep(self._engine)
         self._connection: Connection | None = None
         self.wrote = False  #: whether a statement may have changed the ledger; whoever asks sets it back
         self.opened = 0  #: connections so far: temporary tables live as long as one
@@ -167,6 +169,7 @@ class Session:
             with translated(self.server):
                 self._connection.close()
         self._connection = None
+        self.in_step.close()
         self._engine.dispose()
 
 

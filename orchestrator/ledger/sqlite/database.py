@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, RootTransaction, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -20,6 +20,8 @@ from orchestrator.errors import LedgerBusy, LedgerError
 from orchestrator.ledger.database import Description, refuse_moved
 from orchestrator.ledger.sqlite import place, turns, witness
 from orchestrator.ledger.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_version, is_empty, migrate
+
+T = TypeVar("T")
 
 ENGINE = f"SQLite {sqlite3.sqlite_version}"
 
@@ -197,6 +199,10 @@ class Database:
     def _begun(self, patience_s: float) -> RootTransaction:
         """A transaction that has begun: programs that don't know our lock may be writing, too."""
         return turns.in_turn(self._connection.begin, self.path, patience_s)
+
+    def in_step(self, connection: Connection, works: Sequence[Callable[[Connection], T]]) -> list[T]:
+        """The answers of *works*, one after the other: no statement waits for anything."""
+        return [work(connection) for work in works]
 
     @contextmanager
     def glance(self) -> Iterator[Connection]:

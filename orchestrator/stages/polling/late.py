@@ -191,7 +191,7 @@ async def look_at(work: Work, key: int, job: RemoteJob, seen: JobResults | None 
     Raises ContractBroken, and Unanswered when the API gives no answer.
     """
     chunk, kept = await work.writer.write(
-        lambda connection: (queue.chunk(connection, key), jobs.rows_seen(connection, key))
+        lambda connection: (queue.chunk(connection, key), jobs.rows_seen(connection, key)), touches=(key,)
     )
     answer = with_earlier(await results_of(work.api, job), seen or JobResults(kept))
     collected = collect_chunk(chunk, job, answer)
@@ -222,7 +222,9 @@ def _lacks(job: RemoteJob, answer: JobResults, collected: Collected) -> str:
 async def take_in(work: Work, look: Look) -> None:
     """Record the end of a job, and show it to whoever watches the run."""
     chunk, job, collected = look.chunk, look.job, look.collected
-    await work.writer.write(lambda connection: record(connection, chunk, job, collected, at=work.at()))
+    # A later generation of a file takes the place of an earlier one: what it touches is not in the chunk alone.
+    touches: tuple[int | str, ...] = () if chunk.generation else (chunk.id, *chunk.file_ids)
+    await work.writer.write(lambda connection: record(connection, chunk, job, collected, at=work.at()), touches=touches)
     work.progress.ended(collected.results)
     if job.credits is not None:
         work.progress.credits = (work.progress.credits or 0.0) + job.credits

@@ -172,7 +172,7 @@ class Poller:
         """Record that the API has begun, where it says so."""
         work = self._work
         if job.status is JobStatus.RUNNING:
-            await work.writer.write(lambda connection: jobs.running(connection, key, at=work.at()))
+            await work.writer.write(lambda connection: jobs.running(connection, key, at=work.at()), touches=(key,))
 
     async def _ended(self, key: int, watched: Watched, job: RemoteJob) -> None:
         work = self._work

@@ -15,13 +15,16 @@ from orchestrator.ledger.postgres import pace
 from orchestrator.ledger.postgres.address import Server
 from orchestrator.ledger.postgres.session import connect
 
-ABOUT = {"project": "p", "channel": "pace_p", "horizon_s": 3600.0, "lead_s": 0.02}
+#: Kind, calls, seconds between two, not before when, seconds ahead.
+Wish = tuple[str, int, float, float, float]
+
+ABOUT = {"project": "p", "channel": "pace_p", "lead_s": 0.02}
 
 
 class Part:
     """A process that asks for what it is told to, and remembers."""
 
-    def __init__(self, asked: list[tuple[str, int, float, float]] | None = None, news: list[str] | None = None) -> None:
+    def __init__(self, asked: list[Wish] | None = None, news: list[str] | None = None) -> None:
         self.asked = asked or []
         self.news = news or []
         self.slots: list[float] = []
@@ -30,7 +33,7 @@ class Part:
         self.processes = 0
         self.answered = threading.Event()
 
-    def asks(self) -> tuple[list[tuple[str, int, float, float]], list[str]]:
+    def asks(self) -> tuple[list[Wish], list[str]]:
         asked, news = self.asked, self.news
         self.asked, self.news = [], []
         return asked, news
@@ -74,7 +77,7 @@ def test_nobody_gets_anothers_slot(server: Server) -> None:
         with connect(server, "test", autocommit=True) as connection:
             connection.execute(pace._ROWS, {**ABOUT, "kinds": ["creates"]})
             for _ in range(25):
-                wish = {**ABOUT, "kind": "creates", "calls": 2, "step_s": 1.0, "not_before": 0.0}
+                wish = {**ABOUT, "kind": "creates", "calls": 2, "step_s": 1.0, "not_before": 0.0, "horizon_s": 3600.0}
                 first, calls, _, _ = connection.execute(pace._GIVE, wish).fetchall()[0]
                 slots += [first + number for number in range(calls)]
         return slots
@@ -88,12 +91,12 @@ def test_nobody_gets_anothers_slot(server: Server) -> None:
 def test_slots_lie_within_the_horizon(server: Server) -> None:
     """Who asks for more than the pace allows in that time gets as many as it allows."""
     with connect(server, "test", autocommit=True) as connection:
-        part = Part(asked=[("creates", 1000, 0.1, 0.0)])
+        part = Part(asked=[("creates", 1000, 0.1, 0.0, 0.95)])
         place = pace.Place(server, "p", ("creates",))
-        place._exchange(connection, part, {**ABOUT, "horizon_s": 0.95})
+        place._exchange(connection, part, ABOUT)
         assert part.slots == []  # there was no row yet: now there is
-        part.asked = [("creates", 1000, 0.1, 0.0)]
-        place._exchange(connection, part, {**ABOUT, "horizon_s": 0.95})
+        part.asked = [("creates", 1000, 0.1, 0.0, 0.95)]
+        place._exchange(connection, part, ABOUT)
     assert len(part.slots) == 10
 
 
@@ -102,9 +105,9 @@ def test_every_other_process_hears_of_slots_and_news(server: Server) -> None:
     one, other, later = Part(), Part(), Part()
     places = [pace.Place(server, "p", ("creates",)) for _ in range(3)]
     for place, part in zip(places[:2], (one, other), strict=True):
-        place.start(part, horizon_s=0.25, lead_s=0.02)
+        place.start(part, lead_s=0.02)
         until(part.answered.is_set)
-    one.asked, one.news = [("creates", 1, 0.05, 0.0)], ["tidings"]
+    one.asked, one.news = [("creates", 1, 0.05, 0.0, 0.25)], ["tidings"]
     places[0].wake()
     until(lambda: bool(one.slots))
     places[1].wake()
@@ -112,7 +115,7 @@ def test_every_other_process_hears_of_slots_and_news(server: Server) -> None:
     assert other.words[0] == "tidings"
     assert f"{one.slots[0]}" in other.words[1]
     assert one.words == []
-    places[2].start(later, horizon_s=0.25, lead_s=0.02)
+    places[2].start(later, lead_s=0.02)
     until(later.answered.is_set)
     assert later.rates == {"creates": 20.0}
     for place in places:
@@ -125,5 +128,5 @@ def test_another_projects_pace_is_none_of_ours(server: Server) -> None:
         for project in ("p", "q"):
             about = {**ABOUT, "project": project}
             connection.execute(pace._ROWS, {**about, "kinds": ["creates"]})
-            wish = {**about, "kind": "creates", "calls": 100, "step_s": 1.0, "not_before": 0.0}
+            wish = {**about, "kind": "creates", "calls": 100, "step_s": 1.0, "not_before": 0.0, "horizon_s": 3600.0}
             assert connection.execute(pace._GIVE, wish).fetchall()[0][0] < time.time() + 50
