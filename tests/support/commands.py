@@ -52,6 +52,7 @@ class Classify:
 
     def __init__(self, page_size: int = 1000) -> None:
         self.jobs: dict[str, list[str]] = {}
+        self.results: dict[str, Json] = {}  #: of each job's files: what ``result`` was when it was made
         self.page_size = page_size
         self.status = "SUCCESS"
         self.error: str | None = None
@@ -65,6 +66,7 @@ class Classify:
                 return web.json_response({"detail": "No quota left to create a job"}, status=402)
             job_id = f"job-{len(self.jobs)}"
             self.jobs[job_id] = (await request.json())["file_ids"]
+            self.results[job_id] = self.result
             return web.json_response(self._job(job_id))
         if parts == [""]:
             return web.json_response({"items": [self._job(job_id) for job_id in self.jobs]})
@@ -72,7 +74,8 @@ class Classify:
             start = int(request.query.get("page_token", "0"))
             end = start + self.page_size
             file_ids = self.jobs[parts[0]]
-            items = [{"id": "i", "file_id": file_id, "result": self.result} for file_id in file_ids[start:end]]
+            result = self.results[parts[0]]
+            items = [{"id": "i", "file_id": file_id, "result": result} for file_id in file_ids[start:end]]
             return web.json_response({"items": items, "next_page_token": str(end) if end < len(file_ids) else None})
         return web.json_response(self._job(parts[0]))
 
