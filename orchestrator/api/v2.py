@@ -171,8 +171,10 @@ def pages_text(pages: Sequence[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
-def pages_of(text: str) -> tuple[int, ...]:
+def pages_of(text: Json) -> tuple[int, ...]:
     """v2's page text as 0-based numbers. Raises ValueError."""
+    if not isinstance(text, str):
+        raise ValueError(f"not a text: {type(text).__name__}")
     pages: list[int] = []
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())

@@ -357,3 +357,9 @@ def test_no_job_is_too_odd(changes: dict[str, Json]) -> None:
         assert error.created
         return
     assert read.id
+
+
+@given(st.dictionaries(st.sampled_from(["lang", "max_pages", "target_pages"]), json_values), json_values, json_values)
+def test_no_echo_is_too_odd(parsing: dict[str, Json], rules: Json, mode: Json) -> None:
+    """What can't be read of a job's config says nothing, and costs no job its news."""
+    assert API.read_job(job(parsing_configuration=parsing, rules=rules, mode=mode)).id

@@ -300,3 +300,12 @@ def test_no_job_is_too_odd(status: str, changes: dict[str, Json]) -> None:
         assert error.created
         return
     assert (read.results is None) == (read.status not in TERMINAL)
+
+
+@given(st.dictionaries(st.sampled_from(["lang", "max_pages", "target_pages"]), json_values), json_values, json_values)
+def test_no_echo_is_too_odd(parsing: dict[str, Json], rules: Json, mode: Json) -> None:
+    """Page numbers as a list, where v2 has them as text, ended every run in 70: what can't be read says nothing."""
+    for pages in (parsing, {**parsing, "target_pages": [0, 2]}):
+        configuration = {"rules": rules, "mode": mode, "parsing_configuration": pages}
+        assert API.read_job(job(configuration=configuration)).id
+    assert API.read_job(job(configuration={"parsing_configuration": {"target_pages": [0, 2]}})).echo.pages is None

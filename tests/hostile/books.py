@@ -90,6 +90,10 @@ class Books:
         """Whether one of its files sinks the whole job, so that none of them has a result."""
         return any(self.truth(file_id).sinks for file_id in job.files)
 
+    def came_to_nothing(self, job: Job) -> bool:
+        """Whether none of its files has a result: it ends in ERROR, and may be halved."""
+        return self.sunk(job) or all(self.truth(file_id).failed for file_id in job.files)
+
     def bought_twice(self) -> dict[str, list[str]]:
         """File -> its jobs, for the files that were bought again while an earlier job had a result for them."""
         jobs_of = defaultdict(list)
@@ -99,7 +103,7 @@ class Books:
         return {
             file_id: job_ids
             for file_id, job_ids in jobs_of.items()
-            if len(job_ids) > 1 and not all(self.sunk(self.jobs[job_id]) for job_id in job_ids[:-1])
+            if len(job_ids) > 1 and not all(self.came_to_nothing(self.jobs[job_id]) for job_id in job_ids[:-1])
         }
 
     def bought(self) -> set[str]:

@@ -128,7 +128,7 @@ def status(job: Job, books: Books, temper: Temper, now: float) -> Json:
         return early.get(temper.words, "PENDING")
     if temper.words == "back and forth" and int(now * 5) % 3 == 0 and now < job.born + job.lasts_s + 2:
         return "PENDING"
-    if any(truth.sinks for truth in truths) or all(truth.failed for truth in truths):
+    if books.came_to_nothing(job):
         word = "ERROR"
     else:
         word = "PARTIAL_SUCCESS" if any(truth.failed for truth in truths) else "SUCCESS"
