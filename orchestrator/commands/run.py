@@ -37,6 +37,7 @@ from orchestrator.planning.options import Options
 from orchestrator.planning.run import Plan
 from orchestrator.settings import Settings
 from orchestrator.stages.pipeline import Pipeline
+from orchestrator.stages.polling import overdue
 from orchestrator.stages.work import Progress, Work
 
 log = structlog.get_logger()
@@ -212,6 +213,8 @@ class _Execution:
         apis = set(open_apis(connection, plan.scope.manifest_id))
         if manifest.escalate is not None:
             apis.add(manifest.api)  # an earlier run may have ended before it asked for second opinions
+        if self.options.wait and self.options.create and not self.options.sandbox:
+            apis |= {job.api for job in overdue.due(connection, plan.scope.manifest_id, began=self.clock.now())}
         return sorted(apis, key=lambda api: api == manifest.api)
 
     async def _carry_out(self, plan: Plan, apis: list[str]) -> BaseException | None:

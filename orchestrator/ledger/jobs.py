@@ -197,23 +197,31 @@ def end(
     """The job has ended: its status and, by row of ``files``, how each of its files did. One transaction."""
     _forget_seen(connection, chunk_id)
     move(connection, [chunk_id], to, at=at, finished_at=at, **changes)
-    rows = [
-        (
-            row,
-            result.outcome.value,
-            result.type,
-            result.confidence,
-            percent(result.confidence),
-            result.reasoning,
-            result.error,
-        )
-        for row, result in results
-    ]
+    rows = [_as_row(row, result) for row, result in results]
     if rows:
         insert(connection, "results", RESULT, rows)
     _let_stand(connection, chunk_id)
     _count(connection, "f.chunk_id = :chunk_id AND f.standing = 1", {"chunk_id": chunk_id}, sign=1)
     runs.count_results(connection, chunk_id)
+
+
+def _as_row(row: int, result: FileResult) -> tuple[int, str, str | None, float | None, int, str | None, str | None]:
+    """*result* of the file in *row*, in the order of ``RESULT``."""
+    sure = percent(result.confidence)
+    return row, result.outcome.value, result.type, result.confidence, sure, result.reasoning, result.error
+
+
+def amend(connection: Connection, chunk_id: int, results: Collection[tuple[int, FileResult]]) -> None:
+    """The API says better of files of an ended job, by row of ``files``, than was recorded."""
+    which = "f.id = :row AND f.standing = 1"
+    sets = ", ".join(f"{column} = :{column}" for column in RESULT[1:])
+    for row, result in results:
+        _count(connection, which, {"row": row}, sign=-1)
+        values = dict(zip(RESULT, _as_row(row, result), strict=True))
+        connection.execute(text(f"UPDATE results SET {sets} WHERE file_row = :file_row"), values)
+        _count(connection, which, {"row": row}, sign=1)
+    _let_stand(connection, chunk_id)
+    runs.count_results(connection, chunk_id, only=[row for row, _ in results])
 
 
 def _count(connection: Connection, which: str, parameters: dict[str, int], *, sign: int) -> None:

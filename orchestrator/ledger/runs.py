@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -51,16 +51,20 @@ def forget_open(connection: Connection, manifest_id: int) -> None:
     uploads.forget(connection, manifest_id)
 
 
-def count_results(connection: Connection, chunk_id: int) -> None:
-    """Add the results of a chunk that has just ended to those of the run that is going on."""
+def count_results(connection: Connection, chunk_id: int, *, only: Collection[int] | None = None) -> None:
+    """Add the results of a chunk that has just ended to those of the run that is going on.
+
+    *only*: those of so many rows of ``files``, which have come late.
+    """
+    which = "" if only is None else f" AND f.id IN ({', '.join(map(str, only))})"
     connection.execute(
-        text("""
+        text(f"""
         INSERT INTO run_tallies (run_id, outcome, type, percent, files)
         SELECT n.run_id, n.outcome, n.type, n.percent, count(*) FROM (
           SELECT (SELECT u.id FROM runs u WHERE u.manifest_id = f.manifest_id
                   ORDER BY u.started_at DESC, u.id DESC LIMIT 1) AS run_id,
                  r.outcome, coalesce(r.type, '') AS type, r.percent
-          FROM files f JOIN results r ON r.file_row = f.id WHERE f.chunk_id = :chunk_id
+          FROM files f JOIN results r ON r.file_row = f.id WHERE f.chunk_id = :chunk_id{which}
         ) AS n WHERE 1 = 1 GROUP BY n.run_id, n.outcome, n.type, n.percent
         ON CONFLICT (run_id, outcome, type, percent) DO UPDATE SET files = run_tallies.files + excluded.files
         """),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from functools import partial
-from typing import TypeVar
 
 from orchestrator.clock import timestamp
 from orchestrator.errors import Rejected, Unanswered
 from orchestrator.ledger import billing
-from orchestrator.stages.work import Work
+from orchestrator.stages.work import Work, while_going_on
 
 #: Billing that has not come by then will not come.
 WINDOW = timedelta(days=3)
@@ -20,11 +19,6 @@ MOST = 5000
 
 #: Jobs asked about at once. When so many report nothing, twice, the API does not report bills, or not yet.
 AT_ONCE = 50
-
-#: How soon the end of the run is noticed.
-LOOK_S = 0.5
-
-T = TypeVar("T")
 
 
 async def sweep(work: Work) -> int:
@@ -53,25 +47,12 @@ async def _ask(work: Work, chunks: dict[str, int]) -> int:
         if work.stop.everything is not None or silent == 2:
             break
         tasks = [asyncio.create_task(_bill(work, job_id)) for job_id in job_ids[start : start + AT_ONCE]]
-        answers = await _while_going_on(work, tasks)
+        answers = await while_going_on(work, tasks)
         bills = {chunks[job_id]: amount for job_id, amount in answers if amount is not None}
         await work.writer.write(partial(billing.bill, bills=bills))
         billed += len(bills)
         silent = 0 if bills else silent + 1
     return billed
-
-
-async def _while_going_on(work: Work, tasks: list[asyncio.Task[T]]) -> list[T]:
-    """Return what came of *tasks* until the run is to stop. Raises what one of them raised."""
-    waiting = set(tasks)
-    while waiting and work.stop.everything is None:
-        _, waiting = await asyncio.wait(waiting, timeout=LOOK_S, return_when=asyncio.FIRST_EXCEPTION)
-        if any(task.done() and not task.cancelled() and task.exception() for task in tasks):
-            break
-    for task in waiting:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    return [task.result() for task in tasks if not task.cancelled()]
 
 
 async def _bill(work: Work, job_id: str) -> tuple[str, float | None]:

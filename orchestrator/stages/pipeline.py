@@ -19,6 +19,7 @@ from orchestrator.stages import billing
 from orchestrator.stages.escalating import plan_escalation
 from orchestrator.stages.follow_up import FollowUp
 from orchestrator.stages.halving import plan_halves
+from orchestrator.stages.polling import overdue
 from orchestrator.stages.polling.late import Late
 from orchestrator.stages.polling.poller import Poller
 from orchestrator.stages.submitter import Submitter
@@ -49,6 +50,7 @@ class Pipeline:
         self.api = api
         self.work = Work(shard, run_id, api, writer, clock, settle_s, stale_s, progress or Progress(), late_s, gone_s)
         self.work.look = self.sight
+        self._began = clock.now()
         self.late = Late(self.work, watch=self._watch)
         self.poller = Poller(self.work, late=self.late)
         self.submitter = Submitter(self.work, rng, submitted=self.poller.watch)
@@ -139,6 +141,7 @@ class Pipeline:
             if work.stop.everything is None and wait:
                 await audit.audit(work)
                 await billing.sweep(work)
+                await overdue.look(work, began=self._began)
         except RunStopped as error:
             work.stop.stop_everything(error)
         except (Rejected, Unanswered) as error:  # the audit's list is refused: a later run makes it

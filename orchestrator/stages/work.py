@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -30,6 +30,11 @@ log = structlog.get_logger()
 #: settled by the next run.
 DRAIN_S = 4.0
 
+
+#: How soon ``while_going_on`` notices the end of the run.
+LOOK_S = 0.5
+
+T = TypeVar("T")
 
 #: Why a run leaves a chunk that is held.
 HELD = "an unanswered create call needs a person: see `orchestrator status`"
@@ -263,6 +268,19 @@ async def _guarded(work: Work, stage: Stage) -> None:
         raise
     except BaseException as error:  # noqa: BLE001 - a bug in one stage must end the run, not hang it
         work.stop.stop_everything(error)
+
+
+async def while_going_on(work: Work, tasks: list[asyncio.Task[T]]) -> list[T]:
+    """Return what came of *tasks* until the run is to stop. Raises what one of them raised."""
+    waiting = set(tasks)
+    while waiting and work.stop.everything is None:
+        _, waiting = await asyncio.wait(waiting, timeout=LOOK_S, return_when=asyncio.FIRST_EXCEPTION)
+        if any(task.done() and not task.cancelled() and task.exception() for task in tasks):
+            break
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return [task.result() for task in tasks if not task.cancelled()]
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

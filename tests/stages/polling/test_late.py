@@ -94,6 +94,70 @@ def test_rows_that_never_come_are_missing_in_the_end(cli: Cli, serve: Serve) -> 
     assert (done.returncode, json.loads(done.stdout)["missing"]) == (1, 1)
 
 
+@pytest.mark.parametrize("first", [410, []])
+def test_rows_that_come_after_all_are_taken_in_by_the_next_run(cli: Cli, serve: Serve, first: list[Json] | int) -> None:
+    """They were given up as missing; nothing is bought, and every count is of what is there now."""
+    api = Late()
+    api.rows = lambda _, __, ___: first
+    cli.use(serve(api))
+    cli.manifest("f1", "f2")
+    done = cli("run", "m.yaml", "--json", ORCHESTRATOR_STALE_S="0.1")
+    assert (done.returncode, json.loads(done.stdout)["missing"]) == (1, 2)
+    api.rows = lambda _, __, rows: rows[:1]
+    done = cli("run", "m.yaml", "--json")
+    assert [json.loads(done.stdout)[name] for name in ("classified", "missing", "jobs_created")] == [1, 1, 0]
+    api.rows = lambda _, __, rows: [rows[0], {**rows[1], "result": None}]
+    assert [json.loads(cli("run", "m.yaml", "--json").stdout)[name] for name in ("missing", "failed")] == [0, 1]
+    api.rows = lambda _, __, rows: rows
+    assert cli("run", "m.yaml").returncode == 0
+    assert cli.state()["classified"] == 2
+    assert len(api.jobs) == 1
+
+
+def test_a_row_without_a_result_may_get_one(cli: Cli, serve: Serve) -> None:
+    """SUCCESS with nulls that are filled in later: failed at first, and taken in by the next run."""
+    api = Late()
+    api.rows = lambda _, __, rows: [{**row, "result": None} for row in rows]
+    cli.use(serve(api))
+    cli.manifest("f1")
+    assert cli("run", "m.yaml").returncode == 1
+    api.rows = lambda _, __, rows: rows
+    assert cli("run", "m.yaml").returncode == 0
+
+
+def test_late_rows_give_way_to_a_person(cli: Cli, serve: Serve) -> None:
+    """A file that somebody has decided about is not asked for again."""
+    api = Late()
+    api.rows = lambda _, __, ___: []
+    server = serve(api)
+    cli.use(server)
+    cli.manifest("f1")
+    assert cli("run", "m.yaml").returncode == 1
+    assert cli("accept", "m.yaml", "--file", "f1", "--type", "receipt").returncode == 0
+    api.rows = lambda _, __, rows: rows
+    asked = len(server.seen)
+    assert cli("run", "m.yaml").returncode == 0
+    assert len(server.seen) == asked
+    assert [row["type"] for row in cli.exported()] == ["receipt"]
+
+
+def test_a_run_with_nothing_else_to_do_does_not_fail_by_an_api_that_is_away(cli: Cli, serve: Serve) -> None:
+    """The late rows are asked for once, and left to a later run."""
+    api = Partly()
+    api.result = None
+    server = serve(api)
+    cli.use(server)
+    cli.manifest("f1", size=1)
+    assert cli("run", "m.yaml").returncode == 1
+    statuses = [401, 503]
+    api.down = lambda _: statuses[0]
+    while statuses:
+        asked = len(server.seen)
+        done = cli("run", "m.yaml", "--json")
+        assert (done.returncode, len(server.seen) - asked) == (1, 1), done.stderr
+        statuses.pop(0)
+
+
 @pytest.mark.parametrize(("status", "without"), [("ERROR", "failed"), ("CANCELLED", "cancelled")])
 def test_rows_of_a_job_that_ended_badly_may_be_refused_at_first(
     cli: Cli, serve: Serve, status: str, without: str
