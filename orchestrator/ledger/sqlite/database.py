@@ -52,7 +52,7 @@ class Database:
         self.patience_s = patience_s
         self._rebuilding = rebuilding
         try:
-            place.refuse_network(path)
+            place.refuse_mount(path)
             if read_only:
                 write_lock = None
                 place.require(path)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -138,8 +139,12 @@ def create_private(path: Path) -> None:
                 name.chmod(0o600)
 
 
-def refuse_network(path: Path) -> None:
-    """Raises LedgerError for a *path* whose disk is in another machine."""
+def refuse_mount(path: Path) -> None:
+    """Raises LedgerError for a *path* whose disk is in another machine, or that is itself mounted from elsewhere.
+
+    A file that is mounted alone has a second name, and what SQLite and the locks put beside either is not beside the
+    other: two runs would buy everything twice, and what a killed one left in its log would be passed over.
+    """
     try:
         mounts = MOUNTS.read_bytes()
     except OSError:  # not Linux: nothing to go by
@@ -147,14 +152,29 @@ def refuse_network(path: Path) -> None:
     kind = file_system(mounts, path.absolute().parent.resolve())
     if kind in NETWORK_FILE_SYSTEMS:
         raise LedgerError(f"{path}: on a network file system ({kind}), where SQLite can lose data; use a local disk")
+    if is_mounted(mounts, path.absolute().parent.resolve() / path.name):
+        raise LedgerError(
+            f"{path}: the ledger is mounted as a single file, without its log and locks; mount its folder instead"
+        )
+
+
+def _mount_points(mounts: bytes) -> Iterator[tuple[Path, list[bytes]]]:
+    """Each line's mount point, which need not be text, and its fields."""
+    for fields in (line.split(b" ") for line in mounts.split(b"\n") if line):
+        yield Path(os.fsdecode(_unescaped(fields[4]))), fields
+
+
+def is_mounted(mounts: bytes, path: Path) -> bool:
+    """Whether something is mounted just at *path*, by the kernel's table of *mounts*."""
+    return any(point == path for point, _ in _mount_points(mounts))
 
 
 def file_system(mounts: bytes, folder: Path) -> str:
-    """The kind of file system that *folder* is on, by the kernel's table of *mounts*, whose paths need not be text."""
+    """The kind of file system that *folder* is on, by the kernel's table of *mounts*."""
     kinds = [
         (len(point.parts), os.fsdecode(fields[fields.index(b"-") + 1]))
-        for fields in (line.split(b" ") for line in mounts.split(b"\n") if line)
-        if folder.is_relative_to(point := Path(os.fsdecode(_unescaped(fields[4]))))
+        for point, fields in _mount_points(mounts)
+        if folder.is_relative_to(point)
     ]
     return max(kinds, key=lambda kind: kind[0], default=(0, ""))[1]
 
