@@ -299,5 +299,10 @@ def _running(ledger: Location, rows: Sequence[ManifestRow]) -> dict[int, str]:
     """Return the holder of each of the *rows*' locks; nothing for one that is free."""
     from orchestrator import ledger as ledgers
 
-    holders = {row.id: ledgers.holder(ledger, f"{row.name}~rehearsal" if row.rehearsal else row.name) for row in rows}
+    locks = {row.id: f"{row.name}~rehearsal" if row.rehearsal else row.name for row in rows}
+    server = ledgers.server_state(ledger)
+    if server is not None:  # asked once, however many manifests there are
+        held = {claim.manifest: claim.holder for claim in server.claims if claim.held}
+        return {manifest_id: held[name] for manifest_id, name in locks.items() if name in held}
+    holders = {manifest_id: ledgers.holder(ledger, name) for manifest_id, name in locks.items()}
     return {manifest_id: holder for manifest_id, holder in holders.items() if holder}

@@ -44,11 +44,15 @@ class ClaimState:
     held: bool  #: it goes on: its session has the lock
 
     @property
-    def words(self) -> str:
+    def holder(self) -> str:
         return (
-            f"{self.manifest}: held by pid {self.pid} on {self.host}, {self.command} since {self.since} "
+            f"pid {self.pid} on {self.host}, {self.command} since {self.since} "
             f"(epoch {self.epoch}, last heard of {self.beat_s or 0.0:.0f} s ago)"
         )
+
+    @property
+    def words(self) -> str:
+        return f"{self.manifest}: held by {self.holder}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def test_a_server_that_is_away_stops_a_run_before_it_sends(cli: Cli, serve: Serv
 
 
 def test_a_role_that_may_not_write_sends_nothing(cli: Cli, serve: Serve, postgres_server: Postgres) -> None:
-    """It may look; a run of its ends with exit 8."""
+    """It may look; a run of its ends with exit 8. With what README asks for, and no more, it runs."""
     url = postgres_server.new_database()
     name = url.rpartition("/")[2]
     server = serve(Classify())
@@ -124,10 +124,19 @@ def test_a_role_that_may_not_write_sends_nothing(cli: Cli, serve: Serve, postgre
     done = cli("run", "m.yaml", "--ledger", reader)
     assert done.returncode == 8
     assert "permission denied" in done.stderr
+    assert creates(server) == 1
     examined = cli("doctor", "--ledger", reader)
     assert examined.returncode == 8
     assert f"role r{name} may read: no run can write there" in " ".join(examined.stdout.split())
-    assert creates(server) == 1
+    postgres_server.sql(
+        f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC",
+        f"GRANT TEMPORARY ON DATABASE {name} TO r{name}",
+        f"GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO r{name}",
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO r{name}",
+        database=name,
+    )
+    assert cli("run", "m.yaml", "--ledger", reader).returncode == 0
+    assert creates(server) == 2
 
 
 def test_what_a_failover_lost_is_looked_for_before_anything_is_sent(
