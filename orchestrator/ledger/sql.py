@@ -98,12 +98,14 @@ def without_nul(value: T) -> T | str:
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 
-def scratch(connection: Connection, table: str, columns: str) -> None:
-    """A new, empty temporary *table* of this connection with *columns*."""
+def scratch(connection: Connection, table: str, columns: str, *, by_key: bool = False) -> None:
+    """A new, empty temporary *table* of this connection with *columns*; *by_key*: kept in the order of its key."""
     connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table}")
+    kept = " WITHOUT ROWID" * by_key
     if connection.dialect.name != "sqlite":
         columns = columns.replace("TEXT", 'TEXT COLLATE "C"')  # as the ledger's own: an index serves one order only
-    connection.exec_driver_sql(f"CREATE TEMP TABLE {table} ({columns})")
+        kept = ""
+    connection.exec_driver_sql(f"CREATE TEMP TABLE {table} ({columns}){kept}")
 
 
 def analyse(connection: Connection, *tables: str) -> None:

