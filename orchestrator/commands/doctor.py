@@ -176,7 +176,7 @@ def _server(path: ledger.Location) -> Iterator[Finding]:
             return
         good = ExitCode.OK if server.may_run else ExitCode.LEDGER
         yield Finding("server", server.words + ("" if server.may_run else ": no run can write there"), good)
-        yield from (Finding("holder", claim.words) for claim in server.claims if claim.held)
+        yield from (Finding("server", line) for line in server.news)
         yield from (Finding("workers", safe(line)) for line in workers.lines(path))
     except LedgerError as error:
         yield Finding("server", str(error), error.exit_code)

@@ -56,6 +56,21 @@ class ClaimState:
 
 
 @dataclass(frozen=True, slots=True)
+class PaceState:
+    """The pace of one kind of call that all processes of an API project keep together."""
+
+    kind: str
+    rate_per_s: float
+    wait_s: float  #: until the next free slot: how long whoever asks now waits
+    processes: int  #: that share a pace in this database
+
+    @property
+    def words(self) -> str:
+        shared = f"shared by {self.processes} processes" if self.processes > 1 else "one process"
+        return f"pace of {self.kind} calls: {self.rate_per_s:.1f}/s, {shared}, next free slot in {self.wait_s:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
 class ServerState:
     """A ledger's server, as the role that asks sees it."""
 
@@ -65,6 +80,12 @@ class ServerState:
     may_run: bool
     may_migrate: bool
     claims: list[ClaimState]
+    paces: list[PaceState]  #: of calls that are made just now
+
+    @property
+    def news(self) -> list[str]:
+        """Who holds which manifest now, and the paces, in words."""
+        return [*(claim.words for claim in self.claims if claim.held), *(pace.words for pace in self.paces)]
 
     @property
     def words(self) -> str:

@@ -47,8 +47,7 @@ class Found(Crew):
 
     def lines(self) -> list[str]:
         """The server, who holds which manifest, and the crew, as a person reads it."""
-        held = [f"manifest {claim.words}" for claim in self.server.claims if claim.held]
-        return [f"server: {self.server.words}", *held, *self.crew_lines()]
+        return [f"server: {self.server.words}", *self.server.news, *self.crew_lines()]
 
 
 def crew(connection: Transaction) -> Crew | None:

@@ -51,12 +51,16 @@ def test_a_nul_in_the_words_of_the_api_loses_no_outcome(cli: Cli, serve: Serve, 
     assert {row["reasoning"] for row in cli.exported()} == {"a\ufffdb \\u0000"}
 
 
-def test_a_second_run_is_kept_out(cli: Cli, serve: Serve, database: str) -> None:
+def test_a_second_run_is_kept_out(cli: Cli, serve: Serve, database: str, postgres_server: Postgres) -> None:
     """Exit 4, in words that say who has the manifest; status says so too. Another manifest is free."""
     server = serve(Classify())
     cli.use(server)
     cli.environ["ORCHESTRATOR_LEDGER"] = database
     assert cli("run", "m.yaml").returncode == 0
+    postgres_server.sql(
+        "INSERT INTO paces VALUES ('p', 'elsewhere', 0, 20, extract(epoch FROM now()) + 3600)",
+        database=database.rpartition("/")[2],
+    )
     with ledger.lease(ledger.locate(database), "letters", {"command": "orchestrator run", "since": "02:00"}):
         done = cli("run", "m.yaml")
         assert done.returncode == 4
@@ -67,6 +71,7 @@ def test_a_second_run_is_kept_out(cli: Cli, serve: Serve, database: str) -> None
             shown = " ".join(cli(command).stdout.split())
             assert "primary; role ledger may read, run and migrate" in shown, command
             assert "letters: held by pid" in shown, command
+            assert "pace of elsewhere calls: 20.0/s, one process, next free slot in 0.0 s" in shown, command
             assert "orchestrator run since 02:00 (epoch 2, last heard of " in shown, command
         (claim,) = json.loads(cli("status", "--json").stdout)["server"]["claims"]
         assert (claim["manifest"], claim["epoch"], claim["held"]) == ("letters", 2, True)

@@ -47,7 +47,7 @@ def status_view(states: Sequence[Status], ledger: Location, server: ServerState 
     parts: list[RenderableType] = [Text(f"ledger {safe(ledger.absolute())}", style="dim")]
     if server is not None:
         parts.append(Text(f"server {safe(server.words)}", style="dim"))
-        parts += [Text(safe(claim.words)) for claim in server.claims if claim.held]
+        parts += [Text(safe(line)) for line in server.news]
     for state in states:
         parts.append(Text())
         if state.rehearsal:

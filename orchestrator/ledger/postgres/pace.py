@@ -20,6 +20,9 @@ from orchestrator.ledger.postgres.session import connect
 
 log = structlog.get_logger()
 
+#: What the server lists a process by that shares its pace.
+SESSION = "orchestrator pace"
+
 #: How often a process with calls to make exchanges, on average; never at times that others may keep, too.
 EVERY_S = 0.1
 #: The shortest time between two exchanges, and the longest, of a process with nothing to say.
@@ -105,7 +108,7 @@ class Place:
     def _run(self, part: Part, about: dict[str, Any]) -> None:
         while not self._ending:
             try:
-                with connect(self._server, "orchestrator pace", autocommit=True) as connection:
+                with connect(self._server, SESSION, autocommit=True) as connection:
                     self._exchange_until_the_end(connection, part, about)
             except (psycopg.Error, LedgerError) as error:
                 if not self._told:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.ledger.database import ClaimState, ServerState
-from orchestrator.ledger.postgres import schema
+from orchestrator.ledger.database import ClaimState, PaceState, ServerState
+from orchestrator.ledger.postgres import pace, schema
 from orchestrator.ledger.postgres.address import Server
 from orchestrator.ledger.postgres.lease import key_of
 from orchestrator.ledger.postgres.session import Session, translated
@@ -31,6 +31,15 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 """
 
+#: The table of paces is not copied to a standby, and a role that only looks may not have been given it.
+_MAY_SEE_PACES = "SELECT coalesce(has_table_privilege(to_regclass('paces'), 'SELECT'), FALSE)"
+_PACES = """
+WITH clock AS (SELECT CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION) AS now)
+SELECT p.kind, p.rate, greatest(p.next_at - c.now, 0), (SELECT count(*) FROM pg_stat_activity a
+  WHERE a.datname = current_database() AND a.application_name = %(session)s)
+FROM paces p CROSS JOIN clock c WHERE p.rate > 0 AND p.found_at > c.now - %(stale_s)s ORDER BY p.project, p.kind
+"""
+
 
 def look(server: Server) -> ServerState:
     """The state of *server* and of the ledger on it, if there is one. Raises LedgerError."""
@@ -40,13 +49,16 @@ def look(server: Server) -> ServerState:
         about = raw.execute(_ABOUT, {"tables": list(schema.tables())}).fetchone()
         assert about is not None  # noqa: S101 - one row, whatever is there
         role, standby, room, may_run, may_migrate = about
-        claims = []
+        claims, paces = [], []
         if schema.version(session.connection) is not None:
             locks = {int(key) for (key,) in raw.execute(_LOCKS)}
             claims = [
                 ClaimState(name, host, pid, epoch, command, since, beat_s, key_of(str(room), name) in locks)
                 for name, host, pid, epoch, command, since, beat_s in raw.execute(_CLAIMS)
             ]
+            if not standby and raw.execute(_MAY_SEE_PACES).fetchone() == (True,):
+                found = raw.execute(_PACES, {"session": pace.SESSION, "stale_s": pace.STALE_S})
+                paces = [PaceState(*row) for row in found]
         return ServerState(
             f"PostgreSQL {number // 10000}.{number % 10000}",
             role,
@@ -54,4 +66,5 @@ def look(server: Server) -> ServerState:
             may_run=bool(may_run) and not standby,
             may_migrate=bool(may_migrate) and not standby,
             claims=claims,
+            paces=paces,
         )
