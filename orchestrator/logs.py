@@ -9,6 +9,7 @@ import base64
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -121,11 +122,20 @@ EVENTS = {
 }
 
 
+def _spellings(character: str) -> str:
+    """A pattern of the ways in which one character of a secret may be spelt."""
+    code = ord(character)
+    percent = "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+    numbers = rf"\\{{1,4}}(?:u{code:04x}|x{code:02x})|&\#(?:{code}|x0*{code:x});"
+    return rf"(?:\\{{0,4}}{re.escape(character)}|(?i:{percent}|{numbers}))"
+
+
 class Redactor:
-    """Takes exact secrets, and the forms that base64, URLs, JSON and Python's repr give them, out of any text."""
+    """Takes secrets out of any text: as they are, and as base64, URLs, JSON, HTML and Python's repr spell them."""
 
     def __init__(self) -> None:
         self._secrets: list[str] = []
+        self._spelt: dict[str, re.Pattern[str]] = {}
 
     def add(self, secrets: Iterable[str]) -> None:
         for secret in secrets:
@@ -133,11 +143,15 @@ class Redactor:
                 encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
                 escaped = [repr(secret)[1:-1], ascii(secret)[1:-1], json.dumps(secret)[1:-1]]
                 self._secrets += {secret, encoded, quote(secret, safe=""), *escaped}
+                self._spelt[secret] = re.compile("".join(map(_spellings, secret)))
         self._secrets.sort(key=len, reverse=True)
 
     def text(self, value: str) -> str:
         for secret in self._secrets:
             value = value.replace(secret, HIDDEN)
+        if "%" in value or "\\" in value or "&#" in value:  # any of its characters may be spelt out
+            for spelt in self._spelt.values():
+                value = spelt.sub(HIDDEN, value)
         return value
 
     def __call__(self, _: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -19,10 +19,19 @@ def escaped(text: str) -> str:
     return "".join(f"\\u{ord(character):04x}" for character in text)
 
 
-@pytest.mark.parametrize("secret", [KEY, SECRET])
-@pytest.mark.parametrize(
-    "spelling", [str, escaped, lambda text: text.replace("/", "\\/"), lambda text: quote(text, "")]
+SPELLINGS = (
+    str,
+    escaped,
+    lambda text: text.replace("/", "\\/"),
+    lambda text: quote(text, ""),
+    lambda text: "".join(f"%{byte:02X}" for byte in text.encode()),
+    lambda text: escaped(text).upper().replace("\\U", "\\\\u"),
+    lambda text: "".join(f"&#{ord(character)};" for character in text),
 )
+
+
+@pytest.mark.parametrize("secret", [KEY, SECRET])
+@pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("field", ["error_message", "reasoning"])
 def test_no_words_of_an_answer_keep_a_secret(secret: str, spelling: object, field: str) -> None:
     """JSON's escapes hid it from a search of the bytes."""
