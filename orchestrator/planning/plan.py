@@ -97,11 +97,13 @@ def forecast(
     staged: Staged,
     now: datetime,
     most_quarantined: int,
+    freed: int = 0,
     take: Callable[[Batch], None] = lambda _: None,
 ) -> Forecast:
     """Work out what a run of the *staged* files would do; reads only. As ``work_out`` otherwise.
 
-    *most_quarantined*: how many files in quarantine are named.
+    *most_quarantined*: how many files in quarantine are named. *freed*: files of jobs that are cancelled first, which
+    a retry then sends with the others.
     """
     rehearsal = options.sandbox
     scope = find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
@@ -112,7 +114,7 @@ def forecast(
     return Forecast(
         scope,
         outlook,
-        _ceiling(connection, scope, manifest, outlook, left),
+        _ceiling(connection, scope, manifest, outlook, left, freed),
         left,
         retry.quarantined(connection, scope, generations, staged=staged, most=most_quarantined),
     )
@@ -124,6 +126,7 @@ def _ceiling(
     manifest: Manifest,
     found: Outlook,
     left: list[ledger_plan.OpenChunks],
+    freed: int,
 ) -> Ceiling:
     unsure = 0  # results that ``escalate`` asks for again
     if manifest.escalate is not None:
@@ -131,6 +134,8 @@ def _ceiling(
         allowed = retry.Allowed(manifest.limits.max_generations, never_escalated=True)
         unsure = retry.select_again(connection, scope, selection, allowed)
     chosen = [(batch.config, batch.files) for batch in found.batches]
+    if freed:  # a retry's own batch comes last
+        chosen[-1] = (chosen[-1][0], chosen[-1][1] + freed)
     return ceiling(manifest, chosen, left, unsure, files_per_chunk(manifest))
 
 

@@ -112,7 +112,7 @@ class RetryPreview:
     changes: retry.Changes
     quarantined: retry.Quarantine
     cancelled_first: int  #: of ``files``: in jobs that never end, which are cancelled before
-    ceiling: Ceiling  #: without what is cancelled first
+    ceiling: Ceiling  #: with what is cancelled first
     cannot_cancel: int  #: besides: files in such jobs of v1, which has no call to cancel: ``--held`` sends them
     extents: dict[str, Extent]  #: how long ``file_ids`` and ``quarantined`` are
 
@@ -134,6 +134,8 @@ def _preview(
     config = options.config or manifest.config
     chosen: list[str] = []
     with opened.transaction() as connection:
+        scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=options.sandbox, config=manifest.config)
+        cancelled, cannot_cancel = _stuck(connection, scope, manifest, options, since=stale_since)
         coming = forecast(
             connection,
             manifest,
@@ -141,9 +143,9 @@ def _preview(
             staged=plan.stage(connection, manifest.file_ids()),
             now=now,
             most_quarantined=MOST_SHOWN,
+            freed=len(cancelled),
             take=lambda _: chosen.extend(cutting.chosen(connection, MOST_SHOWN)),
         )
-        cancelled, cannot_cancel = _stuck(connection, coming.scope, manifest, options, since=stale_since)
         first = [*chosen, *cancelled][:MOST_SHOWN]
         named = _named(connection, coming.scope, first)
     found = coming.outlook

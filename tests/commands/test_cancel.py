@@ -51,6 +51,7 @@ def test_a_stuck_job_is_cancelled_before_its_file_is_sent_again(
     """A dry run says so and does nothing; then the one job is cancelled, and only its file is sent."""
     found = shown(cli, *options)
     assert (found["files"], found["cancelled_first"], found["file_ids"]) == (1, 1, ["b"])
+    assert found["ceiling"]["sum"] == found["ceiling"]["chosen"] == {"files": 1, "credits": 5}
     assert api.cancels == []
     api.on_cancel = api.stop_and_mend
     assert cli("retry", "m.yaml", *options).returncode == 0

@@ -26,6 +26,7 @@ from orchestrator.ledger.chunks import halving as halves
 from orchestrator.ledger.chunks import plan as ledger_plan
 from orchestrator.manifest.loading import Manifest
 from orchestrator.models import IN_FLIGHT, Chunk, Config, FileResult, JobResults, JobStatus, Json, Outcome, RemoteJob
+from orchestrator.planning import ceiling as ceilings
 from orchestrator.planning import options as planning_options
 from orchestrator.planning import plan as planning_plan
 from orchestrator.planning import run
@@ -427,6 +428,16 @@ def _never_too_many() -> AbstractContextManager[object]:
     return patch.object(planning_plan, "over_reclassify", lambda manifest, changes, have_outcome: None)
 
 
+def _halves_untold() -> AbstractContextManager[object]:
+    """The price told leaves out that the files of a failed job are sent again in halves."""
+    return patch.object(ceilings, "halvings", lambda size: 0)
+
+
+def _left_untold() -> AbstractContextManager[object]:
+    """The price told leaves out what earlier runs have planned and not sent."""
+    return patch.object(ledger_plan, "open_chunks", lambda connection, manifest_id: [])
+
+
 def _endless_drain() -> AbstractContextManager[object]:
     """A run that is told to end waits for calls that are out, however long they take."""
     return patch.object(work, "DRAIN_S", 50.0)
@@ -481,6 +492,8 @@ BUGS = (
     Bug("a v2 job that is denied once is gone", "v2", partial(_setting, gone_s=0.0), 19),
     Bug("a job is never gone", "v2", partial(_setting, gone_s=math.inf), 82),
     Bug("changed rules are never too many", "v1", _never_too_many, 117),
+    Bug("the price told leaves out halves", "v1", _halves_untold, 16),
+    Bug("the price told leaves out what is planned", "v2", _left_untold, 7),
     Bug("calls that are out are waited for without end", "v2", _endless_drain, 53),
     Bug("halving is forgotten after a crash", "v1", _nothing_open_nothing_to_do, 52),
 )

@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from unittest.mock import patch
 
@@ -19,7 +20,9 @@ from orchestrator.models import Chunk, Config, Escalate, Limits, Outcome, Review
 from orchestrator.planning.options import Options
 from orchestrator.stages.polling import pages
 from simulation.custom import UUID, in_flight, plain, until
+from simulation.loop import EPOCH
 from simulation.oracle import Judge
+from simulation.price import kept, told
 from simulation.process import MortalLedger, Program, quiet, unencrypted
 from simulation.purchases import Purchases
 from simulation.world import PROJECT, TYPES, Climate, World, rules_of
@@ -176,8 +179,10 @@ class _Play:
             purchases.retry(sorted(self._ids()), self.rules, options.again.below_confidence)
         with closing(MortalLedger(self.path)) as ledger, closing(self._reader()) as reader:
             program = Program(world, purchases, ledger, reader, self.rng)
+            now = EPOCH + timedelta(seconds=world.now)
             try:
-                program.run(self.manifest, options, run_id)
+                with kept(world, told(self.manifest, self.path, options, now=now)):
+                    program.run(self.manifest, options, run_id)
             except Exception as error:  # noqa: BLE001 - whatever escapes the program is a finding
                 world.violated(f"a bug came to light: {error!r}")
         self._last, self._refused = options, program.refused

@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -34,6 +35,7 @@ from sqlalchemy import Connection
 from orchestrator import ledger as ledger_room
 from orchestrator.api import loop as api_loop
 from orchestrator.api.client import Api
+from orchestrator.clock import timestamp
 from orchestrator.commands import accept as verdicts
 from orchestrator.commands import cancel
 from orchestrator.commands import run as runner
@@ -55,7 +57,8 @@ from orchestrator.reports import status
 from orchestrator.stages.pipeline import Pipeline
 from simulation import process as processes
 from simulation.line import Line
-from simulation.loop import VirtualClock, VirtualLoop
+from simulation.loop import EPOCH, VirtualClock, VirtualLoop
+from simulation.price import kept, told
 from simulation.process import COMPILED, ORIGIN, Crash, MortalLedger, Process, TimedStop, bury, quiet, unencrypted
 from simulation.purchases import Purchases
 from simulation.world import BAD_WORDS, LOST, PROJECT, REFUSED, TYPES, Climate, SimJob, World
@@ -421,7 +424,10 @@ class Machine(RuleBasedStateMachine):
         loop.set_exception_handler(lambda _loop, _context: None)  # of a dead process nobody hears
         process = Doomed(world, loop, end.dies_at)
         summary: Summary | None = None
-        with self.replaced(process, loop, weather.seed):
+        now = EPOCH + timedelta(seconds=world.now)
+        since = timestamp(now - timedelta(seconds=self.stale_s))
+        most = told(self.manifest, self.path, options, now=now, stale_since=since)
+        with self.replaced(process, loop, weather.seed), kept(world, most):
             try:
                 clock = VirtualClock(loop, 0.0)
                 settings = processes.SETTINGS.model_copy(update={"stale_s": self.stale_s, "base_url": ORIGIN})

@@ -15,6 +15,7 @@ from rich.text import Text
 from orchestrator.ledger.chunks.retry import Changes, Quarantine
 from orchestrator.ledger.views.reading import FailedFile
 from orchestrator.plaintext import counted, safe
+from orchestrator.planning.ceiling import Ceiling
 
 REHEARSAL = "REHEARSAL: the embedded sandbox invents the answers: no test of the rules, and nothing was billed"
 
@@ -50,6 +51,22 @@ def show(view: RenderableType) -> None:
 def reclassified(changes: Changes) -> str:
     """Why files that have an outcome are classified again."""
     return f"of the new: classified before; again because of {' and '.join(changes.fields)}"
+
+
+def at_most(ceiling: Ceiling, credits_ceiling: int | None) -> str:
+    """Say the highest price and what it is made of, beside the *credits_ceiling* that is shown; empty for no more."""
+    lines = {
+        "planned before": ceiling.planned,
+        "unanswered": ceiling.unanswered,
+        "halves of failed jobs": ceiling.halves,
+        "second opinions": ceiling.second_opinions,
+    }
+    more = [f"{name} {line.credits:,}" for name, line in lines.items() if line.credits]
+    if gone := (ceiling.chosen.credits or 0) - (credits_ceiling or 0):
+        more.insert(0, f"parses that are gone {gone:,}")
+    if not more or ceiling.sum.credits is None:
+        return ""
+    return f"at the very most {ceiling.sum.credits:,}, with {', '.join(more)}"
 
 
 def failed_files(failed: Sequence[FailedFile], quarantined: Quarantine, total: int) -> list[Text]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from orchestrator.cli.screens.parts import UNKNOWN_CREDITS, pairs, quarantine, reclassified
+from orchestrator.cli.screens.parts import UNKNOWN_CREDITS, at_most, pairs, quarantine, reclassified
 from orchestrator.plaintext import counted, safe
 from orchestrator.planning.preview import Preview
 
@@ -34,7 +34,7 @@ def plan_view(preview: Preview, again: str) -> RenderableType:
         table.add_row("credits", "unknown", UNKNOWN_CREDITS)
     else:
         table.add_row("credits", f"<= {preview.credits_ceiling:,}", "if every file has as many pages as may be read")
-    if most := _ceiling(preview):
+    if most := at_most(preview.ceiling, preview.credits_ceiling):
         table.add_row("", "", most)
     parts: list[RenderableType] = [title, table, *quarantine(preview.quarantined, again, preview.rehearsal)]
     if preview.over_limits is not None:
@@ -52,20 +52,3 @@ def _in_flight(preview: Preview) -> str:
         else "",
     ]
     return "; ".join(filter(None, parts)) or "planned or sent by an earlier run"
-
-
-def _ceiling(preview: Preview) -> str:
-    """The highest price, and what it is made of."""
-    ceiling = preview.ceiling
-    lines = {
-        "planned before": ceiling.planned,
-        "unanswered": ceiling.unanswered,
-        "halves of failed jobs": ceiling.halves,
-        "second opinions": ceiling.second_opinions,
-    }
-    more = [f"{name} {line.credits:,}" for name, line in lines.items() if line.credits]
-    if gone := (ceiling.chosen.credits or 0) - (preview.credits_ceiling or 0):
-        more.insert(0, f"parses that are gone {gone:,}")
-    if not more or ceiling.sum.credits is None:
-        return ""
-    return f"at the very most {ceiling.sum.credits:,}, with {', '.join(more)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from orchestrator.cli.screens.parts import UNKNOWN_CREDITS, called, quarantine
+from orchestrator.cli.screens.parts import UNKNOWN_CREDITS, at_most, called, quarantine
 from orchestrator.plaintext import counted, safe
 from orchestrator.planning.retry import RetryPreview
 
@@ -17,6 +17,8 @@ def retry_view(found: RetryPreview, again: str) -> RenderableType:
     parts.append(
         Text(f"credits unknown: {UNKNOWN_CREDITS}" if ceiling is None else f"up to {counted(ceiling, 'credit')}")
     )
+    if most := at_most(found.ceiling, ceiling):
+        parts.append(Text(most))
     if found.free:
         parts.append(Text(f"{counted(found.free, 'file')} free: an existing parse is reused"))
     if found.cancelled_first:

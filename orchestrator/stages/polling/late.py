@@ -24,7 +24,8 @@ log = structlog.get_logger()
 #: The first pause before a job is asked again, and the longest; calls under way at once, so few that all others go on.
 FIRST_PAUSE_S, LONGEST_PAUSE_S, READERS = 1.0, 60.0, 4
 
-#: How long a job that failed or was cancelled is asked for results that the API refuses: it need not have any.
+#: How long a job that failed or was cancelled is asked for results that the API refuses: it need not have any. Also how
+#: long each run asks again before it gives up: the clock may have been put right since the run before.
 BAD_LATE_S = 5.0
 
 #: The event of a job that was first seen to have succeeded with rows lacking.
@@ -119,8 +120,9 @@ class Late:
             self._later(key, waiting, f"job {waiting.job_id}: {error}")
             return
         waiting.seen = look.answer
-        stale = work.clock.monotonic() - waiting.started > work.stale_s
-        if await look.is_final(work, stale=stale):
+        now = work.clock.monotonic()
+        stale, waited_s = now - waiting.started > work.stale_s, now - waiting.since
+        if await look.is_final(work, stale=stale, waited_s=waited_s):
             await take_in(work, look)
             del self._waiting[key]
         else:
@@ -164,11 +166,16 @@ class Look:
     collected: Collected
     lacks: str  #: why more is to be expected; empty when nothing is
 
-    async def is_final(self, work: Work, *, stale: bool) -> bool:
-        """Whether it is to be recorded: complete, or waited for. If not, what was seen is kept, and since when."""
+    async def is_final(self, work: Work, *, stale: bool, waited_s: float) -> bool:
+        """Whether it is to be recorded: complete, or waited for. If not, what was seen is kept, and since when.
+
+        *waited_s*: by this run.
+        """
         if not self.lacks:
             return True
         began = await work.writer.write(self._wait_began(work))
+        if waited_s < min(work.late_s, BAD_LATE_S):
+            return False
         if self.job.status is not JobStatus.SUCCEEDED:
             return work.seconds_since(began) >= min(work.late_s, BAD_LATE_S)
         # Without any answer about results the job is waited for until it is stale, too.

@@ -185,7 +185,7 @@ class Poller:
         except Unanswered as error:
             self._wait_apart(key, f"job {job.id}: {error}")
             return
-        if not await look.is_final(work, stale=self._is_old(watched)):
+        if not await look.is_final(work, stale=self._is_old(watched), waited_s=0.0):
             self._wait_apart(key, look.lacks, seen=look.answer)
             return
         await take_in(work, look)

@@ -14,6 +14,7 @@ from support.commands import Classify, Cli, Serve, command_line
 
 from orchestrator.ledger import Ledger, jobs
 from orchestrator.models import FileResult, Json, Outcome
+from orchestrator.stages.polling.late import LATE
 
 
 @pytest.fixture
@@ -156,6 +157,19 @@ def test_a_run_with_nothing_else_to_do_does_not_fail_by_an_api_that_is_away(cli:
         done = cli("run", "m.yaml", "--json")
         assert (done.returncode, len(server.seen) - asked) == (1, 1), done.stderr
         statuses.pop(0)
+
+
+def test_a_clock_that_was_put_right_between_two_runs_does_not_end_the_wait(cli: Cli, serve: Serve) -> None:
+    """Rows that are late by the clock alone are asked for again before they count as missing."""
+    api = Late()
+    cli.use(serve(api))
+    cli.manifest("f1")
+    assert cli("run", "m.yaml", "--no-wait").returncode == 3
+    with Ledger(cli.folder / "ledger.db") as ledger, ledger.transaction() as connection:
+        jobs.note(connection, 1, LATE, "no rows", at="2026-01-01T00:00:00+00:00")
+    api.rows = lambda _, before, rows: rows if before else []
+    assert cli("run", "m.yaml", ORCHESTRATOR_LATE_RESULTS_S="600").returncode == 0
+    assert [row["outcome"] for row in cli.exported()] == ["classified"]
 
 
 @pytest.mark.parametrize(("status", "without"), [("ERROR", "failed"), ("CANCELLED", "cancelled")])
