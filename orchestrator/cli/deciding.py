@@ -26,6 +26,7 @@ from orchestrator.cli.app import (
     tell_of_new_ledger,
 )
 from orchestrator.errors import InputError
+from orchestrator.models import canonical_id
 from orchestrator.plaintext import counted, safe
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def accept(
     path = find_ledger(manifest, ledger)
     signature = command.Signature(by or command.login_name(), note)
     named = named_files(loaded, path, file, file_from, rehearsal=sandbox)
-    said = {file_id: name for file_id, name in (named or {}).items() if file_id != name}
+    said = {file_id: name for file_id, name in (named or {}).items() if canonical_id(file_id) != canonical_id(name)}
     if dismiss:
         dismissing = partial(command.dismiss, rehearsal=sandbox, clock=SystemClock(), signature=signature)
         verdicts = dict.fromkeys(dismissing(loaded, path, named, error), "dismissed")

@@ -84,7 +84,8 @@ def test_a_person_may_spell_a_file_otherwise(cli: Cli, serve: Serve) -> None:
     api.result = {"type": "invoice", "confidence": 0.9, "reasoning": "has a total"}
     assert cli("retry", "m.yaml", "--file", f"dfl-{A}").returncode == 1
     assert api.sent[-1] == [A.upper()]
-    assert cli("accept", "m.yaml", "--file", B.upper(), "--type", "receipt").returncode == 0
+    accepted = cli("accept", "m.yaml", "--file", B.upper(), "--type", "receipt")
+    assert (accepted.returncode, accepted.stdout) == (0, f"{B}: receipt\n")
     assert {row["file_id"]: row["type"] for row in cli.exported()} == {A.upper(): "invoice", B: "receipt"}
     done = cli("retry", "m.yaml", "--file", C.upper())
     assert (done.returncode, C.upper() in done.stderr) == (2, True)

@@ -34,6 +34,14 @@ def test_retry_sends_exactly_what_failed_once_more(cli: Cli, api: Moody) -> None
     assert {"classified"} == {row["outcome"] for row in cli.exported()}
 
 
+def test_a_dry_run_says_the_very_most_with_the_halves(cli: Cli, api: Moody) -> None:
+    """Two files in one call for 10 credits; each in a call of its own, should that fail, for 10 more."""
+    cli.manifest("a", "b", size=2)
+    api.left_out = "."
+    assert cli("run", "m.yaml").returncode == 1
+    assert "at the very most 20, with halves of failed jobs 10" in cli("retry", "m.yaml", "--dry-run").stdout
+
+
 def test_a_row_that_is_left_out_is_missing_and_retried(cli: Cli, api: Moody) -> None:
     """It never counts as done."""
     api.left_out = "^b$"

@@ -1,4 +1,4 @@
-"""What some APIs and people do besides, in episodes of their own: other spellings, jobs that are gone, limits."""
+"""What some APIs and people do besides: other spellings, jobs that are gone, limits."""
 
 from __future__ import annotations
 

@@ -360,11 +360,15 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.rows)
     @rule(file_id=st.sampled_from(FILES), label=st.sampled_from((*TYPES, None)))
     def accept(self, file_id: str, label: str | None) -> None:
-        """A person's verdict on a file that has an outcome under the rules of now."""
+        """A person's verdict on any file of the manifest, in whatever state it is."""
         scope = self.scope()
-        if not scope or (file_id, scope) not in self.standing():
+        if not scope or file_id not in self.wanted.files:
             return
-        generations = [row.generation for row in self.rows if (row.file_id, row.config_id) == (file_id, scope)]
+        generations = [
+            row.generation
+            for row in self.rows
+            if (row.file_id, row.config_id) == (file_id, scope) and (row.status != "pending" or row.sends)
+        ]
         with closing(VirtualLoop(self.world.now)) as loop:
             verdicts.accept(
                 self.manifest,
@@ -376,7 +380,7 @@ class Machine(RuleBasedStateMachine):
                 clock=VirtualClock(loop, 0.0),
             )
         outcome = Outcome.UNMATCHED if label is None else Outcome.CLASSIFIED
-        self.verdicts[file_id, scope, max(generations) + 1] = Told(outcome, label, 1.0)
+        self.verdicts[file_id, scope, max(generations, default=-1) + 1] = Told(outcome, label, 1.0)
         Machine.counts["verdicts"] += 1
         self.judge()
 
@@ -691,8 +695,13 @@ class Machine(RuleBasedStateMachine):
     def judge_status(
         self, state: dict[str, Json], now: int, standing: dict[tuple[str, int], tuple[Submission, Told]]
     ) -> None:
-        """A file that is being sent again is unfinished."""
-        open_ = [row.file_id for row in self.rows if row.outcome is None and row.config_id == now]
+        """A file that is being sent again is unfinished; one that a person decided is not, whatever comes later."""
+        decided = {row.file_id: row.generation for row in self.rows if row.api == PERSON and row.config_id == now}
+        open_ = [
+            row.file_id
+            for row in self.rows
+            if row.outcome is None and row.config_id == now and row.generation > decided.get(row.file_id, -1)
+        ]
         counts = Counter(
             told.outcome
             for (file_id, config_id), (_, told) in standing.items()

@@ -227,7 +227,7 @@ class World:
 
     @cached_property
     def custom(self) -> Custom:
-        return Custom() if self.mood != Mood() else Custom.draw(self.api, self.seed)
+        return Custom.draw(self.api, self.seed)
 
     @cached_property
     def dice(self) -> random.Random:
