@@ -61,6 +61,8 @@ class Finder:
             elif not self._is_at(before, where):
                 if there(native(before.target)):
                     found.moves.append(self._move(each, before.target, self._free(where, each.content), "move"))
+                elif (each.path, each.content) in moved and _is_back(each):
+                    found.moves.append(self._move(each, each.path, self._free(where, each.content), "move"))
                 else:
                     found.already += 1  # somebody has taken it on from there
             elif (each.path, each.content) in moved and _is_back(each):

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -158,6 +159,16 @@ def test_a_document_that_comes_back_is_moved_again(tmp_path: Path) -> None:
         new = {"receipt/b.txt": "edited there", "receipt/b (2).txt": RECEIPT}
         assert tree(tmp_path / "sorted") == {**IN_PLACE, **new}
         assert route.carry_out(manifest, opened, chosen, SystemClock()).placed == 0
+
+
+def test_a_document_that_a_person_puts_back_goes_where_it_belongs_by_now(tmp_path: Path) -> None:
+    """As one does with a failed document, to have it classified again; the others go on from where they are."""
+    with routed(tmp_path, "move") as (manifest, opened, chosen):
+        (tmp_path / "sorted/receipt/b.txt").rename(tmp_path / "inbox/b.txt")
+        done = route.carry_out(manifest, opened, replace(chosen, template="{type}s/{name}"), SystemClock())
+        assert (done.placed, done.already) == (3, 0)
+        assert tree(tmp_path / "inbox") == {}
+        assert set(tree(tmp_path / "sorted")) == {"invoices/a.txt", "invoices/c.txt", "receipts/b.txt"}
 
 
 def test_what_stays_where_it_is_is_reported_with_the_reason(tmp_path: Path) -> None:
