@@ -178,13 +178,17 @@ def _not_an_id(text: str) -> str | None:
 def _read_csv(reader: _Reader) -> Iterator[str]:
     """The column ``file_id``, in upper or lower case, of the rows under a header; empty rows are skipped.
 
-    Commas separate the columns, unless the first line names another separator, as in ``sep=;``: some spreadsheets
-    write such a line.
+    Commas separate the columns, unless the first line that is not blank names another separator, as in ``sep=;``: some
+    spreadsheets write such a line.
     """
     lines = (text for _, block in reader.blocks for text in block)
-    first = next(lines, "")
+    first, before = "", 0
+    for first in lines:
+        if first.strip():
+            break
+        before += 1
     separator = _is_separator(first.strip(" "))
-    before = 1 if separator else 0
+    before += bool(separator)
     texts = lines if separator else chain([first], lines)
     rows = csv.reader((f"{text}\n" for text in texts), delimiter=separator[1] if separator else ",", strict=True)
     column: int | None = None
