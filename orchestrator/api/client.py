@@ -215,7 +215,7 @@ class Api:
         ticket = await (limiter.slot() if intend is None else limiter.slot(lambda: self._intend_s))
         try:
             if intend is not None:
-                await self._prepare(intend, ticket, limiter.longest_lead_s)
+                await self._prepare(intend, ticket, limiter)
                 ticket = await limiter.renewed(ticket)
             if self._asked_at is None:
                 self._asked_at = self._clock.monotonic()
@@ -238,12 +238,12 @@ class Api:
         self._answered_at, self._asked_at = self._clock.monotonic(), None
         return answer
 
-    async def _prepare(self, intend: Callable[[], Awaitable[None]], ticket: Ticket, longest_s: float) -> None:
+    async def _prepare(self, intend: Callable[[], Awaitable[None]], ticket: Ticket, limiter: Limiter) -> None:
         """Run *intend* so that the call leaves on time: calls that a slow disk lets go in pairs look like a burst."""
         began = self._clock.monotonic()
         await intend()
         ready = self._clock.monotonic()
-        self._intend_s = min(max(ready - began, 0.9 * self._intend_s), longest_s)
+        self._intend_s = min(max(ready - began, limiter.lead_fades * self._intend_s), limiter.longest_lead_s)
         if ready < ticket.sent_at:
             await self._clock.sleep(ticket.sent_at - ready)
 

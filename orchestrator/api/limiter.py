@@ -39,6 +39,10 @@ class Limiter(Protocol):
     def longest_lead_s(self) -> float:
         """The longest time before a call may leave that its turn is given, for what has to be done first."""
 
+    @property
+    def lead_fades(self) -> float:
+        """What is left, from one call to the next, of the lead that an unusually slow one needed."""
+
     async def slot(self, lead_s: Callable[[], float] = lambda: 0.0) -> Ticket:
         """Wait for the next call's turn; first come, first served. Returns up to *lead_s* before the call may leave."""
 
@@ -70,6 +74,11 @@ class AdaptiveLimiter:
     def longest_lead_s(self) -> float:
         """See ``Limiter``."""
         return LONGEST_LEAD_S
+
+    @property
+    def lead_fades(self) -> float:
+        """See ``Limiter``."""
+        return 0.9
 
     async def slot(self, lead_s: Callable[[], float] = lambda: 0.0) -> Ticket:
         """Wait for the next call's turn; first come, first served. Cancelled, it leaves no trace.

@@ -126,6 +126,11 @@ class SharedLimiter:
         """See ``limiter.Limiter``: a ledger on a server is slower than one in a file."""
         return LONGEST_LEAD_S
 
+    @property
+    def lead_fades(self) -> float:
+        """See ``limiter.Limiter``: a call that is late loses its slot, so the lead outlasts many quick intents."""
+        return 0.99
+
     async def slot(self, lead_s: Callable[[], float] = lambda: 0.0) -> Ticket:
         """Wait for the next call's turn; first come, first served. Returns up to *lead_s* before the call may leave."""
         self.waiting += 1
