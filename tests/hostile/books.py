@@ -106,5 +106,10 @@ class Books:
             if len(job_ids) > 1 and not all(self.came_to_nothing(self.jobs[job_id]) for job_id in job_ids[:-1])
         }
 
+    def answered(self) -> set[str]:
+        """The files that some job was bought of which did not come to nothing."""
+        good = (purchase for purchase in self.journal if not self.came_to_nothing(self.jobs[purchase.job_id]))
+        return {canonical(file_id) for purchase in good for file_id in purchase.files}
+
     def bought(self) -> set[str]:
         return {canonical(file_id) for purchase in self.journal for file_id in purchase.files}

@@ -235,7 +235,7 @@ def _judge(night: Night, folder: Path, books: Books, told: Told, when: str) -> N
         told.wrong.append(f"bought twice: {len(twice)} files, {next(iter(twice.items()))}")
     wrong = _not_right(night, folder, books)
     if not told.retried:
-        held = {canonical(file_id) for (file_id,) in _rows(folder, HELD)} - books.bought()
+        held = {canonical(file_id) for (file_id,) in _rows(folder, HELD)} - books.answered()
         wrong = {file_id: why for file_id, why in wrong.items() if file_id not in held}
     if wrong:
         told.wrong.append(f"not right {when}: {len(wrong)} files, {next(iter(wrong.items()))}")
