@@ -31,9 +31,12 @@ Listing = Callable[[list[Json], str | None], tuple[int, Json]]
 class V1Api(httpx.AsyncBaseTransport):
     """Jobs that take 12 to 20 s, with every file an invoice; *listing* says what a list call answers."""
 
-    def __init__(self, loop: VirtualLoop, listing: Listing) -> None:
+    def __init__(self, loop: VirtualLoop, listing: Listing, broken: int) -> None:
+        """The results of the first *broken* jobs answer 500 for ever."""
         self._loop = loop
         self._listing = listing
+        self._broken = broken
+        self.read_at = 0.0  #: when good results were last read
         self._jobs: dict[str, tuple[float, float, list[str]]] = {}  # id -> created, ends, files
         self._rng = random.Random(5)
         self.calls: Counter[str] = Counter()
@@ -53,7 +56,10 @@ class V1Api(httpx.AsyncBaseTransport):
             )
             return _answer(status, body)
         self.calls["results" if parts[1:] else "get"] += 1
+        if parts[1:] and int(parts[0].removeprefix("job-")) < self._broken:
+            return _answer(500, {"detail": "oops"})
         if parts[1:]:
+            self.read_at = self._loop.time()
             result = {"type": "invoice", "confidence": 0.9, "reasoning": "has a total"}
             rows = [{"id": "r", "file_id": file_id, "result": result} for file_id in self._jobs[parts[0]][2]]
             return _answer(200, {"items": rows, "next_page_token": None})
@@ -83,15 +89,20 @@ def honest(jobs: list[Json], token: str | None) -> tuple[int, Json]:
     return 200, {"items": jobs[after : after + 100], "next_page_token": following}
 
 
-def run(folder: Path, jobs: int, *, size: int = 1, listing: Listing = honest) -> tuple[Counter[str], float]:
-    """The calls of a run of *jobs* jobs of *size* files, all of which were recorded, and how long it took."""
+def run(
+    folder: Path, jobs: int, *, size: int = 1, listing: Listing = honest, broken: int = 0
+) -> tuple[Counter[str], float]:
+    """The calls of a run of *jobs* jobs of *size* files, of which all but the *broken* ones' results were recorded.
+
+    And how long it took until the last of them were read.
+    """
     with unencrypted(), quiet():
-        return _run(folder, jobs, size, listing)
+        return _run(folder, jobs, size, listing, broken)
 
 
-def _run(folder: Path, jobs: int, size: int, listing: Listing) -> tuple[Counter[str], float]:
+def _run(folder: Path, jobs: int, size: int, listing: Listing, broken: int) -> tuple[Counter[str], float]:
     loop = VirtualLoop(0.0)
-    clock, api = VirtualClock(loop, 0.0), V1Api(loop, listing)
+    clock, api = VirtualClock(loop, 0.0), V1Api(loop, listing, broken)
     manifest = Manifest(
         path="m.yaml",
         name="m",
@@ -137,8 +148,11 @@ def _run(folder: Path, jobs: int, size: int, listing: Listing) -> tuple[Counter[
             await pipeline.close()
 
         loop.run_until_complete(go())
-        took = loop.time()
+        took = api.read_at
         loop.close()
         with ledger.transaction() as connection:
-            assert scalar_int(connection, "SELECT count(*) FROM results WHERE outcome = 'classified'") == jobs * size
+            assert (
+                scalar_int(connection, "SELECT count(*) FROM results WHERE outcome = 'classified'")
+                == (jobs - broken) * size
+            )
     return api.calls, took

@@ -175,7 +175,7 @@ class Poller:
             await work.writer.write(lambda connection: jobs.running(connection, key, at=work.at()), touches=(key,))
 
     async def _ended(self, key: int, watched: Watched, job: RemoteJob) -> None:
-        work = self._work
+        work, noticed_at = self._work, self._work.clock.monotonic()
         try:
             look = await look_at(work, key, job)
         except ContractBroken as error:
@@ -183,19 +183,25 @@ class Poller:
             await self._disown(key, job)
             return
         except Unanswered as error:
+            self._learn(key, job, noticed_at)
             self._wait_apart(key, f"job {job.id}: {error}")
             return
         if not await look.is_final(work, stale=self._is_old(watched), waited_s=0.0):
+            self._learn(key, job, noticed_at)
             self._wait_apart(key, look.lacks, seen=look.answer)
             return
         await take_in(work, look)
         if self._watched.pop(key, None) is None:
             return
+        self._learn(key, job, work.clock.monotonic())
+        work.stop.tell()
+
+    def _learn(self, key: int, job: RemoteJob, now: float) -> None:
+        """The job has ended, whatever becomes of its results: the others need no scouts any more."""
         duration = None
         if job.created_at and job.ended_at:
             duration = (job.ended_at - job.created_at).total_seconds()
-        self._schedule.ended(key, work.clock.monotonic(), duration)
-        work.stop.tell()
+        self._schedule.ended(key, now, duration)
 
     async def _disown(self, key: int, job: RemoteJob) -> None:
         """The create call was answered with somebody else's job.

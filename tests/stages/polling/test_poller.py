@@ -42,3 +42,9 @@ def test_a_listing_that_does_not_help_is_done_without(tmp_path: Path, listing: L
     assert calls["list"] <= 0.5 * JOBS
     assert calls["get"] <= 4 * JOBS
     assert took <= 60
+
+
+def test_jobs_whose_results_fail_for_ever_slow_no_other_down(tmp_path: Path) -> None:
+    """They have ended all the same: no other waits for its turn as a scout, which took minutes with 33 such jobs."""
+    _, took = run(tmp_path, 36, broken=33)
+    assert took <= 60
