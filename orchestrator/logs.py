@@ -91,6 +91,7 @@ EVENTS = {
     "notice.not_sent": "a notification did not reach every service",
     "notice.sent": "a notification was sent",
     "notice.without_commands": "a notification has no commands, as the ledger's place is unclear",
+    "pace.not_shared": "the pace can't be shared with other runs at the moment; this run keeps to its part of it",
     "page.not_written": "the report page could not be written",
     "page.written": "the report page was written",
     "ping.failed": "the monitor could not be reached",

@@ -22,11 +22,6 @@ GONE = "GONE"
 NEAR_MIN = 5.0
 
 
-#: Whether a job has a file without a later generation. A person may have sent its files once more, or have given a
-#: verdict on them; when it ends its results are taken in all the same.
-_NEEDED = f"EXISTS (SELECT 1 FROM files f WHERE f.chunk_id = jobs.id AND NOT {later('f')})"
-
-
 @dataclass(frozen=True, slots=True)
 class Shard:
     """The chunks that one pipeline carries: those of one manifest through one API version."""
@@ -213,11 +208,14 @@ def in_flight(connection: Connection, shard: Shard) -> list[OpenJob]:
 
 
 def tally(connection: Connection, manifest_id: int) -> dict[JobStatus, tuple[int, int]]:
-    """Status -> (jobs, files), for the jobs that have not ended and that some file still needs: see ``_NEEDED``."""
+    """Status -> (jobs, files), for the jobs that have not ended and the files that still need them.
+
+    A person may have sent a file once more, or have given a verdict on it: it needs its earlier job no more.
+    """
     rows = connection.execute(
         text(
-            "SELECT status, count(*), CAST(sum(size) AS INTEGER) FROM jobs "
-            f"WHERE manifest_id = :manifest_id AND status IN {OPEN_SQL} AND {_NEEDED} GROUP BY status"
+            "SELECT j.status, count(DISTINCT j.id), count(*) FROM jobs j JOIN files f ON f.chunk_id = j.id "
+            f"WHERE j.manifest_id = :manifest_id AND j.status IN {OPEN_SQL} AND NOT {later('f')} GROUP BY j.status"
         ),
         {"manifest_id": manifest_id},
     )

@@ -172,12 +172,12 @@ def test_a_late_result_of_a_stale_job_is_still_taken_in(cli: Cli, stuck: Stuck, 
     """It counts where the second call came to nothing; beside a good result it is only recorded."""
     stuck.result = second
     assert cli("retry", "m.yaml", "--held").returncode == (1 if second is None else 0)
-    stuck.ends, stuck.result = True, {"type": "invoice", "confidence": 0.9, "reasoning": "late"}
+    stuck.ends = True
     assert cli("run", "m.yaml").returncode == 0
     assert {row["outcome"] for row in cli.exported()} == {"classified" if second is None else "unmatched"}
     assert cli.state()["classified"] == (2 if second is None else 0)
     history = [json.loads(line) for line in cli("export", "--history").stdout.splitlines()]
-    assert sum(row["reasoning"] == "late" for row in history) == 2
+    assert [row["type"] for row in history if row["job_id"] == "job-0"] == ["invoice", "invoice"]
     assert len(stuck.jobs) == 2
 
 
@@ -207,6 +207,13 @@ def test_a_verdict_ends_the_wait_for_a_job_that_never_ends(cli: Cli, stuck: Stuc
     assert cli("run", "m.yaml").returncode == 0
     assert {row["type"] for row in cli.exported()} == {"receipt"}
     assert len(stuck.jobs) == 1
+
+
+def test_a_file_with_a_verdict_is_no_longer_unfinished_though_its_job_goes_on(cli: Cli, stuck: Stuck) -> None:
+    """A run counts as ``status`` does: only the other file of the job."""
+    assert cli("accept", "m.yaml", "--file", "a", "--type", "receipt").returncode == 0
+    done = cli("run", "m.yaml", "--no-wait", "--json")
+    assert (done.returncode, json.loads(done.stdout)["unfinished"], cli.state()["unfinished"]) == (3, 1, 1)
 
 
 def test_cancel_stops_what_is_in_flight_and_a_retry_sends_it(cli: Cli, api: OneByOne) -> None:

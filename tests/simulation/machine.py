@@ -48,7 +48,7 @@ from orchestrator.ledger.chunks.retry import QUARANTINED, Selection
 from orchestrator.ledger.views import export, reading
 from orchestrator.manifest import loading
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import GOOD, Json, Outcome
+from orchestrator.models import BAD, GOOD, Json, Outcome
 from orchestrator.planning import retry
 from orchestrator.planning import run as planning
 from orchestrator.planning.options import Options
@@ -458,7 +458,8 @@ class Machine(RuleBasedStateMachine):
             Machine.counts["adopted"] += summary.adopted
             Machine.counts["sent again"] += summary.sent_again
             self.judge_exit(summary, weather, options)
-            if options.command == "run" and not open_before:
+            lacking = [row for row in before if row.status == "succeeded" and row.outcome in BAD and row.api != PERSON]
+            if options.command == "run" and not open_before and not lacking:  # late results are asked for
                 assert summary.requests == 0, "a run with nothing to do sent something"
         return summary
 
@@ -734,10 +735,15 @@ class Machine(RuleBasedStateMachine):
             assert job.id in in_flight and (named is None or in_flight[job.id] in named), f"{job.id} was stopped"
 
     def judge_exit(self, summary: Summary, weather: Weather, options: Options) -> None:
-        """The exit code is what the journal and the ledger add up to."""
+        """The exit code is what the journal and the ledger add up to. What a person decided waits for no job."""
         code, scope, standing = summary.exit_code, self.scope(), self.standing()
         rows = self.rows
-        open_ = [row for row in rows if row.outcome is None]
+        decided = {(row.file_id, row.config_id): row.generation for row in rows if row.api == PERSON}
+        open_ = [
+            row
+            for row in rows
+            if row.outcome is None and row.generation > decided.get((row.file_id, row.config_id), -1)
+        ]
         outcomes = [standing.get((file_id, scope)) for file_id in set(self.wanted.files)]
         bad = any(found is not None and not found[1].good for found in outcomes)
         if code <= ExitCode.SOME_FAILED:

@@ -112,7 +112,7 @@ class Place:
                     self._exchange_until_the_end(connection, part, about)
             except (psycopg.Error, LedgerError) as error:
                 if not self._told:
-                    log.warning("pace.not_shared", words=str(error).splitlines()[0])
+                    log.warning("pace.not_shared", words=(str(error).splitlines() or [type(error).__name__])[0])
                     self._told = True
                 time.sleep(AGAIN_S)
 
