@@ -693,16 +693,21 @@ class Machine(RuleBasedStateMachine):
         for state in states:
             self.judge_status(state.as_json(), now, standing)
 
+    def unfinished(self) -> list[Row]:
+        """The submissions that have yet to get an outcome. What a person decided waits for no earlier job."""
+        rows = self.rows
+        decided = {(row.file_id, row.config_id): row.generation for row in rows if row.api == PERSON}
+        return [
+            row
+            for row in rows
+            if row.outcome is None and row.generation > decided.get((row.file_id, row.config_id), -1)
+        ]
+
     def judge_status(
         self, state: dict[str, Json], now: int, standing: dict[tuple[str, int], tuple[Submission, Told]]
     ) -> None:
         """A file that is being sent again is unfinished; one that a person decided is not, whatever comes later."""
-        decided = {row.file_id: row.generation for row in self.rows if row.api == PERSON and row.config_id == now}
-        open_ = [
-            row.file_id
-            for row in self.rows
-            if row.outcome is None and row.config_id == now and row.generation > decided.get(row.file_id, -1)
-        ]
+        open_ = [row.file_id for row in self.unfinished() if row.config_id == now]
         counts = Counter(
             told.outcome
             for (file_id, config_id), (_, told) in standing.items()
@@ -735,15 +740,8 @@ class Machine(RuleBasedStateMachine):
             assert job.id in in_flight and (named is None or in_flight[job.id] in named), f"{job.id} was stopped"
 
     def judge_exit(self, summary: Summary, weather: Weather, options: Options) -> None:
-        """The exit code is what the journal and the ledger add up to. What a person decided waits for no job."""
-        code, scope, standing = summary.exit_code, self.scope(), self.standing()
-        rows = self.rows
-        decided = {(row.file_id, row.config_id): row.generation for row in rows if row.api == PERSON}
-        open_ = [
-            row
-            for row in rows
-            if row.outcome is None and row.generation > decided.get((row.file_id, row.config_id), -1)
-        ]
+        """The exit code is what the journal and the ledger add up to."""
+        code, scope, standing, open_ = summary.exit_code, self.scope(), self.standing(), self.unfinished()
         outcomes = [standing.get((file_id, scope)) for file_id in set(self.wanted.files)]
         bad = any(found is not None and not found[1].good for found in outcomes)
         if code <= ExitCode.SOME_FAILED:
