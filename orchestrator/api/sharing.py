@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from orchestrator.api.limiter import GLANCE_S, Limiters, Ticket
-from orchestrator.api.pacing.share import LATE_S, LEAD_S, Grant, Share, Wish
+from orchestrator.api.pacing.share import LATE_S, LEAD_S, MISSED_S, Grant, Share, Wish
 from orchestrator.clock import Clock
 
 #: The kinds of call that have a pace, as ``Limiters`` names them.
@@ -83,6 +83,7 @@ class _Together:
         self._ahead_s = clock.now().timestamp() - clock.monotonic()  # of our monotonic clock; a guess until it answers
         self._best_s: float | None = None  # the quickest answer: the surest of the place's time
         self.heard_at = self.now()
+        self.since = float("inf")  # since when no news was missed
 
     def now(self) -> float:
         return self._clock.monotonic() + self._ahead_s
@@ -95,6 +96,8 @@ class _Together:
         return at - self._ahead_s
 
     def told(self, now: float, waited_s: float) -> None:
+        if self._best_s is None or self.now() - self.heard_at >= MISSED_S:
+            self.since = now
         wrong_s = now + waited_s / 2 - self.now()
         if self._best_s is None:
             self._ahead_s, self._best_s = self._ahead_s + wrong_s, waited_s
@@ -225,6 +228,8 @@ class Sharing:
                 if wish is not None and self._together.knows_the_time:
                     asked.append((kind, wish.calls, 1 / wish.rate_per_s, wish.not_before, wish.horizon_s))
                 told = limiter.share.take_news()
+                if told or wish is not None:
+                    told += limiter.share.learnt()
                 news += [_message(kind, told[at : at + MOST_NEWS]) for at in range(0, len(told), MOST_NEWS)]
         return asked, news
 
@@ -234,6 +239,7 @@ class Sharing:
             self._together.told(now, waited_s)
             for limiter in self.by_kind.values():
                 limiter.share.processes = processes
+                limiter.share.since = self._together.since
 
     def given(self, kind: str, first: float, calls: int, step_s: float, *, idle: bool) -> None:
         """Slots that this process has got."""

@@ -73,7 +73,7 @@ def simulate(
     """Let *senders* send all their calls; the database does not answer while the time is in *away*."""
     rng, row, number = random.Random(seed), Row(), count()
     queue: list[tuple[float, int, str, int, object]] = []
-    left, under_way, heard = [], [0] * len(senders), [0.0] * len(senders)
+    left, under_way, heard = [], [0] * len(senders), [sender.begins for sender in senders]
     post: list[list[object]] = [[] for _ in senders]  #: what is to be heard with the next exchange
     sent = [0] * len(senders)
     accepted = refused = 0
@@ -88,6 +88,7 @@ def simulate(
                 later(now + WORD_S, "post", other, more)
 
     for who, sender in enumerate(senders):
+        sender.share.since = sender.begins + who / 1000
         later(sender.begins + who * EVERY_S / len(senders), "exchange", who, True)
         later(sender.begins, "send", who)
     while queue and any(sender.calls or under_way[who] for who, sender in enumerate(senders)):
@@ -103,7 +104,7 @@ def simulate(
                     share.join(row.rate)
                 later(now + WORD_S, "hear", who, post[who])
                 post[who] = []
-                to_others(now, who, share.take_news())
+                to_others(now, who, share.take_news() + share.learnt())
                 wish = share.wish(now, min(sender.calls, 100))
                 if wish is not None:
                     grant = row.give(now, wish)

@@ -144,3 +144,23 @@ def test_a_call_that_was_not_ready_in_time_takes_another_slot() -> None:
         assert any(what == "u" for words in place.news for what, _, _ in json.loads(words)["news"])
 
     asyncio.run(go())
+
+
+def test_the_pace_that_was_learnt_is_told_with_the_time_since_when_nothing_was_missed() -> None:
+    """Who had no word for a while has missed news: from then on those who have heard it all know better."""
+
+    async def go() -> list[float]:
+        clock, place = FakeClock(), Place(gives=False)
+        creates = limiters(clock, place).creates
+        place.exchange()
+        creates.throttled(await creates.slot(), None)
+        place.exchange()
+        await clock.sleep(60.0)
+        place.exchange()
+        creates.throttled(await creates.slot(), None)
+        place.exchange()
+        told = [piece for words in place.news for piece in json.loads(words)["news"]]
+        return [since for what, since, _ in told if what == "p"]
+
+    before, after = asyncio.run(go())
+    assert after >= before + 60.0

@@ -35,6 +35,8 @@ class Gate:
         self._blocked_until = float("-inf")  # nothing leaves before: a Retry-After, or no room in the window
         self._refused_sent = float("-inf")  # when the call left that was refused last; while CLOSED
         self._trials = 0  # refused; while CLOSED
+        self._trial_left = float("-inf")  # when the last trial left, and when it might
+        self._trial_might_at = float("-inf")
         self._stopped_at = float("-inf")  # when the last pause or closing began
         self._wave = 0.0  # calls refused that left before the pause; while PAUSED
         self._settled_from = float("-inf")
@@ -51,15 +53,24 @@ class Gate:
     def leave(self, now: float) -> None:
         """Note a call that leaves *now*: while the gate is closed it is a trial, and the others wait for its answer."""
         if self.closed:
+            self._trial_left, self._trial_might_at = now, self.trial_at
             self.trial_at = now + TRIAL_S
+
+    def stayed(self, at: float) -> None:
+        """No call left at *at* after all: if it was to be the trial, another may be it."""
+        if self.closed and at == self._trial_left:
+            self.trial_at = self._trial_might_at
 
     def block(self, until: float) -> None:
         """Let nothing leave before *until*."""
         self._blocked_until = max(self._blocked_until, until)
 
     def is_late(self, sent_at: float) -> bool:
-        """Whether the call that left at *sent_at* left before the last pause or closing began."""
-        return sent_at <= self._stopped_at
+        """Whether the call that left at *sent_at* left before the last pause or closing was known.
+
+        The trial did not, however soon after the one before it was refused: nothing else left meanwhile.
+        """
+        return sent_at <= self._stopped_at and sent_at != self._trial_left
 
     def is_settled(self, sent_at: float) -> bool:
         """Whether the call that left at *sent_at* can no longer have met what was sent too fast before."""

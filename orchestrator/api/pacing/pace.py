@@ -59,6 +59,11 @@ class Pace:
         self._calm_needed = CALM_CALLS
 
     @property
+    def is_learnt(self) -> bool:
+        """Whether the API's refusals have made it lower than the ceiling."""
+        return self.rate < self._ceiling
+
+    @property
     def is_near(self) -> bool:
         """Whether the pace is near the documented limit."""
         return self.rate >= 0.9 * self._ceiling
@@ -93,6 +98,11 @@ class Pace:
         """Others have found that *rate* is what the API accepts, or nearly."""
         if rate < self.rate:
             self.rate, self._bad = max(rate, SLOWEST_PER_S), rate / MARGIN
+
+    def follow(self, rate: float) -> None:
+        """Keep *rate*, which another process has learnt from the same answers: more was refused."""
+        self.rate = min(max(rate, SLOWEST_PER_S), self._ceiling)
+        self._bad = self.rate / MARGIN
 
     def restore(self, rate: float) -> None:
         """Go back to *rate*: the refusals that lowered the pace had nothing to do with it."""

@@ -60,6 +60,7 @@ class Pacer:
         """Nothing left in *slot*."""
         self._window.refused(slot)
         self._pace.skip(slot)
+        self._gate.stayed(slot)
 
     def trial(self, slot: float) -> None:
         """The call of *slot* is the trial of a closed gate, whosever it is."""
@@ -68,6 +69,16 @@ class Pacer:
     def known(self, rate: float) -> None:
         """The others have found *rate*."""
         self._pace.known(rate)
+
+    @property
+    def learnt(self) -> bool:
+        """Whether the pace is the API's, not the ceiling of this process."""
+        return self._pace.is_learnt
+
+    def follow(self, rate: float) -> None:
+        """Take over *rate* from one who knows better; a raise only with the gate open: it may be older than a fall."""
+        if rate < self.rate or not self.closed:
+            self._pace.follow(rate)
 
     def accepted(self, now: float, sent_at: float) -> None:
         """The call that left at *sent_at* was not refused."""

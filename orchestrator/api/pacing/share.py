@@ -4,6 +4,10 @@ Two things are common to all. *Slots*: times at which one call may leave, given 
 processes have the same and all are as far apart as the pace says. *News*: what became of the calls. Each process hears
 all of it and so learns the limit as if all calls were its own; a limit that is full for one is full for all.
 
+Still they may learn different paces: the news comes to each in another order, and who has only just come knows a part
+of it. Slots of different lengths would waste the limit or break it, so all keep the pace of the one that has listened
+longest among those that send.
+
 All times are seconds of the place that gives the slots out. While it can't be reached each process keeps to its part of
 the pace by itself.
 """
@@ -26,11 +30,15 @@ LATE_S = 0.05
 SPREAD_S = 0.2
 #: Without a word from where slots are given out for so long, each process is on its own.
 ALONE_S = 1.0
+#: Who has had no word for so long may have missed news.
+MISSED_S = 2.0
 
 #: What became of the call of a slot: accepted, refused, none left, or the trial of a closed gate leaves.
 ACCEPTED, REFUSED, UNUSED, TRIAL = "a", "r", "u", "t"
+#: The pace of one who listens since a time; these two are its "slot" and its "seconds".
+PACE = "p"
 
-#: One piece of news: what, the slot, and the seconds that the API asked to wait.
+#: One piece of news: what, the slot, and the time until which the API asked to wait.
 News = tuple[str, float, float | None]
 
 
@@ -68,6 +76,7 @@ class Share:
         self._alone_next = 0.0  # the next slot while on its own
         self.urgent = False  #: the others should hear the news at once
         self.processes = 1  #: that keep the pace, as far as is known
+        self.since = float("inf")  #: when this process began to hear all news
 
     @property
     def rate_per_s(self) -> float:
@@ -149,6 +158,10 @@ class Share:
         news, self._news, self.urgent = self._news, [], False
         return news
 
+    def learnt(self) -> list[News]:
+        """The pace as this process has learnt it, for those who have not listened so long."""
+        return [(PACE, self.since, self._pacer.rate)] if self._pacer.learnt else []
+
     def hear(self, now: float, news: Iterable[News]) -> None:
         """What became of others' calls."""
         for what, slot, until in news:
@@ -158,6 +171,9 @@ class Share:
                 self._pacer.throttled(now, slot, None if until is None else max(until - now, 0.0))
             elif what == UNUSED:
                 self._pacer.unused(slot)
+            elif what == PACE:
+                if until is not None and slot < self.since:
+                    self._pacer.follow(until)
             elif self._pacer.closed:
                 self._pacer.trial(slot)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.benches import load_bench
 
-from orchestrator.api.pacing.share import ALONE_S, HORIZON_S, LATE_S, Grant, Share
+from orchestrator.api.pacing.share import ALONE_S, HORIZON_S, LATE_S, PACE, Grant, Share
 
 LIMITER = load_bench("limiter_sim")
 SIM = load_bench("shared_pace_sim")
@@ -92,3 +92,83 @@ def test_what_is_asked_for_lies_close_ahead() -> None:
     share.throttled(1.0, 0.9, 30.0)
     assert share.wish(30.9 - HORIZON_S, 3) is None
     assert share.wish(31.0, 3) is not None
+
+
+def closed_at(at: float, share: Share) -> None:
+    """The limit of 20 a second is met: 20 calls have left within it, and the next is refused."""
+    share.others_got(Grant(at - 0.5, 20, 0.025, idle=False))
+    share.throttled(at + 0.05, at, None)
+    assert share.rate_per_s == pytest.approx(19.6)
+
+
+def test_a_trial_that_is_refused_is_followed_by_the_next_within_seconds() -> None:
+    """However soon after the refusal before it the trial left: nobody waits as for a trial without an answer."""
+    share = Share(40.0)
+    closed_at(10.0, share)
+    for slot in (10.56, 10.7):  # the second leaves before everybody has heard of the first's refusal
+        share.got(Grant(slot, 1, 0.05, idle=False))
+        share.use(slot)
+        share.throttled(slot + 0.02, slot, None)
+    wish = share.wish(13.0, 1)
+    assert wish is not None
+    assert wish.not_before <= 13.0
+
+
+def test_a_trial_that_was_not_ready_makes_room_for_another() -> None:
+    """Its slot is given back, and nobody waits for the answer of a call that never left."""
+    one, other = Share(40.0), Share(40.0)
+    for share in (one, other):
+        closed_at(10.0, share)
+    one.got(Grant(10.56, 1, 0.05, idle=False))
+    one.use(10.56)
+    other.hear(10.6, one.take_news())
+    assert other.wish(10.65, 1) is None
+    one.give_back(10.56)
+    other.hear(10.65, one.take_news())
+    assert one.wish(10.65, 1) is not None
+    assert other.wish(10.65, 1) is not None
+
+
+def test_all_keep_the_pace_of_the_one_that_has_listened_longest() -> None:
+    """Who came amid the first refusals has counted few of the calls; the one that counts them all is not misled."""
+    one, other = Share(40.0), Share(40.0)
+    one.since, other.since = 1.0, 9.9
+    closed_at(10.0, one)
+    other.others_got(Grant(9.9, 4, 0.025, idle=False))
+    other.hear(10.1, one.take_news())
+    assert other.rate_per_s < 10
+    for share in (one, other):
+        share.accepted(10.7, 10.65)  # the gate is open
+    one.hear(10.8, other.learnt())
+    assert one.rate_per_s == pytest.approx(19.6)
+    other.hear(10.8, one.learnt())
+    assert other.rate_per_s == one.rate_per_s
+
+
+def test_a_pace_from_before_a_refusal_raises_nobodys() -> None:
+    """Who closed the gate does not go back to what the others keep that have not heard of it yet."""
+    one, other = Share(40.0), Share(40.0)
+    one.since, other.since = 1.0, 9.0
+    closed_at(10.0, other)
+    other.hear(10.1, [(PACE, 1.0, 39.2)])
+    assert other.rate_per_s == pytest.approx(19.6)
+
+
+def test_a_ceiling_of_ones_own_is_no_pace_of_all() -> None:
+    """Somebody sends slowly because a person wants that: the others do not follow, and nobody goes past its own."""
+    slow, fast = Share(5.0), Share(40.0)
+    slow.since, fast.since = 1.0, 2.0
+    fast.hear(3.0, slow.learnt())
+    assert fast.rate_per_s == 40.0
+    slow.since = 3.0
+    slow.hear(4.0, [(PACE, 2.0, 20.0)])
+    assert slow.rate_per_s == 5.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_comes_amid_the_first_refusals_slows_nobody_down(seed: int) -> None:
+    """Three that begin one after the other just when an unknown limit is met use it as well as one would."""
+    senders = [SIM.Sender(Share(40.0), 400, begins) for begins in (0.0, 0.45, 0.55)]
+    report = SIM.simulate(LIMITER.Sliding(20, 1.0), 20.0, senders, seed=seed)
+    assert report.used >= 0.95
+    assert report.refused <= 0.02
