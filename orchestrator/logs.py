@@ -155,6 +155,12 @@ class Redactor:
                 value = spelt.sub(HIDDEN, value)
         return value
 
+    def may_change(self, text: str) -> bool:
+        """Whether ``text`` may find a secret in *text* or in a part of it; no is certain."""
+        if not self._secrets:
+            return False
+        return any(mark in text for mark in "%\\&") or any(secret in text for secret in self._secrets)
+
     def __call__(self, _: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         return {name: self._value(value) for name, value in event.items()}
 

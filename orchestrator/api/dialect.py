@@ -166,7 +166,7 @@ def read_echo(said: Mapping[str, Json], numbers: Callable[[Json], Iterable[int]]
 def _read_rules(value: Json) -> tuple[tuple[str, str], ...] | None:
     try:
         return Echo.of_rules(Rule(str(rule["type"]), str(rule["description"])) for rule in value) or None
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -195,8 +195,16 @@ def read_record(job: Mapping[str, Json]) -> JobRecord:
 
 
 def plain(value: Json) -> str | None:
-    """Server text that can be stored: half characters, which no database takes, are spelled out."""
-    return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
+    """Server text that can be stored: half characters, which no database takes, are spelled out.
+
+    Raises Ambiguous(created=True) for what is nested too deeply to be written as text.
+    """
+    if value is None:
+        return None
+    try:
+        return str(value).encode("utf-8", "backslashreplace").decode()
+    except RecursionError as error:
+        raise Ambiguous("the API's answer is nested too deeply", created=True) from error
 
 
 def words(value: Json) -> str | None:
@@ -205,7 +213,9 @@ def words(value: Json) -> str | None:
 
 
 def bounded(value: Json, most: int) -> str | None:
-    """Server text that can be stored, cut to *most* characters."""
+    """Server text that can be stored, cut to *most* characters. Raises Ambiguous as ``plain`` does."""
+    if isinstance(value, str) and value.isascii() and len(value) <= most:
+        return value  # as most is
     said = plain(value)
     return said if said is None or len(said) <= most else said[: most - 1] + "…"
 
@@ -235,14 +245,14 @@ class RowReader:
             if file_id is not None:
                 return
             file_id, rows = "", self.nameless
-        file_id = canonical_id(name(file_id) or "")
+        file_id = canonical_id(bounded(file_id, MAX_NAME) or "")
         if result is None:
             rows.append(FileResult(file_id, Outcome.FAILED, error=why or NO_RESULT))
             return
         if not isinstance(result, dict) or "type" not in result or not isinstance(result["type"], str | None):
             self.oddities.append(f"the result row of {file_id} can't be read")
             return
-        label = name(result.get("type"))
+        label = bounded(result["type"], MAX_NAME)
         outcome = Outcome.UNMATCHED if label is None else Outcome.CLASSIFIED
         confidence = self._confidence(file_id, result.get("confidence"))
         rows.append(FileResult(file_id, outcome, label, confidence, bounded(result.get("reasoning"), MAX_REASONING)))

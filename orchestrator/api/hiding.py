@@ -22,8 +22,13 @@ class Hiding:
         self._always.add(keys)
         self._in_words.add([*keys, *secrets])
 
-    def of(self, answer: Json) -> Json:
-        """*answer* without secrets. Raises Ambiguous for one that is nested too deeply to look through."""
+    def of(self, answer: Json, body: bytes) -> Json:
+        """*answer* without secrets. Raises Ambiguous for one that is nested too deeply to look through.
+
+        *body*: what *answer* was decoded from. Thousands of texts are looked through only if that may hold a secret.
+        """
+        if not self._in_words.may_change(_as_decoded(body)):
+            return answer
         try:
             return self._without(answer, self._always)
         except RecursionError as error:
@@ -43,3 +48,9 @@ class Hiding:
                 name: self._without(item, self._in_words if name in WORDS else redactor) for name, item in value.items()
             }
         return value
+
+
+def _as_decoded(body: bytes) -> str:
+    """The texts of a JSON *body* in one; those with other escapes than for quotes and line ends stay escaped."""
+    text = body.decode("utf-8", "backslashreplace").replace("\0", "\\")  # one with NUL is not in UTF-8
+    return text.replace('\\"', '"').replace("\\n", "\n") if "\\" in text else text

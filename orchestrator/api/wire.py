@@ -119,7 +119,7 @@ class Wire:
         except ApiError as error:
             self._hiding.of_error(error)
             raise
-        return self._hiding.of(answer)
+        return self._hiding.of(answer, body)
 
     async def _last_look(self, event: str, _: object) -> None:
         """Raise NotSent where the run may not send any more: a process can stand still after its last question."""

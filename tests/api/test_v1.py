@@ -363,3 +363,14 @@ def test_no_job_is_too_odd(changes: dict[str, Json]) -> None:
 def test_no_echo_is_too_odd(parsing: dict[str, Json], rules: Json, mode: Json) -> None:
     """What can't be read of a job's config says nothing, and costs no job its news."""
     assert API.read_job(job(parsing_configuration=parsing, rules=rules, mode=mode)).id
+
+
+def test_words_nested_too_deeply_are_no_answer() -> None:
+    """Nothing can write them down."""
+    deep: list[Json] = []
+    for _ in range(100_000):
+        deep = [deep]
+    job = {"id": "job-1", "status": "PENDING", "rules": [{"type": deep, "description": ""}]}
+    assert V1(Target()).read_job(job).echo.rules is None
+    with pytest.raises(Ambiguous):
+        V1(Target()).read_job({**job, "error_message": deep})
