@@ -59,8 +59,15 @@ def canonical_id(file_id: str) -> str:
 
     The API types file IDs as UUIDs and answers with one spelling, whichever was sent; uploads give ``dfl-<uuid>``.
     """
+    if file_id == file_id.lower() and not file_id.startswith("dfl-"):
+        return file_id  # as most are: to match each of a million takes seconds
     found = _UUID(file_id)
     return found[1].lower() if found else file_id
+
+
+def is_same_id(one: str, other: str) -> bool:
+    """Whether two spellings name the same."""
+    return one == other or canonical_id(one) == canonical_id(other)
 
 
 class Outcome(StrEnum):

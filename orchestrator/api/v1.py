@@ -34,7 +34,7 @@ from orchestrator.models import (
     ParsingConfiguration,
     RemoteJob,
     Webhook,
-    canonical_id,
+    is_same_id,
 )
 
 JOBS = "/api/v1/classifier/jobs"
@@ -122,7 +122,7 @@ class V1:
         for item in items:
             row = item if isinstance(item, dict) else {}  # one row that can't be read costs no other its result
             named = row.get("classify_job_id")
-            if job_id is not None and isinstance(named, str) and canonical_id(named) != canonical_id(job_id):
+            if job_id is not None and isinstance(named, str) and not is_same_id(named, job_id):
                 reader.oddities.append(f"a result row is of another job: {named[:80]!a}")
                 continue
             reader.read(row.get("file_id"), row.get("result"))

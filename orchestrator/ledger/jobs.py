@@ -208,7 +208,7 @@ def end(
 def _as_row(row: int, result: FileResult) -> tuple[int, str, str | None, float | None, int, str | None, str | None]:
     """*result* of the file in *row*, in the order of ``RESULT``."""
     sure = percent(result.confidence)
-    return row, result.outcome.value, result.type, result.confidence, sure, result.reasoning, result.error
+    return row, str(result.outcome), result.type, result.confidence, sure, result.reasoning, result.error
 
 
 def amend(connection: Connection, chunk_id: int, results: Collection[tuple[int, FileResult]]) -> None:

@@ -53,10 +53,12 @@ def collect(file_ids: Collection[str], types: Collection[str], job: RemoteJob, a
             strangers.append(row.file_id)
             continue
         found = row if row.file_id == file_id else replace(row, file_id=file_id)
-        if found not in (others := by_file.setdefault(file_id, [])):
+        if (others := by_file.get(file_id)) is None:
+            by_file[file_id] = [found]
+        elif found not in others:
             others.append(found)
     oddities += [f"two different results for {file_id}" for file_id, several in by_file.items() if len(several) > 1]
-    rows = {file_id: _the_one(several) for file_id, several in by_file.items()}
+    rows = {file_id: several[0] if len(several) == 1 else _the_one(several) for file_id, several in by_file.items()}
     if strangers:
         if not rows:
             raise ContractBroken(f"job {job.id} has results only for files that were never sent in it")
@@ -80,7 +82,7 @@ def _rowless(file_id: str, job: RemoteJob) -> FileResult:
 
 
 def _the_one(rows: list[FileResult]) -> FileResult:
-    """The row of a file that counts: a good one before one without a result; a conflict when good ones disagree."""
+    """The one of a file's *rows* that counts: a good one before one without a result; a conflict of good ones."""
     good = [row for row in rows if row.outcome in GOOD]
     answers = {(row.type, row.confidence): row for row in good}
     if len(answers) > 1:

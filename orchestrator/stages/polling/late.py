@@ -207,7 +207,7 @@ async def look_at(work: Work, key: int, job: RemoteJob, seen: JobResults | None 
 
 def with_earlier(answer: JobResults, seen: JobResults | None) -> JobResults:
     """*answer* with the rows of an earlier read that it lacks, or has without a result."""
-    if seen is None:
+    if seen is None or not (seen.rows or seen.nameless):
         return answer
     good = {row.file_id for row in answer.rows if row.outcome in GOOD}
     told = {row.file_id for row in answer.rows}
