@@ -35,6 +35,9 @@ AT_ONCE = 32
 #: How often a job that is to be cancelled is looked at until it is.
 LOOK_S = 1.0
 
+#: The status codes of an API that does not have a job.
+DENIED = (404, 410)
+
 V1_CANNOT = "v1 has no call to cancel a job: only `retry --held` sends the files of one that never ends again"
 
 
@@ -49,15 +52,18 @@ class Canceller:
     base_url: str
     key: str
 
-    def cancel(self, api: str, open_jobs: Iterable[tuple[int, str]], *, wait_s: float) -> dict[int, JobStatus] | None:
+    def cancel(
+        self, api: str, open_jobs: Iterable[tuple[int, str]], *, wait_s: float, denied: bool = False
+    ) -> dict[int, JobStatus] | None:
         """Cancel jobs, given as (chunk id, job id); those that have ended since, and how. None: the API has no cancel.
 
-        Waits up to *wait_s* in all for those that take their time. Raises ApiError; what was recorded until then stays.
+        Waits up to *wait_s* in all for those that take their time. A job that the API denies having counts as ended
+        only where *denied* says that a person wants it so. Raises ApiError; what was recorded until then stays.
         """
-        return loop.run(self._cancel(api, list(open_jobs), wait_s))
+        return loop.run(self._cancel(api, list(open_jobs), wait_s, denied))
 
     async def _cancel(
-        self, name: str, open_jobs: Sequence[tuple[int, str]], wait_s: float
+        self, name: str, open_jobs: Sequence[tuple[int, str]], wait_s: float, denied: bool
     ) -> dict[int, JobStatus] | None:
         api = connect(
             self.manifest,
@@ -74,7 +80,7 @@ class Canceller:
 
         async def one(chunk_id: int, job_id: str) -> None:
             async with room:
-                status = await self._end(api, chunk_id, job_id, until)
+                status = await self._end(api, chunk_id, job_id, until, denied)
             if status is not None:
                 ended[chunk_id] = status
 
@@ -86,10 +92,15 @@ class Canceller:
             await api.close()
         return ended
 
-    async def _end(self, api: Api, chunk_id: int, job_id: str, until: float) -> JobStatus | None:
+    async def _end(self, api: Api, chunk_id: int, job_id: str, until: float, denied: bool) -> JobStatus | None:
         """Cancel one job and record how it ended; None when it has not, as far as the API says. Raises ApiError."""
         try:
-            job = await self._stopped(api, job_id, until)
+            try:
+                job = await self._stopped(api, job_id, until)
+            except Rejected as error:
+                if not (denied and error.status in DENIED and await self._is_of_the_project(api, chunk_id)):
+                    raise
+                job = RemoteJob(job_id, JobStatus.SUCCEEDED, queue.GONE, error=f"the API does not have job {job_id}")
             if job.id != job_id or job.status not in TERMINAL:
                 log.warning("job.not_cancelled", chunk_id=chunk_id, job_id=job_id, status=ascii(job.api_status)[:80])
                 return None
@@ -100,6 +111,18 @@ class Canceller:
             return None
         log.info("job.cancelled", chunk_id=chunk_id, job_id=job_id, status=job.api_status)
         return job.status
+
+    async def _is_of_the_project(self, api: Api, chunk_id: int) -> bool:
+        """Whether the key may be of the ledger's project: the API has another of its jobs, or there is no other."""
+        with self.ledger.transaction() as connection:
+            others = queue.jobs_beside(connection, chunk_id, most=5)
+        for job_id in others:
+            try:
+                await api.get(job_id)
+            except Rejected:
+                continue
+            return True
+        return not others
 
     async def _stopped(self, api: Api, job_id: str, until: float) -> RemoteJob:
         """The job after it was asked to stop. Raises Rejected when the API does not know it."""
@@ -146,7 +169,7 @@ def free_stuck(
     left: dict[int, str] = {}
     for api in sorted({job.api for job in stuck}):
         of_api = [job for job in stuck if job.api == api]
-        ended = canceller.cancel(api, [(job.chunk_id, job.job_id) for job in of_api], wait_s=wait_s)
+        ended = canceller.cancel(api, [(job.chunk_id, job.job_id) for job in of_api], wait_s=wait_s, denied=held)
         for job in of_api:
             if ended is None:
                 left[job.chunk_id] = V1_CANNOT

@@ -26,6 +26,9 @@ RESULT = ("file_row", "outcome", "type", "confidence", "percent", "reasoning", "
 #: The event that keeps the rows that were seen of an ended job for as long as others are waited for.
 SEEN = "rows_seen"
 
+#: The event of a run in which the API denied having the chunk's job.
+DENIED = "gone"
+
 
 class ForbiddenMove(RuntimeError):
     """A job was not in a status that the move starts from: a bug of ours."""
@@ -105,7 +108,8 @@ def disown(connection: Connection, chunk_id: int, why: str, *, keyed: bool, at: 
     ).rowcount
     if moved != 1:
         raise ForbiddenMove(f"chunk {chunk_id} has no job that could be another's")
-    _forget_seen(connection, chunk_id)
+    _forget(connection, chunk_id, SEEN)
+    _forget(connection, chunk_id, DENIED)
     return answered_with_anothers(connection, chunk_id, why, keyed=keyed, at=at)
 
 
@@ -168,7 +172,7 @@ def hold(connection: Connection, chunk_id: int, why: str, *, at: str) -> None:
 def keep_seen(connection: Connection, chunk_id: int, rows: Collection[FileResult], *, at: str) -> None:
     """Keep *rows* of an ended job that is yet to be recorded: a later read may lack them."""
     if rows and set(rows) != set(rows_seen(connection, chunk_id)):
-        _forget_seen(connection, chunk_id)
+        _forget(connection, chunk_id, SEEN)
         note(connection, chunk_id, SEEN, json.dumps([asdict(row) for row in rows]), at=at)
 
 
@@ -180,9 +184,10 @@ def rows_seen(connection: Connection, chunk_id: int) -> tuple[FileResult, ...]:
     return tuple(FileResult(**{**row, "outcome": Outcome(row["outcome"])}) for row in rows)
 
 
-def _forget_seen(connection: Connection, chunk_id: int) -> None:
-    forget = text("DELETE FROM events WHERE chunk_id = :chunk_id AND event = :seen")
-    connection.execute(forget, {"chunk_id": chunk_id, "seen": SEEN})
+def _forget(connection: Connection, chunk_id: int, event: str) -> None:
+    """Of the chunk's job: what was noted does not hold of the next."""
+    forget = text("DELETE FROM events WHERE chunk_id = :chunk_id AND event = :event")
+    connection.execute(forget, {"chunk_id": chunk_id, "event": event})
 
 
 def end(
@@ -195,7 +200,7 @@ def end(
     **changes: object,
 ) -> None:
     """The job has ended: its status and, by row of ``files``, how each of its files did. One transaction."""
-    _forget_seen(connection, chunk_id)
+    _forget(connection, chunk_id, SEEN)
     move(connection, [chunk_id], to, at=at, finished_at=at, **changes)
     rows = [_as_row(row, result) for row, result in results]
     if rows:

@@ -17,6 +17,8 @@ from orchestrator.models import Chunk, Config, JobStatus
 #: What ``jobs.api_status`` says of a job that the API has no longer.
 GONE = "GONE"
 
+#: What ``Parked`` says of a call.
+_CALL = "id, config_id, sent_at, mark, resends, accepted, error, held"
 
 #: A job made so few minutes before or after a call shows how the API dated jobs then.
 NEAR_MIN = 5.0
@@ -116,17 +118,22 @@ def unanswered(connection: Connection, shard: Shard) -> list[Parked]:
     """The chunks in ``submitting``."""
     rows = connection.execute(
         text(
-            "SELECT id, config_id, sent_at, mark, resends, accepted, error, held FROM jobs "
+            f"SELECT {_CALL} FROM jobs "
             "WHERE manifest_id = :manifest_id AND api = :api AND status = 'submitting' ORDER BY id"
         ),
         {"manifest_id": shard.manifest_id, "api": shard.api},
     )
-    return [
-        Parked(
-            r.id, r.config_id, r.sent_at, r.mark, r.resends, bool(r.accepted), r.error is None, bool(r.held), r.error
-        )
-        for r in rows
-    ]
+    return [_parked(row) for row in rows]
+
+
+def call_of(connection: Connection, chunk_id: int) -> Parked:
+    """The latest create call of a chunk, as if it had no recorded answer."""
+    return _parked(connection.execute(text(f"SELECT {_CALL} FROM jobs WHERE id = :id"), {"id": chunk_id}).one())
+
+
+def _parked(row: Row[int, int, str, str | None, int, int, str | None, int]) -> Parked:
+    chunk_id, config_id, sent_at, mark, resends, accepted, error, held = row
+    return Parked(chunk_id, config_id, sent_at, mark, resends, bool(accepted), error is None, bool(held), error)
 
 
 def chunk(connection: Connection, chunk_id: int) -> Chunk:
@@ -183,14 +190,15 @@ def first_noted(connection: Connection, chunk_id: int, event: str) -> str | None
     return None if at is None else str(at)
 
 
-def other_job_ids(connection: Connection, shard: Shard, chunk_id: int, *, most: int) -> list[str]:
-    """The latest jobs of the shard that have ended and that the API knew then."""
+def jobs_beside(connection: Connection, chunk_id: int, *, most: int) -> list[str]:
+    """The latest jobs of a chunk's manifest and API version that have ended and that the API knew then."""
     rows = connection.execute(
         text(
-            "SELECT job_id FROM jobs WHERE manifest_id = :manifest_id AND api = :api AND id <> :chunk_id "
-            "AND finished_at IS NOT NULL AND job_id IS NOT NULL AND api_status <> :gone ORDER BY id DESC LIMIT :most"
+            "SELECT j.job_id FROM jobs j JOIN jobs c ON c.manifest_id = j.manifest_id AND c.api = j.api "
+            "WHERE c.id = :chunk_id AND j.id <> c.id AND j.finished_at IS NOT NULL AND j.job_id IS NOT NULL "
+            "AND j.api_status <> :gone ORDER BY j.id DESC LIMIT :most"
         ),
-        {"manifest_id": shard.manifest_id, "api": shard.api, "chunk_id": chunk_id, "gone": GONE, "most": most},
+        {"chunk_id": chunk_id, "gone": GONE, "most": most},
     )
     return list(rows.scalars())
 
@@ -300,6 +308,20 @@ def neighbours(connection: Connection, shard: Shard, chunk_id: int) -> list[Neig
             near = _minutes_apart(call.sent_at, row.submitted_at) <= NEAR_MIN
             found.append(Neighbour(row.job_id, call.mark is not None and row.mark == call.mark and near))
     return found
+
+
+def named_since(connection: Connection, chunk_id: int) -> set[str]:
+    """The jobs in flight that create calls were answered with since the first one of a chunk left."""
+    rows = connection.execute(
+        text(
+            f"SELECT j.job_id FROM jobs j JOIN jobs c ON c.api = j.api WHERE c.id = :chunk_id AND j.id <> c.id "
+            f"AND j.status IN {IN_FLIGHT_SQL} AND EXISTS (SELECT 1 FROM events e WHERE e.chunk_id = j.id "
+            "AND e.event = 'submitted' AND e.id > (SELECT min(x.id) FROM events x "
+            "WHERE x.chunk_id = :chunk_id AND x.event = 'submitting'))"
+        ),
+        {"chunk_id": chunk_id},
+    )
+    return set(rows.scalars())
 
 
 def to_audit(connection: Connection, manifest_id: int) -> list[tuple[int, str | None]]:

@@ -94,7 +94,7 @@ class Pipeline:
         settles_in_s = max(self.work.next_look_at - self.work.clock.monotonic(), 0.0)
         return Sight(phase, self.poller.in_flight, self.work.unsettled, settles_in_s)
 
-    def _watch(self, chunk_id: int, job_id: str, size: int, *, age_s: float = 0.0) -> None:
+    def _watch(self, chunk_id: int, job_id: str, size: int, *, age_s: float | None = None) -> None:
         self.poller.watch(chunk_id, job_id, size, age_s=age_s)
 
     def _look_again(self) -> None:

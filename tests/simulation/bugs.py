@@ -34,6 +34,7 @@ from orchestrator.stages import halving, matching, work
 from orchestrator.stages.polling import late
 from orchestrator.stages.sending import Sending
 from orchestrator.stages.unanswered import doubt, evidence, judging, likeness, reconciler
+from orchestrator.stages.unanswered.strangers import Strangers
 from simulation import process
 
 
@@ -379,6 +380,20 @@ def _any_job_is_ours() -> AbstractContextManager[object]:
     return patch.object(projects, "is_of_another_chunk", lambda connection, chunk_id, job_id: False)
 
 
+def _denied_is_gone() -> AbstractContextManager[object]:
+    """A job that the API denies for long is gone, whatever else it lists."""
+
+    async def nothing(self: Strangers, chunk_id: int) -> bool:
+        return False
+
+    return patch.object(Strangers, "may_include_one_of", nothing)
+
+
+def _named_is_owned() -> AbstractContextManager[object]:
+    """A job that a create call was answered with can be no other call's, even before its results were read."""
+    return patch.object(queue, "named_since", lambda connection, chunk_id: set())
+
+
 def _mistaken_for_ever() -> AbstractContextManager[object]:
     """A call that is always answered with another's job is asked for by its key for ever, and no person is asked."""
     honest = jobs.answered_with_anothers
@@ -452,7 +467,7 @@ BUGS = (
     Bug("a 503 counts as not created", "v1", _unavailable_is_refused, 7),
     Bug("a job is adopted without proof", "v1", _adopt_unproved, 11),
     Bug("results that fit in part count as nobody's", "v1", _ignore_hints, 38),
-    Bug("no time to settle", "v1", _no_settling, 75),
+    Bug("no time to settle", "v1", _no_settling, 16),
     Bug("one listing proves absence", "v1", _one_listing, 88),
     Bug("the first page is the whole listing", "v1", _first_page_of_jobs, 29),
     Bug("the first page is all results", "v1", _first_page_of_results, 11),
@@ -476,12 +491,14 @@ BUGS = (
     Bug("a failure takes a good answer's place", "v2", _last_result_stands, 85),
     Bug("half of a second opinion is an answer", "v1", _forgetful_halves, 55),
     Bug("one half is forgotten", "v1", _lost_half, 43),
-    Bug("good files are halved with the bad", "v1", _halves_of_all, 16),
+    Bug("good files are halved with the bad", "v1", _halves_of_all, 30),
     Bug("the first read is final", "v1", _first_read_is_final, 4),
     Bug("the first read of v2 is final", "v2", _first_read_is_final, 72),
     Bug("results that are refused once do not exist", "v1", _refusal_is_final, 20164),
     Bug("a job has two chunks", "v1", _any_job_is_ours, 215),
     Bug("a stranger's job is missing all rows", "v1", _strangers_rows_are_missing, 226),
+    Bug("a job that is denied was the chunk's", "v1", _denied_is_gone, 60443),
+    Bug("a job that is named is owned", "v1", _named_is_owned, 1001),
     Bug("a mistaken answer is asked for again for ever", "v2", _mistaken_for_ever, 28),
     Bug("a mistaken key is kept", "v2", _the_key_of_before, 28),
     Bug("whatever v2 answers is the chunk's", "v2", _echo_of_nobody, 83),

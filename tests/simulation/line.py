@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from dataclasses import replace
 from typing import Protocol
 
 import httpx
@@ -102,6 +103,8 @@ class Line(httpx.AsyncBaseTransport):
             return world.misled_keys.get(key)
         job = world.anothers(files) if world.befalls(world.mood.mistaken) else None
         if job is not None:
+            if world.mood.nobodys and world.dice.random() < 0.5:
+                job = replace(job, id=f"nobodys-{len(world.jobs):04d}")
             world.tell("answers with", job.id)
             if world.api == "v2":
                 world.misled_keys[key] = job

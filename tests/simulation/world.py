@@ -104,6 +104,7 @@ class Mood:
     down: str = ""  #: the route that answers 500, alone, for some time
     down_at: tuple[float, float] = (0.0, 0.0)
     in_any_order: bool = False  #: the listing
+    nobodys: bool = False  #: half of the mistaken answers name a job that the API denies having
 
     @classmethod
     def draw(cls, api: str, seed: int) -> Mood:
@@ -118,6 +119,7 @@ class Mood:
             down=rng.choice(("", "", "list", "get", "results")),
             down_at=(began, began + rng.choice((8.0, 60.0, 4000.0))),
             in_any_order=rng.random() < 0.3,
+            nobodys=rng.random() < 0.5,
         )
 
 

@@ -31,6 +31,8 @@ class Watched:
     size: int
     started: float
     old: bool  #: has been in flight for longer than is normal: asked once, then left to a later run
+    new: bool = False  #: this run has just submitted it
+    told: bool = False  #: the API has told this run of it
     word: str = ""
     unknown_tries: int = 0
     heard: float = 0.0  #: when the API last reported it

@@ -14,6 +14,7 @@ from orchestrator.stages.matching import collect_chunk
 from orchestrator.stages.polling.late import Late, Look, look_at, take_in
 from orchestrator.stages.polling.pages import NO_PAGES_S, PAGE, Pages, Watched
 from orchestrator.stages.polling.poll_schedule import PollSchedule
+from orchestrator.stages.unanswered.strangers import Strangers
 from orchestrator.stages.work import HELD, Work
 
 log = structlog.get_logger()
@@ -32,6 +33,7 @@ class Poller:
     def __init__(self, work: Work, *, late: Late) -> None:
         self._work = work
         self._late = late  #: the jobs whose results are late wait there
+        self._strangers = Strangers(work)
         self._watched: dict[int, Watched] = {}
         self._schedule = PollSchedule(batch=work.api.traits.jobs_per_ask)
         self._readers = asyncio.Semaphore(READERS if work.api.traits.jobs_per_ask == 1 else BULK_READERS)
@@ -53,10 +55,11 @@ class Poller:
     def idle(self) -> bool:
         return self._ready and not self._watched
 
-    def watch(self, chunk_id: int, job_id: str, size: int, *, age_s: float = 0.0) -> None:
-        """Take up a job that was submitted *age_s* seconds ago."""
-        started = self._work.clock.monotonic() - age_s
-        self._watched[chunk_id] = Watched(job_id, size, started, old=age_s > self._work.stale_s)
+    def watch(self, chunk_id: int, job_id: str, size: int, *, age_s: float | None = None) -> None:
+        """Take up a job that an earlier run submitted *age_s* seconds ago; None: that this run has just submitted."""
+        started = self._work.clock.monotonic() - (age_s or 0.0)
+        old = (age_s or 0.0) > self._work.stale_s
+        self._watched[chunk_id] = Watched(job_id, size, started, old=old, new=age_s is None)
         self._schedule.add(chunk_id, started, size)
         self._more.set()
 
@@ -156,6 +159,7 @@ class Poller:
         watched = self._watched.get(key)
         if watched is None:
             return
+        watched.told = True
         if job.status in TERMINAL:
             await self._ended(key, watched, job)
             return
@@ -180,7 +184,7 @@ class Poller:
             look = await look_at(work, key, job)
         except ContractBroken as error:
             work.warn("job.answers_against_contract", chunk_id=key, job_id=job.id, why=str(error))
-            await self._disown(key, job)
+            await self._disown(key, f"the API answered with job {job.id}, which is not of these files")
             return
         except Unanswered as error:
             self._learn(key, job, noticed_at)
@@ -203,13 +207,12 @@ class Poller:
             duration = (job.ended_at - job.created_at).total_seconds()
         self._schedule.ended(key, now, duration)
 
-    async def _disown(self, key: int, job: RemoteJob) -> None:
-        """The create call was answered with somebody else's job.
+    async def _disown(self, key: int, why: str) -> None:
+        """The create call was answered with somebody else's job, or with none.
 
         Reconcile looks for the chunk's own; with idempotency keys, the next run asks for it by its key.
         """
         work = self._work
-        why = f"the API answered with job {job.id}, which is not of these files"
         keyed = work.api.traits.idempotent
         held = await work.writer.write(lambda connection: jobs.disown(connection, key, why, keyed=keyed, at=work.at()))
         if keyed:
@@ -239,21 +242,27 @@ class Poller:
         watched.unknown_tries += 1
         if watched.unknown_tries < TRIES:
             return
+        if watched.new and not watched.told and work.api.traits.idempotent:
+            if work.clock.monotonic() - watched.started > work.settle_s:  # a new job may not be everywhere at once
+                await self._disown(key, f"the API answered with job {watched.job_id}, which it denies having")
+            return
         words = f"the API no longer has job {watched.job_id}"
-        gone_since = await work.writer.write(lambda connection: queue.first_noted(connection, key, "gone"))
+        gone_since = await work.writer.write(lambda connection: queue.first_noted(connection, key, jobs.DENIED))
         if gone_since is not None and work.seconds_since(gone_since) >= work.gone_s:
+            if await self._was_anothers(key, words):
+                return
             if await self._has_others(key):
                 await self._is_gone(key, RemoteJob(watched.job_id, JobStatus.SUCCEEDED, queue.GONE, error=words))
                 return
             words += "; nothing shows that the key is of the same project"
         work.warn("job.gone", chunk_id=key, job_id=watched.job_id, why=str(error))
-        await self._note(key, "gone", str(error))
+        await self._note(key, jobs.DENIED, str(error))
         self._leave(key, f"{words} ({error}); wrong project, or expired")
 
     async def _has_others(self, key: int) -> bool:
         """Whether the API answers for other jobs of the ledger: then the key is of their project."""
         work = self._work
-        others = await work.writer.write(lambda connection: queue.other_job_ids(connection, work.shard, key, most=5))
+        others = await work.writer.write(lambda connection: queue.jobs_beside(connection, key, most=5))
         for job_id in [*(watched.job_id for at, watched in self._watched.items() if at != key)][:5] + others:
             try:
                 if (await work.api.get(job_id)).id == job_id:
@@ -261,6 +270,20 @@ class Poller:
             except (Rejected, Unanswered):
                 continue
         return False
+
+    async def _was_anothers(self, key: int, words: str) -> bool:
+        """Whether a job that the API denies may never have been the chunk's: another may be. What follows is done."""
+        work = self._work
+        if work.api.traits.idempotent:
+            return False
+        try:
+            if not await self._strangers.may_include_one_of(key):
+                return False
+        except (Rejected, Unanswered) as error:
+            self._leave(key, f"{words}; whether another is of its files is not known ({error})")
+            return True
+        await self._disown(key, f"{words}, and has another that may be of its files")
+        return True
 
     async def _is_gone(self, key: int, job: RemoteJob) -> None:
         """Its files are missing from now on: ``retry`` may send them."""

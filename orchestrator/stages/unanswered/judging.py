@@ -54,6 +54,7 @@ class Case:
     empty: tuple[RemoteJob, ...] = ()  #: ended candidates without results
     unread: bool = False  #: some ended candidate's results are yet to be read
     partial: tuple[RemoteJob, ...] = ()  #: candidates with results of some of its files only, or of all and of others
+    named: tuple[RemoteJob, ...] = ()  #: in flight; later calls were answered with them, perhaps by mistake
     hints: tuple[RemoteJob, ...] = ()  #: other candidates with results of some of the chunk's files
     rivals: tuple[Signs, ...] = ()  #: of the other chunks that a job in *empty* may be of
     one_each: bool = False  #: *empty* are as many as these chunks, and no job can be of any other: see ``one_each``
@@ -133,7 +134,7 @@ def judge(case: Case) -> Finding:
     if case.held and not _can_settle(case):
         return StayHeld()
     if case.running and case.began - case.taken_up > case.patience_s:
-        return _hold(case, f"not ended for over {case.patience_s:g} s, and may be this chunk's: {_named(case.running)}")
+        return _hold(case, _stale(case, case.running))
     if case.unread:
         return Wait(0.0, case.signs)
     if case.running:
@@ -146,6 +147,10 @@ def judge(case: Case) -> Finding:
 def _named(jobs: Sequence[RemoteJob]) -> str:
     """*jobs* for a person: the first few of them."""
     return ", ".join(job.id for job in jobs[:5]) + (f" and {len(jobs) - 5} more" if len(jobs) > 5 else "")
+
+
+def _stale(case: Case, jobs: Sequence[RemoteJob]) -> str:
+    return f"not ended for over {case.patience_s:g} s, and may be this chunk's: {_named(jobs)}"
 
 
 def _hold(case: Case, why: str) -> Finding:
@@ -190,6 +195,10 @@ def _judge_clean(case: Case) -> Finding:
         return Wait(clean_at + case.settle_s - case.began, Signs(clean_at=clean_at))
     if case.elsewhere:
         return Hold(ELSEWHERE)
+    if case.named:  # their results will tell whose they are
+        if case.began - case.taken_up > case.patience_s:
+            return _hold(case, _stale(case, case.named))
+        return Wait(max(case.settle_s / 2, FIRST_LOOK_S), Signs(clean_at=clean_at))
     if case.accepted:
         return Hold(_accepted(case))
     if not case.may_resend:

@@ -197,6 +197,8 @@ class Reconciler:
             known, echoes = compared(connection, listed)
             for chunk_id, open_ in self._open.items():
                 open_.learn(queue.neighbours(connection, work.shard, chunk_id), listed)
+                named = queue.named_since(connection, chunk_id)
+                open_.named = open_.may_have_made([job for job in listed.values() if job.id in named], echoes)
             return known, echoes, projects.seem_elsewhere(connection, work.shard, listed.values())
 
         known, self._echoes, self._elsewhere = await work.writer.write(read)
@@ -256,6 +258,7 @@ class Reconciler:
             empty=empty,
             unread=any(evidence.unread(job) for job in mine),
             partial=tuple(partial),
+            named=tuple(open_.named),
             hints=tuple(job for job in mine if evidence.hints(job, open_.chunk) and job not in partial),
             rivals=tuple(other.signs for other in rivals if other is not open_),
             one_each=one_each(

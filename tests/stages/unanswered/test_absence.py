@@ -73,7 +73,7 @@ class Project:
             self.results_read.append(parts[0])
             rows = [{"file_id": file_id, "result": RESULT} for file_id in self.files[parts[0]]]
             return web.json_response({"items": rows})
-        return web.json_response(next(self.echo(dict(job)) for job in self.jobs if job["id"] == parts[0]))
+        return self._told(parts[0]) or web.json_response({"detail": "Classify job not found"}, status=404)
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
         number, body = self.creates, await request.json()
@@ -88,8 +88,11 @@ class Project:
         self.add(f"job-{number}", body.pop("file_ids"), **body)
         if number in self.lost:
             return web.json_response({"detail": "lost"}, status=502)
-        name = self.instead.get(number, f"job-{number}")
-        return web.json_response(next(self.echo(dict(job)) for job in self.jobs if job["id"] == name))
+        return self._told(self.instead.get(number, f"job-{number}")) or web.json_response({"id": self.instead[number]})
+
+    def _told(self, name: str) -> web.Response | None:
+        job = next((self.echo(dict(job)) for job in self.jobs if job["id"] == name), None)
+        return None if job is None else web.json_response(job)
 
 
 #: What the manifest of these tests asks.
@@ -287,6 +290,34 @@ def test_a_call_that_is_answered_with_anothers_job_is_settled_by_its_files(cli: 
     assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-1", "c": "job-2"}
 
 
+def test_a_call_that_is_answered_with_the_job_of_one_without_an_answer_proves_no_absence(
+    cli: Cli, api: Project
+) -> None:
+    """The ledger took that job for known, found none of the other's in the list, and paid for its files again."""
+    api.lost, api.instead = {0}, {1: "job-0"}
+    reads = 0
+
+    def pending_at_first(job: Told) -> Told:
+        nonlocal reads
+        reads += job["id"] == "job-0"
+        return {**job, "status": "PENDING"} if job["id"] == "job-0" and reads < 15 else job
+
+    api.echo = pending_at_first
+    cli.manifest("w", "a", "b", "c", size=1)
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"w": 1, "a": 1, "b": 1, "c": 1}
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {n: f"job-{i}" for i, n in enumerate("wabc")}
+
+
+def test_a_call_that_is_answered_with_a_job_that_the_api_denies_is_settled_by_its_files(cli: Cli, api: Project) -> None:
+    """Its files once ended as missing while their own job was in the list, and a person's ``retry`` paid again."""
+    api.instead = {1: "nobodys"}
+    assert cli("run", "m.yaml").returncode == 3
+    assert cli("run", "m.yaml", ORCHESTRATOR_GONE_S="0").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-1", "c": "job-2"}
+
+
 @pytest.mark.parametrize("command", ["run", "adopt"])
 def test_it_is_held_while_its_own_job_is_not_listed(cli: Cli, api: Project, command: str) -> None:
     """With words that say what was answered; the rest of the run goes on."""
@@ -384,6 +415,78 @@ def test_with_keys_an_answer_that_is_always_anothers_is_left_to_a_person(cli: Cl
     assert (done.returncode, "needs a person" in json.loads(done.stdout)["reason"]) == (3, True)
     assert cli("retry", "m.yaml", "--held").returncode == 0
     assert {row["file_id"]: row["outcome"] for row in cli.exported()} == dict.fromkeys("abc", "classified")
+
+
+class Denying(OneByOne):
+    """A v2 API whose answers to create calls of b name a job that it denies having."""
+
+    denials = 1
+
+    def _create(self, request: web.Request, body: dict[str, Json]) -> web.StreamResponse:
+        if body["file_input"] == "b" and self.denials:
+            self.denials -= 1
+            return web.json_response({"id": "nobodys", "status": "PENDING", "project_id": "p"})
+        return super()._create(request, body)
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        name = request.path.removesuffix("/cancel").rpartition("/")[2]
+        if name not in (*self.jobs, "classify", ""):
+            return web.json_response({"detail": "Classify job not found"}, status=404)
+        if "nobodys" in (asked := request.query.getall("job_ids", [])):
+            return web.json_response({"items": [self._told(job_id) for job_id in asked if job_id in self.jobs]})
+        return await super().__call__(request)
+
+
+def test_with_keys_a_call_that_is_answered_with_no_job_is_asked_for_by_its_key(cli: Cli, serve: Serve) -> None:
+    """Every run once ended with exit 3, and no command settled it."""
+    api = Denying()
+    cli.use(serve(api))
+    one_by_one.manifest(cli, "a", "b", "c")
+    done = cli("run", "m.yaml", ORCHESTRATOR_SETTLE_S="0.2")
+    assert done.returncode == 3
+    assert "the API answered with job nobodys, which it denies having" in " ".join(done.stdout.split())
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+def test_with_keys_an_answer_that_is_always_no_job_is_left_to_a_person(cli: Cli, serve: Serve) -> None:
+    """``retry --held`` sends it under a new key."""
+    api = Denying()
+    api.denials = 2
+    cli.use(serve(api))
+    one_by_one.manifest(cli, "a", "b", "c")
+    for _ in range(2):
+        done = cli("run", "m.yaml", "--json", ORCHESTRATOR_SETTLE_S="0.2")
+        assert done.returncode == 3
+    assert "needs a person" in json.loads(done.stdout)["reason"]
+    assert cli("retry", "m.yaml", "--held").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("files", ["b", "abc"])
+def test_a_person_may_give_up_a_job_that_the_api_denies(cli: Cli, serve: Serve, files: str) -> None:
+    """The run that submitted it did not stay to ask, and nothing else shows that the key is of the same project."""
+    api = Denying()
+    cli.use(serve(api))
+    one_by_one.manifest(cli, *files)
+    assert cli("run", "m.yaml", "--no-wait").returncode == 3
+    assert cli("run", "m.yaml").returncode == 3
+    stale = {"ORCHESTRATOR_STALE_S": "0"}
+    assert cli("retry", "m.yaml", **stale).returncode == 3
+    assert cli("retry", "m.yaml", "--held", **stale).returncode == 0
+    assert api.bought == Counter(files)
+
+
+def test_a_job_that_another_projects_key_denies_is_not_given_up(cli: Cli, serve: Serve) -> None:
+    """The ledger knows other jobs, and the API has none of them."""
+    api = Denying()
+    cli.use(serve(api))
+    one_by_one.manifest(cli, "a", "b")
+    assert cli("run", "m.yaml", "--no-wait").returncode == 3
+    assert cli("run", "m.yaml").returncode == 3
+    api.jobs.clear()
+    assert cli("retry", "m.yaml", "--held", ORCHESTRATOR_STALE_S="0").returncode == 3
+    assert api.bought == {}
 
 
 def test_with_keys_a_call_that_is_never_answered_is_found_in_the_list(cli: Cli, serve: Serve) -> None:

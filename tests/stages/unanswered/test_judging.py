@@ -95,6 +95,11 @@ CASES: dict[str, tuple[Case, Finding]] = {
         replace(CLEAN, sending=False),
         SetAside("the API lists no job of its call, and this run may send nothing more"),
     ),
+    "a job in flight that a later call was answered with may be its own": (
+        replace(CLEAN, named=(RUNNING,)),
+        Wait(30.0, Signs(clean_at=140.0)),
+    ),
+    "that too is waited for only so long": (replace(CLEAN, began=3701.0, named=(RUNNING,)), STALE),
     "a candidate that runs is waited for, ever more patiently": (
         replace(CLEAN, running=(RUNNING,)),
         Wait(6.0, Signs()),

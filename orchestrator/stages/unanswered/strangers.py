@@ -1,0 +1,48 @@
+"""A look at the jobs that the ledger does not know, for a chunk whose own job the API denies having.
+
+An API may have answered the create call with another's job: then the chunk's own is among them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from orchestrator.api.listing import complete_listing
+from orchestrator.ledger import Transaction, queue
+from orchestrator.models import Chunk, RemoteJob
+from orchestrator.stages.unanswered.doubt import Doubt
+from orchestrator.stages.unanswered.evidence import Evidence
+from orchestrator.stages.unanswered.likeness import compared
+from orchestrator.stages.work import Work
+
+
+class Strangers:
+    """Lists the jobs once a run, and reads the results of those that a chunk's call may have made."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._evidence = Evidence()
+        self._listed: dict[str, RemoteJob] | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def may_include_one_of(self, chunk_id: int) -> bool:
+        """Whether one has results of the chunk's files, or none that would show whose it is. Raises ApiError."""
+        work = self._work
+        async with self._one_at_a_time:
+            if self._listed is None:
+                self._listed = {job.id: job for job in await complete_listing(work.api)}
+            listed, now = self._listed, work.clock.monotonic()
+
+            def read(connection: Transaction) -> tuple[Doubt, list[RemoteJob]]:
+                known, echoes = compared(connection, listed)
+                doubt = Doubt(queue.chunk(connection, chunk_id), queue.call_of(connection, chunk_id), now, now, True)
+                doubt.learn(queue.neighbours(connection, work.shard, chunk_id), listed)
+                return doubt, doubt.may_have_made([job for job in listed.values() if job.id not in known], echoes)
+
+            doubt, candidates = await work.writer.write(read)
+            while any(self._evidence.unread(job) for job in candidates):
+                await self._evidence.gather(work.api, candidates, [doubt.chunk])
+        return any(not self._is_of_others(job, doubt.chunk) for job in candidates)
+
+    def _is_of_others(self, job: RemoteJob, chunk: Chunk) -> bool:
+        return bool(self._evidence.files.get(job.id)) and not self._evidence.hints(job, chunk)
