@@ -20,7 +20,8 @@ OrchestratorError
         ├── OutOfCredits      402, or over the manifest's own limits                             (6)
         ├── Unreachable       no answer for the whole retry budget, or the route is gone         (7)
         └── ContractBroken    a redirect, a page loop, results for files never sent              (9)
-            └── AnothersJob   a create call was answered with the job of another call
+            ├── AnothersJob   a create call was answered with the job of another call
+            └── Redirected    to an address that the key is not sent to; one route may do so alone
 
 Anything else that escapes is a bug (70).
 """
@@ -198,6 +199,14 @@ class ContractBroken(RunStopped):
 
 class AnothersJob(ContractBroken):
     """A create call was answered with the job of another call."""
+
+
+class Redirected(ContractBroken):
+    """An answer that leads elsewhere, and is never followed."""
+
+
+#: The endings of a list call that say nothing of any other: all that can be done without the list goes on.
+WITHOUT_A_LIST = (Rejected, Unanswered, Redirected)
 
 
 def exit_code_of(error: OrchestratorError | None, *, unfinished: bool) -> ExitCode | None:

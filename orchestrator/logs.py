@@ -82,6 +82,7 @@ EVENTS = {
     "ledger.replaced": "the ledger's server was replaced; calls that may be missing are looked for before any is sent",
     "library.said": "a library logged",
     "list.doubtful": "a list of file IDs may not be whole",
+    "listing.down": "the API's list of jobs is down; what can be done without it goes on",
     "listing.unreadable": "rows of the API's list of jobs can't be read; they are passed over",
     "log.cut_short": "a line that is not a log line",
     "manifest.changed": "the manifest has changed since files were last sent",

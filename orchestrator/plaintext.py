@@ -1,10 +1,15 @@
-"""Words fit to show: text from outside made harmless for a terminal (no escape, line break, hidden mark); plurals;
+"""Text from outside, read as JSON or made harmless for a terminal (no escape, line break, hidden mark); plurals;
 errors that say the same.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
+
+#: Longest integer that is read as a number; Python refuses to read one of more than 4,300 digits.
+MAX_DIGITS = 1000
 
 #: C0, DEL, C1, zero-width, bidirectional controls, line separators, byte order mark, and half characters.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -13,6 +18,14 @@ _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2028\u2029
 _VARYING = re.compile(
     r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F-]{10,}|\b[0-9a-fA-F]{16,}\b|'[^']{1,200}'|\"[^\"]{1,200}\"|\d+(?:[-.:,]\d+)*"
 )
+
+
+def json_of(text: str | bytes) -> Any:
+    """The JSON in *text*; an endless integer in it is the text of its digits, and makes nothing else unreadable.
+
+    Raises ValueError, RecursionError.
+    """
+    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= MAX_DIGITS else digits)
 
 
 def cause(words: str) -> str:

@@ -23,9 +23,11 @@ from orchestrator.errors import (
     Interrupted,
     LedgerError,
     NotSent,
+    Redirected,
     Rejected,
     Throttled,
     Unanswered,
+    Unauthorized,
     Unreachable,
 )
 from orchestrator.models import MAX_CHUNK_SIZE, Chunk, JobResults, Json, RemoteJob
@@ -36,6 +38,9 @@ T = TypeVar("T")
 
 #: How long one read may go without a good answer when others need not wait for it; and as a share of the retry budget.
 PATIENCE_S, PATIENCE = 10.0, 0.25
+
+#: A job that nobody has: what the API says of it shows that it answers calls for one job.
+NO_JOB = "00000000-0000-0000-0000-000000000000"
 
 #: Page sizes for a list call, from the one asked for down: an API may refuse large ones.
 SMALLER_PAGES = (25, 10)
@@ -67,6 +72,7 @@ class Api:
         self.ends_at: float | None = None  #: monotonic, the run's deadline
         self._most_listed = 100
         self._answered_at = clock.monotonic()
+        self._has_read = False  # a call for one job has had a good answer
         self._asked_at: float | None = None  # when the first call left that nothing has answered since
         self.last_trouble: str | None = None
         self._intend_s = 0.0  # how long writing an intent has taken recently
@@ -123,6 +129,21 @@ class Api:
         """The first jobs of the project's list, asked for once. Raises ApiError."""
         return await self._attempt(self.dialect.list(None, 20), "list", self.limiters.lists, self.dialect.read_page)
 
+    async def answers_for_a_job(self) -> bool:
+        """Whether the API answers a call for one job, if not with a job: then only its list is down.
+
+        Raises Unauthorized.
+        """
+        try:
+            await self.try_job(NO_JOB)
+        except Rejected:
+            return True
+        except Unauthorized:
+            raise
+        except ApiError:
+            return False
+        return True
+
     async def results(self, job_id: str) -> JobResults:
         """All pages of an ended job's results. Raises ApiError; ContractBroken when they have no end."""
         pages: list[JobResults] = []
@@ -139,7 +160,7 @@ class Api:
             read += 1 + len(page.rows) + len(page.oddities)
             refuse_circle(token, seen, f"results of job {job_id}", endless=read > MAX_RESULTS)
 
-    async def page(self, token: str | None, *, page_size: int = 100, patient: bool = True) -> Page:
+    async def page(self, token: str | None, *, page_size: int = 100, patient: bool | None = True) -> Page:
         """One page of all the jobs of the project; a smaller one where the API refuses the size. Raises ApiError."""
         while True:
             size = min(page_size, self._most_listed)
@@ -162,6 +183,7 @@ class Api:
         """Send a call that changes nothing, again and again if need be. Raises ApiError, but none that may pass.
 
         Not *patient*, it raises Unanswered after a short while without a good answer; with None, if others had one.
+        So it does when one job's call alone is redirected.
         """
         patience_s = min(PATIENCE_S, PATIENCE * self.retry_budget_s)
 
@@ -182,7 +204,13 @@ class Api:
             sleep=self._clock.sleep,
         )
         try:
-            return await policy(self._attempt, call, kind, limiter, read)
+            answer: T = await policy(self._attempt, call, kind, limiter, read)
+            self._has_read = self._has_read or kind == "read"
+            return answer
+        except Redirected as error:
+            if kind == "read" and self._has_read:  # of this one alone
+                raise Unanswered(str(error)) from error
+            raise
         except (NotSent, Throttled, Ambiguous) as error:
             held_up = patient or (isinstance(error, Throttled) and limiter is self.limiters.reads)
             if not self.given_up(began, asked_s(error)) and not (held_up and self.too_late(asked_s(error))):

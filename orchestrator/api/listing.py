@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import structlog
+
 from orchestrator.api.client import Api
 from orchestrator.api.dialect import refuse_circle
 from orchestrator.clock import Clock
-from orchestrator.errors import ContractBroken, Rejected
+from orchestrator.errors import ContractBroken, Redirected, Rejected, Unanswered
 from orchestrator.models import RemoteJob
 from orchestrator.plaintext import counted
+
+log = structlog.get_logger()
 
 #: More pages in a row without a job, each with the token of a next one, than any listing has.
 MAX_EMPTY_PAGES = 10
 
 
 async def complete_listing(
-    api: Api, *, patient: bool = True, unreadable: Callable[[int], None] | None = None
+    api: Api, *, patient: bool | None = True, unreadable: Callable[[int], None] | None = None
 ) -> list[RemoteJob]:
     """Every job of the project once. Raises ApiError rather than return part of them.
 
     *unreadable* is called with how many rows can't be read, each of which may be any job; without it they raise
-    ContractBroken. Not *patient*, it raises Unanswered when the list alone is down.
+    ContractBroken. Not *patient*, it raises Unanswered when the list is down; with None, when others have an answer.
 
     A job that comes on two pages, as those that follow a new one do, is what the later page says of it.
 
@@ -64,22 +68,34 @@ class SharedListing:
         self._jobs: list[RemoteJob] = []
 
     async def begun_after(self, moment: float) -> list[RemoteJob]:
-        """All jobs, by a listing that began at *moment* (monotonic) or later. Raises ApiError."""
+        """All jobs, by a listing that began at *moment* (monotonic) or later. Raises ApiError.
+
+        Unanswered when the list alone is down.
+        """
         async with self._lock:
             if self._began < moment:
                 began = self._clock.monotonic()
-                self._jobs = await complete_listing(self._api)
+                self._jobs = await complete_listing(self._api, patient=None)
                 self._began = began
             return self._jobs
 
 
 async def newest_mark(api: Api) -> str | None:
-    """The newest time that the API lists; None when it lists nothing to go by.
+    """The newest time that the API lists; None when it lists nothing to go by, or only its list is down.
 
     Jobs created from now on are younger, unless the API's clock is put back, or somebody's job is dated ahead.
+    Raises RunStopped, Interrupted.
     """
     try:
-        page = await api.page(None, page_size=1)
+        try:
+            page = await api.page(None, page_size=1, patient=False)
+        except (Unanswered, Redirected) as error:
+            if await api.answers_for_a_job():
+                log.warning("listing.down", why=str(error))
+                return None
+            if isinstance(error, Redirected):
+                raise
+            page = await api.page(None, page_size=1)
     except Rejected:
         return None
     times = [job.created_at for job in page.jobs if job.created_at]

@@ -7,7 +7,6 @@ The question is always the same: can the call have had its effect? *Surely not* 
 from __future__ import annotations
 
 import errno
-import json
 import re
 import ssl
 from collections.abc import Iterator, Mapping
@@ -19,15 +18,16 @@ import httpx
 from orchestrator.errors import (
     Ambiguous,
     ApiError,
-    ContractBroken,
     NotSent,
     OutOfCredits,
+    Redirected,
     Rejected,
     Throttled,
     Unauthorized,
     Unreachable,
 )
 from orchestrator.models import Json
+from orchestrator.plaintext import json_of
 
 #: Raised before the first byte of the request leaves, as measured against real sockets for httpx 0.28. A ProxyError is
 #: a proxy's refusal to make the tunnel: the API never heard of the call.
@@ -86,7 +86,7 @@ def of_response(
         return read_json(body)
     words = f"{status} {detail(body)}".strip()
     if 300 <= status < 400:
-        raise ContractBroken(f"the API answered with a redirect ({words}), which is never followed")
+        raise Redirected(f"the API answered with a redirect ({words}), which is never followed")
     if status == 402 or (status == 429 and creating and _OUT_OF_CREDITS.search(words)):
         raise OutOfCredits(f"the plan's credits are used up ({words})")
     if status == 429:
@@ -109,7 +109,7 @@ def of_response(
 def read_json(body: bytes) -> Json:
     """Raises Ambiguous(created=True): the API said yes, in words that can't be read."""
     try:
-        return json.loads(body)
+        return json_of(body)
     except (ValueError, RecursionError) as error:
         raise Ambiguous(f"the API's answer is not JSON ({type(error).__name__})", created=True) from error
 
@@ -128,7 +128,7 @@ def _is_of_the_key(body: bytes) -> bool:
 def detail(body: bytes) -> str:
     """The API's words in an error body, at most 500 characters: a text, or a list of validation errors."""
     try:
-        found = json.loads(body)["detail"]
+        found = json_of(body)["detail"]
     except (ValueError, RecursionError, KeyError, TypeError):
         return ""
     if isinstance(found, list):

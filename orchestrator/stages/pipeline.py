@@ -10,7 +10,7 @@ from orchestrator.api.counting import Calls
 from orchestrator.api.dialect import Target
 from orchestrator.api.files import Files
 from orchestrator.clock import Clock
-from orchestrator.errors import Rejected, RunStopped, Unanswered
+from orchestrator.errors import WITHOUT_A_LIST, RunStopped
 from orchestrator.ledger import Transaction
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.writer import Writer
@@ -139,13 +139,17 @@ class Pipeline:
                 wait=wait,
             )
             if work.stop.everything is None and wait:
-                await audit.audit(work)
+                await self._audit()
                 await billing.sweep(work)
                 await overdue.look(work, began=self._began)
         except RunStopped as error:
             work.stop.stop_everything(error)
-        except (Rejected, Unanswered) as error:  # the audit's list is refused: a later run makes it
-            work.warn("audit.put_off", why=str(error))
+
+    async def _audit(self) -> None:
+        try:
+            await audit.audit(self.work)
+        except WITHOUT_A_LIST as error:
+            self.work.warn("audit.put_off", why=str(error))
 
     async def close(self) -> None:
         await self.api.close()

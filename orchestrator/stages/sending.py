@@ -12,6 +12,7 @@ import structlog
 from orchestrator.api.backoff import retrying
 from orchestrator.api.listing import SharedListing
 from orchestrator.errors import (
+    WITHOUT_A_LIST,
     Ambiguous,
     AnothersJob,
     ApiError,
@@ -118,7 +119,7 @@ class Sending:
                 return
             try:
                 listed = await self._listing.begun_after(work.clock.monotonic())
-            except Rejected as error:
+            except WITHOUT_A_LIST as error:
                 work.warn("create.undecided", chunk_id=chunk.id, why=str(error))
                 return
             if await work.writer.write(partial(projects.seem_elsewhere, shard=work.shard, listed=listed)):
@@ -135,7 +136,7 @@ class Sending:
         self.out = False
         try:
             return await self._take_listed(await self._listing.begun_after(self._work.clock.monotonic()))
-        except Rejected as error:
+        except WITHOUT_A_LIST as error:
             self._work.warn("create.undecided", chunk_id=self._chunk.id, why=str(error))
             return False
 

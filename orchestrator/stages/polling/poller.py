@@ -7,7 +7,7 @@ from datetime import datetime
 
 import structlog
 
-from orchestrator.errors import ContractBroken, Rejected, Unanswered
+from orchestrator.errors import WITHOUT_A_LIST, ContractBroken, Rejected, Unanswered
 from orchestrator.ledger import jobs, queue
 from orchestrator.models import TERMINAL, JobResults, JobStatus, RemoteJob
 from orchestrator.stages.matching import collect_chunk
@@ -130,7 +130,7 @@ class Poller:
             return
         try:
             said = await self._work.api.status(list(by_job_id))
-        except (Rejected, Unanswered) as error:
+        except WITHOUT_A_LIST as error:
             self._work.warn("status.bulk_refused", why=str(error))
             self._bulk_from = self._work.clock.monotonic() + NO_PAGES_S
             said = ()

@@ -45,7 +45,7 @@ async def audit(work: Work) -> int:
     if not sent_again:
         return 0
     again = [chunk for chunk, _ in sent_again]
-    listed = {job.id: job for job in await complete_listing(work.api)}
+    listed = {job.id: job for job in await complete_listing(work.api, patient=False)}
     known, echoes = await work.writer.write(lambda connection: compared(connection, listed))
     strangers = [
         job

@@ -14,7 +14,7 @@ from collections.abc import Callable, Set
 import structlog
 
 from orchestrator.api.listing import complete_listing
-from orchestrator.errors import ApiError, Rejected, RunStopped, Unanswered
+from orchestrator.errors import WITHOUT_A_LIST, ApiError, RunStopped, Unanswered
 from orchestrator.ledger import Transaction, jobs, projects, queue
 from orchestrator.models import TERMINAL, Chunk, RemoteJob
 from orchestrator.plaintext import counted
@@ -96,27 +96,28 @@ class Reconciler:
             began = work.clock.monotonic()
             try:
                 wait_s = await self._look()
+            except WITHOUT_A_LIST as error:  # the list alone may be down: all else goes on meanwhile
+                wait_s = await self._without_a_list(error, began)
             except RunStopped as error:
                 self._gave_up = True
                 work.stop.stop_creates(error)
                 return
-            except (Rejected, Unanswered) as error:  # the list alone may be down: all else goes on meanwhile
-                wait_s = self._without_a_list(error, began)
             work.stop.tell()
             work.unsettled, work.next_look_at = len(self._open), work.clock.monotonic() + wait_s
             await self._sleep(wait_s)
 
-    def _without_a_list(self, error: ApiError, began: float) -> float:
+    async def _without_a_list(self, error: ApiError, began: float) -> float:
         """Seconds until the list is asked for again; what is open is left to a later run once that went on for long.
 
         Nothing but the list may be down: the API cannot be used when no other call was answered in all that time.
         """
         work, now = self._work, self._work.clock.monotonic()
         self._refused_since = began if self._refused_since is None else self._refused_since
-        if now - self._refused_since >= (work.settle_s if isinstance(error, Rejected) else work.api.retry_budget_s):
-            if not work.api.answered_since(self._refused_since):
+        patience_s = work.api.retry_budget_s if isinstance(error, Unanswered) else work.settle_s
+        if now - self._refused_since >= patience_s:
+            if not work.api.answered_since(self._refused_since) and not await work.api.answers_for_a_job():
                 self._gave_up = True
-                work.stop.stop_creates(work.api.unreachable(error))
+                work.stop.stop_creates(error if isinstance(error, RunStopped) else work.api.unreachable(error))
             why = f"whether a create call had an effect is not known: the API's list of jobs is refused ({error})"
             self.set_aside.update(dict.fromkeys(self._open, why))
             self._open.clear()
