@@ -247,7 +247,8 @@ class Api:
                 ticket = await limiter.renewed(ticket)
             if self._asked_at is None:
                 self._asked_at = self._clock.monotonic()
-            answer = read(await self.wire.send(call, kind=kind))
+            left_s = None if self.ends_at is None else self.ends_at - self._clock.monotonic()
+            answer = read(await self.wire.send(call, kind=kind, left_s=left_s))
         except Throttled as error:
             self._asked_at = None
             limiter.throttled(ticket, error.retry_after_s)

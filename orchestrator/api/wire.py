@@ -25,7 +25,8 @@ from orchestrator.models import Json
 #: Most bytes of one answer that are read; 500 results are some 300 kB.
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
-CONNECT_TIMEOUT_S = 10.0
+#: How long a connection may take to be made, name look-up included; and at least, however near the deadline is.
+CONNECT_TIMEOUT_S, LEAST_CONNECT_S = 10.0, 0.1
 
 #: Connections kept; callers are bounded to as many, as httpx searches its queue of waiters for every answer.
 MAX_CONNECTIONS = 256
@@ -69,7 +70,7 @@ class Wire:
             verify=network.certificates(base_url),
             trust_env=network.trusts(base_url),
             follow_redirects=False,
-            timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+            timeout=self._timeouts(None),
             headers={**network.headers, **OWN_HEADERS},
         )
         try:
@@ -77,12 +78,17 @@ class Wire:
         except (ValueError, ImportError, httpx.InvalidURL):  # never its words: the URL may hold a password
             raise SettingsError("the proxy in HTTPS_PROXY or ALL_PROXY can't be used; write http://host:port") from None
 
-    async def send(self, call: Call, *, kind: str) -> Json:
-        """One attempt, over within ``timeout_s``. Raises ApiError."""
-        with counted(self.requests, kind):
-            return await self._send(call, kind)
+    def _timeouts(self, left_s: float | None) -> httpx.Timeout:
+        """*left_s*: to the deadline; a call without a connection by then is not to leave any more."""
+        connect_s = CONNECT_TIMEOUT_S if left_s is None else max(min(left_s, CONNECT_TIMEOUT_S), LEAST_CONNECT_S)
+        return httpx.Timeout(self._timeout_s, connect=min(connect_s, self._timeout_s))
 
-    async def _send(self, call: Call, kind: str) -> Json:
+    async def send(self, call: Call, *, kind: str, left_s: float | None = None) -> Json:
+        """One attempt, over within ``timeout_s``; *left_s*: to the run's deadline. Raises ApiError."""
+        with counted(self.requests, kind):
+            return await self._send(call, kind, left_s)
+
+    async def _send(self, call: Call, kind: str, left_s: float | None) -> Json:
         creating = kind == "create"
         url = self._origin.copy_with(raw_path=self._origin.raw_path.rstrip(b"/") + call.path.encode("ascii"))
         content: bytes | AsyncIterator[bytes] | None = None if call.body is None else json.dumps(call.body).encode()
@@ -97,7 +103,13 @@ class Wire:
         try:
             async with asyncio.timeout(self._timeout_s + call.extra_s):
                 request = client.build_request(
-                    call.method, url, params=call.query, content=content, headers=headers, extensions=last_look
+                    call.method,
+                    url,
+                    params=call.query,
+                    content=content,
+                    headers=headers,
+                    timeout=self._timeouts(left_s),
+                    extensions=last_look,
                 )
                 response = await client.send(request, stream=True)
                 try:

@@ -15,7 +15,7 @@ from orchestrator.ledger import queue
 from orchestrator.models import Chunk
 from orchestrator.stages.projects import refuse_other_project
 from orchestrator.stages.sending import Sending
-from orchestrator.stages.work import Work
+from orchestrator.stages.work import Work, while_going_on
 
 log = structlog.get_logger()
 
@@ -78,7 +78,7 @@ class Submitter:
         """Start a task for each chunk until nothing more may be sent."""
         stop = self._work.stop
         try:
-            await refuse_other_project(self._work)
+            await while_going_on(self._work, [asyncio.create_task(refuse_other_project(self._work))])
         except Unauthorized as error:
             stop.stop_creates(error)
             return
@@ -116,11 +116,13 @@ class Submitter:
         )
         if chunks and not self._marked and not self._work.api.traits.idempotent:
             try:
-                self._work.mark = await newest_mark(self._work.api)
+                marks = await while_going_on(self._work, [asyncio.create_task(newest_mark(self._work.api))])
             except (RunStopped, Interrupted) as error:
                 self._work.stop.stop_creates(error)
                 return
-            self._marked = True
+            if not marks:
+                return
+            (self._work.mark,), self._marked = marks, True
         for chunk in chunks:
             if chunk.id not in self._busy:
                 self._start(tasks, chunk, resumed=False)

@@ -66,6 +66,26 @@ def test_a_short_key_is_not_taken_out_of_answers(serve: Serve) -> None:
     assert with_api(server.url, lambda api: api.get(ID), key="status").status is JobStatus.SUBMITTED
 
 
+@pytest.mark.parametrize(("left_s", "connect_s"), [(None, 10.0), (600.0, 10.0), (3.0, 3.0), (-5.0, 0.1)])
+def test_a_connection_takes_no_longer_than_the_deadline_leaves(left_s: float | None, connect_s: float) -> None:
+    """A resolver may never answer: what has no connection by the deadline did not leave."""
+    seen: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.extensions["timeout"]["connect"])
+        raise httpx.ConnectTimeout("")
+
+    async def ask(api: Api) -> None:
+        transport = httpx.MockTransport(answer)
+        api.wire = Wire("https://api.test", CANARY, timeout_s=60, fresh_creates=True, transport=transport)
+        api.ends_at = left_s  # the clock is at 0
+        with pytest.raises(NotSent):
+            await api.try_job(ID)
+
+    with_api("https://api.test", ask)
+    assert seen == [connect_s]
+
+
 def test_a_hostile_job_id_reaches_nobody(serve: Serve) -> None:
     """No request leaves for an id that is a URL, a path or a query."""
     other = serve(always(200, JOB))
