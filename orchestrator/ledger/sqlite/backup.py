@@ -7,12 +7,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import create_engine
-from sqlalchemy.pool import StaticPool
-
 from orchestrator.errors import InputError, LedgerError
 from orchestrator.ledger.sqlite import place, witness
-from orchestrator.ledger.sqlite.database import Database
+from orchestrator.ledger.sqlite.database import Database, driver
 from orchestrator.ledger.sqlite.schema import APPLICATION_ID
 
 
@@ -26,7 +23,7 @@ def backup(source: Path, target: Path, *, force: bool) -> int:
         for own in (*ledger.describe().files, place.witness(source)):
             if target.exists() and own.exists() and target.samefile(own):
                 raise InputError(f"{target}: this is the ledger; give the backup a file of its own")
-        has = witness.of_ledger(connection)
+        has = witness.of_ledger(driver(connection))
     if target.exists() and not force and (problem := _not_an_older_backup(target, has)):
         raise InputError(f"{target}: {problem}; give another name, or --force to replace it")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -64,15 +61,12 @@ def _not_an_older_backup(target: Path, has: witness.Seen) -> str | None:
     if not target.is_file():
         return "not a plain file"
     uri = f"file:{place.uri_path(target)}?mode=ro&immutable=1"
-    engine = create_engine("sqlite://", poolclass=StaticPool, creator=lambda: sqlite3.connect(uri, uri=True))
     try:
-        with engine.connect() as connection:
-            application = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
             kept = witness.of_ledger(connection)
     except Exception:  # noqa: BLE001 - whatever can't be read is no backup
         return "exists, and is not a backup of a ledger"
-    finally:
-        engine.dispose()
     if application != APPLICATION_ID:
         return "exists, and is not a backup of a ledger"
     if kept.identity != has.identity:

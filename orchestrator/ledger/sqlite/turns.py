@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy.exc import OperationalError
-
 from orchestrator.errors import LedgerBusy
 
 T = TypeVar("T")
@@ -41,7 +39,7 @@ def in_turn(take: Callable[[], T], path: Path, patience_s: float) -> T:
     while True:
         try:
             return take()
-        except (BlockingIOError, OperationalError) as error:
+        except (BlockingIOError, sqlite3.OperationalError) as error:
             if not _is_busy(error):
                 raise
             left_s = until - time.monotonic()
@@ -52,9 +50,8 @@ def in_turn(take: Callable[[], T], path: Path, patience_s: float) -> T:
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
-def _is_busy(error: BlockingIOError | OperationalError) -> bool:
+def _is_busy(error: BlockingIOError | sqlite3.OperationalError) -> bool:
     """Whether somebody else has the lock, and nothing worse is the matter."""
     if isinstance(error, BlockingIOError):
         return True
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY

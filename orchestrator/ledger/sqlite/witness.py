@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,11 +39,10 @@ def add(connection: Connection) -> None:
     )
 
 
-def of_ledger(connection: Connection) -> Seen:
-    """Raises SQLAlchemyError, as the connection does."""
-    rows = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE name = 'sequences'").first()
-    known = connection.exec_driver_sql("SELECT name, last FROM sequences").all() if rows else []
-    found = {str(row.name): int(row.last) for row in known}
+def of_ledger(connection: sqlite3.Connection) -> Seen:
+    """Raises sqlite3.Error, as the connection does."""
+    known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sequences'").fetchone()
+    found: dict[str, int] = dict(connection.execute("SELECT name, last FROM sequences")) if known else {}
     return Seen(found.get("identity", 0), found.get("writes", 0), found.get("jobs", 0))
 
 
