@@ -214,11 +214,6 @@ def _any_config() -> AbstractContextManager[object]:
     return patch.object(doubt.Doubt, "may_have_made", lambda self, candidates, echoes: list(candidates))
 
 
-def _adopted_at_any_time() -> AbstractContextManager[object]:
-    """A job is adopted although a create call was answered with it since the listing."""
-    return patch.object(queue, "known_job_ids", lambda *_: set())
-
-
 def _pairs_at_random() -> AbstractContextManager[object]:
     """A failed job without results is taken for any chunk's whose call it may have been."""
     return patch.object(reconciler, "one_each", lambda empty, marks, **_: True)
@@ -477,7 +472,6 @@ BUGS = (
     Bug("a new key for every send", "v2", _new_key_each_time, 1),
     Bug("calls that are out are cut short", "v2", _no_drain),
     Bug("a job of other rules is adopted", "v1", _any_config, 589),
-    Bug("a job is given to two chunks at once", "v1", _adopted_at_any_time, 30593),
     Bug("a failed job is anybody's", "v1", _pairs_at_random, 1),
     Bug("a job that is echoed otherwise is another's", "v1", _another_echo_is_anothers, 2),
     Bug("a date alone tells older jobs", "v1", _every_mark_counts, 37),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,6 +31,10 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
         yield cli
 
 
+async def _at_once(_: object) -> None:
+    pass
+
+
 class Project:
     """A v1 API and all that it holds. Jobs end at once, those of others too, unless their status says otherwise."""
 
@@ -47,6 +51,8 @@ class Project:
         self.creates = 0
         self.most_at_once = 0
         self.results_read: list[str] = []
+        self.before_results: Callable[[str], Awaitable[None]] = _at_once
+        self.before_answer: Callable[[int], Awaitable[None]] = _at_once
         self._out = 0
 
     def add(self, name: str, files: list[str], *, hours: float = 0.0, status: str = "SUCCESS", **body: Json) -> None:
@@ -71,6 +77,7 @@ class Project:
             return web.json_response({"items": jobs[start : start + size], "next_page_token": token})
         if parts[1:] == ["results"]:
             self.results_read.append(parts[0])
+            await self.before_results(parts[0])
             rows = [{"file_id": file_id, "result": RESULT} for file_id in self.files[parts[0]]]
             return web.json_response({"items": rows})
         return self._told(parts[0]) or web.json_response({"detail": "Classify job not found"}, status=404)
@@ -88,6 +95,7 @@ class Project:
         self.add(f"job-{number}", body.pop("file_ids"), **body)
         if number in self.lost:
             return web.json_response({"detail": "lost"}, status=502)
+        await self.before_answer(number)
         return self._told(self.instead.get(number, f"job-{number}")) or web.json_response({"id": self.instead[number]})
 
     def _told(self, name: str) -> web.Response | None:
@@ -307,6 +315,31 @@ def test_a_call_that_is_answered_with_the_job_of_one_without_an_answer_proves_no
     assert cli("run", "m.yaml").returncode == 0
     assert api.bought == {"w": 1, "a": 1, "b": 1, "c": 1}
     assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {n: f"job-{i}" for i, n in enumerate("wabc")}
+
+
+def test_a_job_that_a_call_is_answered_with_while_its_results_are_read_is_not_adopted(cli: Cli, api: Project) -> None:
+    """It would be two chunks' job: what it is shows when its results are read for the one that it was named to."""
+    cli.manifest("x", size=1)
+    assert cli("run", "m.yaml").returncode == 0
+    api.lost, api.instead = {1}, {2: "job-1"}
+    read, answered = asyncio.Event(), asyncio.Event()
+
+    async def read_late(name: str) -> None:
+        if name == "job-1":
+            read.set()
+            async with asyncio.timeout(60):
+                await answered.wait()
+
+    async def answered_first(number: int) -> None:
+        if number == 2:
+            await read.wait()
+            asyncio.get_running_loop().call_later(0.5, answered.set)
+
+    api.before_results, api.before_answer = read_late, answered_first
+    cli.manifest("x", "w", "a", "b", size=1)
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"x": 1, "w": 1, "a": 1, "b": 1}
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {n: f"job-{i}" for i, n in enumerate("xwab")}
 
 
 def test_a_call_that_is_answered_with_a_job_that_the_api_denies_is_settled_by_its_files(cli: Cli, api: Project) -> None:
