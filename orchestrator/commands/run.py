@@ -20,7 +20,8 @@ from orchestrator.clock import Clock, SystemClock, timestamp
 from orchestrator.commands import route
 from orchestrator.commands.access import access, connect, hide_secrets, ledger_path, lock_name
 from orchestrator.commands.announcing import end as announcing
-from orchestrator.commands.cancel import Canceller, free_stuck, stale_since
+from orchestrator.commands.cancel import Canceller, stale_since
+from orchestrator.commands.retry import BeforeRetry
 from orchestrator.commands.stopping import deadline, signals
 from orchestrator.commands.summary import Ended, Summary, conclude
 from orchestrator.errors import LedgerBusy, OrchestratorError
@@ -152,15 +153,16 @@ class _Execution:
         self.documents: documents.Taken | None = None
         self.routed: route.Placed | None = None
         self.not_freed: dict[int, str] = {}
+        self.late: overdue.Late = {}
 
     def run(self) -> Summary:
         self.manifest, self.documents = documents.take(self.manifest, self.ledger, write=True)
         if self.options.again is not None and not self.options.sandbox:
             canceller = Canceller(self.manifest, self.settings, self.ledger, self.clock, self.base_url, self.key)
-            began, self.not_freed = free_stuck(
-                canceller, self.options.again, held=self.options.held, deadline_s=self.deadline_s
-            )
-            self.options = replace(self.options, good_before=began)
+            ends_at = None if self.deadline_s is None else self.began + self.deadline_s
+            before = BeforeRetry(canceller, self.run_id, self.progress, self.requests, self.deadline_s, ends_at)
+            self.options, self.not_freed = before.prepare(self.options, self.options.again)
+            self.late = before.late
         if self.options.held:
             self.options = replace(self.options, stale_since=stale_since(self.clock, self.settings))
         plan, apis = self._plan()
@@ -192,6 +194,8 @@ class _Execution:
                 origin=self.host,
                 now=now,
             )
+            for chunk_id, rows in self.late.items():
+                runs.count_results(connection, chunk_id, only=rows)
             if self.ledger.replaced:
                 planning.doubt_pending(connection, plan, at=self.started_at)
             self.ledger.settle(connection)

@@ -6,7 +6,7 @@ Every function takes the connection of one transaction. ``at`` is the time to re
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 
 from sqlalchemy import Connection, bindparam
@@ -216,17 +216,19 @@ def _as_row(row: int, result: FileResult) -> tuple[int, str, str | None, float |
     return row, str(result.outcome), result.type, result.confidence, sure, result.reasoning, result.error
 
 
-def amend(connection: Connection, chunk_id: int, results: Collection[tuple[int, FileResult]]) -> None:
-    """The API says better of files of an ended job, by row of ``files``, than was recorded."""
+def amend(connection: Connection, chunk_id: int, results: Mapping[int, FileResult]) -> None:
+    """The API says better of files of an ended job, by row of ``files``, than was recorded.
+
+    ``runs.count_results`` is left to the caller.
+    """
     which = "f.id = :row AND f.standing = 1"
     sets = ", ".join(f"{column} = :{column}" for column in RESULT[1:])
-    for row, result in results:
+    for row, result in results.items():
         _count(connection, which, {"row": row}, sign=-1)
         values = dict(zip(RESULT, _as_row(row, result), strict=True))
         connection.execute(text(f"UPDATE results SET {sets} WHERE file_row = :file_row"), values)
         _count(connection, which, {"row": row}, sign=1)
     _let_stand(connection, chunk_id)
-    runs.count_results(connection, chunk_id, only=[row for row, _ in results])
 
 
 def _count(connection: Connection, which: str, parameters: dict[str, int], *, sign: int) -> None:

@@ -23,6 +23,11 @@ def chosen(connection: Connection, most: int) -> list[str]:
     return list(connection.execute(statement, {"most": most}).scalars())
 
 
+def chosen_ids(connection: Connection) -> set[str]:
+    """The IDs of the chosen files, as the ledger has them."""
+    return set(connection.execute(text("SELECT file_id FROM chosen")).scalars())
+
+
 def choose(connection: Connection, query: str, scope: Scope, **parameters: object) -> int:
     """Put the rows of *query* into the connection's table ``chosen``, in order of their position; how many.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam
 
 from orchestrator.ledger import jobs
 from orchestrator.ledger.chunks.accept import PERSON
@@ -46,22 +46,31 @@ def overdue(connection: Connection, manifest_id: int, *, since: str, before: str
     return [Overdue(row.id, row.job_id, row.api) for row in rows]
 
 
+def of_chosen(connection: Connection, jobs: Sequence[Overdue]) -> list[Overdue]:
+    """Those of *jobs* that have one of the chosen files."""
+    statement = text(
+        "SELECT DISTINCT f.chunk_id FROM files f JOIN chosen c ON c.file_id = f.file_id WHERE f.chunk_id IN :chunks"
+    ).bindparams(bindparam("chunks", expanding=True))
+    of_them = set(connection.execute(statement, {"chunks": [job.chunk_id for job in jobs]}).scalars())
+    return [job for job in jobs if job.chunk_id in of_them]
+
+
 def take_in(
     connection: Connection, chunk_id: int, told: Collection[FileResult], *, api_status: str, at: str
-) -> list[FileResult]:
-    """Put *told* in the place of what was recorded of the chunk's files; those results that were of use.
+) -> dict[int, FileResult]:
+    """Put *told* in the place of what was recorded of the chunk's files; row of ``files`` -> what was of use.
 
-    A good result takes a bad one's place, and any that of a missing one.
+    A good result takes a bad one's place, and any that of a missing one. No run has counted them yet.
     """
     recorded = text("SELECT outcome FROM results WHERE file_row = :row")
     rows = jobs.file_rows(connection, chunk_id)
-    better: list[FileResult] = []
+    better: dict[int, FileResult] = {}
     for result in told:
         before = Outcome(connection.execute(recorded, {"row": rows[result.file_id]}).scalar_one())
         if before in BAD and result.outcome is not before and (result.outcome in GOOD or before is Outcome.MISSING):
-            better.append(result)
+            better[rows[result.file_id]] = result
     if better:
-        jobs.amend(connection, chunk_id, [(rows[result.file_id], result) for result in better])
+        jobs.amend(connection, chunk_id, better)
         word = {"word": api_status, "id": chunk_id}
         connection.execute(text("UPDATE jobs SET api_status = :word WHERE id = :id"), word)
         jobs.note(connection, chunk_id, "overdue", f"{len(better)} results came late", at=at)

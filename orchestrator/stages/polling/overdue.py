@@ -6,13 +6,14 @@ Nothing of it is urgent, and a run that has nothing else to do does not fail by 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
 
 from orchestrator.clock import timestamp
 from orchestrator.errors import Ambiguous, ApiError, ContractBroken, Rejected, Unanswered
-from orchestrator.ledger import Transaction, queue
+from orchestrator.ledger import Transaction, queue, runs
 from orchestrator.ledger.chunks import overdue
 from orchestrator.ledger.chunks.overdue import Overdue
 from orchestrator.models import TERMINAL, FileResult, Outcome
@@ -26,6 +27,10 @@ log = structlog.get_logger()
 WINDOW, MOST, AT_ONCE = timedelta(days=14), 500, 20
 
 
+#: Chunk -> the rows of ``files`` whose results have come late.
+Late = dict[int, list[int]]
+
+
 def due(connection: Transaction, manifest_id: int, *, began: datetime) -> list[Overdue]:
     """The jobs that a run that *began* then asks about: earlier runs recorded them."""
     since = timestamp(began - WINDOW)
@@ -35,12 +40,17 @@ def due(connection: Transaction, manifest_id: int, *, began: datetime) -> list[O
 async def look(work: Work, *, began: datetime) -> int:
     """Take in the results that the API has now of jobs that were recorded without; of how many files."""
     found = await work.writer.write(lambda connection: due(connection, work.shard.manifest_id, began=began))
-    jobs = [job for job in found if job.api == work.shard.api]
-    files = 0
+    late = await ask(work, [job for job in found if job.api == work.shard.api], counted=True)
+    return sum(map(len, late.values()))
+
+
+async def ask(work: Work, jobs: Sequence[Overdue], *, counted: bool) -> Late:
+    """Ask once about *jobs* and take in the results that the API has now; *counted*: by the run that is going on."""
+    late: Late = {}
     for start in range(0, len(jobs), AT_ONCE):
         if work.stop.everything is not None:
             break
-        tasks = [asyncio.create_task(_ask(work, job)) for job in jobs[start : start + AT_ONCE]]
+        tasks = [asyncio.create_task(_ask(work, job, counted)) for job in jobs[start : start + AT_ONCE]]
         try:
             answers = [taken for taken in await while_going_on(work, tasks) if taken is not None]
         except ApiError as error:
@@ -48,33 +58,36 @@ async def look(work: Work, *, began: datetime) -> int:
             break
         if not answers:
             break
-        files += sum(answers)
-    return files
+        late |= {chunk_id: rows for chunk_id, rows in answers if rows}
+    return late
 
 
-async def _ask(work: Work, job: Overdue) -> int | None:
-    """Take in what the API says of one job; of how many files, None without an answer.
+async def _ask(work: Work, job: Overdue, counted: bool) -> tuple[int, list[int]] | None:
+    """Take in what the API says of one job; of which rows of the chunk, None without an answer.
 
     Raises ApiError when it would say nothing of any.
     """
     try:
         remote = await work.api.try_job(job.job_id)
         if remote.id != job.job_id or remote.status not in TERMINAL:
-            return 0
+            return job.chunk_id, []
         answer = await results_of(work.api, remote)
         chunk = await work.writer.write(lambda connection: queue.chunk(connection, job.chunk_id))
         results = collect_chunk(chunk, remote, answer).results
     except (Rejected, ContractBroken):
-        return 0
+        return job.chunk_id, []
     except (Ambiguous, Unanswered):
         return None
     told = [result for result in results if result.outcome is not Outcome.MISSING]
 
-    def take_in(connection: Transaction) -> list[FileResult]:
-        return overdue.take_in(connection, job.chunk_id, told, api_status=remote.api_status, at=work.at())
+    def take_in(connection: Transaction) -> dict[int, FileResult]:
+        taken = overdue.take_in(connection, job.chunk_id, told, api_status=remote.api_status, at=work.at())
+        if taken and counted:
+            runs.count_results(connection, job.chunk_id, only=list(taken))
+        return taken
 
-    taken = await work.writer.write(take_in) if told else []
+    taken = await work.writer.write(take_in) if told else {}
     if taken:
         log.info("job.late_results", chunk_id=job.chunk_id, job_id=job.job_id, files=len(taken))
-        work.progress.ended(taken)
-    return len(taken)
+        work.progress.ended(taken.values())
+    return job.chunk_id, list(taken)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,52 @@ def test_a_row_without_a_result_may_get_one(cli: Cli, serve: Serve) -> None:
     assert cli("run", "m.yaml").returncode == 1
     api.rows = lambda _, __, rows: rows
     assert cli("run", "m.yaml").returncode == 0
+
+
+@pytest.mark.parametrize("command", [("retry",), ("run", "--retry-failed"), ("retry", "--file", "f1", "--file", "f2")])
+def test_rows_that_are_there_now_are_not_bought_again(cli: Cli, serve: Serve, command: tuple[str, ...]) -> None:
+    """What would send files again asks once about their jobs before: only what is still without a row is sent."""
+    api = Late()
+    api.rows = lambda _, __, ___: []
+    cli.use(serve(api))
+    cli.manifest("f1", "f2", "f3")
+    assert cli("run", "m.yaml").returncode == 1
+    api.rows = lambda job_id, _, rows: rows[1:] if job_id == "job-0" else rows
+    done = cli(command[0], "m.yaml", *command[1:], "--json")
+    assert (done.returncode, json.loads(done.stdout)["jobs_created"]) == (0, 1), done
+    assert list(api.jobs.values()) == [["f1", "f2", "f3"], ["f1"]]
+    assert cli.state()["classified"] == 3
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger:
+        counted = "SELECT files FROM run_tallies WHERE run_id = (SELECT max(id) FROM runs) AND outcome = 'classified'"
+        assert ledger.execute(counted).fetchall() == [(3,)]
+    assert cli(command[0], "m.yaml", *command[1:]).returncode == 0
+    assert len(api.jobs) == (3 if "--file" in command else 2)
+
+
+def test_a_retry_of_rows_that_are_all_there_sends_nothing(cli: Cli, serve: Serve) -> None:
+    """Nor does it with other settings, which nobody needs any more."""
+    api = Late()
+    api.rows = lambda _, __, ___: []
+    cli.use(serve(api))
+    cli.manifest("f1", "f2", size=1)
+    assert cli("run", "m.yaml").returncode == 1
+    api.rows = lambda _, __, rows: rows
+    done = cli("retry", "m.yaml", "--mode", "MULTIMODAL", "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["classified"], told["jobs_created"]) == (0, 2, 0), done
+    assert len(api.jobs) == 2
+
+
+def test_a_retry_asks_in_vain_where_the_rows_are_still_lacking(cli: Cli, serve: Serve) -> None:
+    """Or where they can't be read: a person has asked for the files to be sent."""
+    api = Late()
+    api.rows = lambda _, __, ___: []
+    cli.use(serve(api))
+    cli.manifest("f1", size=1)
+    assert cli("run", "m.yaml").returncode == 1
+    api.rows = lambda job_id, _, rows: 500 if job_id == "job-0" else rows
+    assert cli("retry", "m.yaml", ORCHESTRATOR_RETRY_BUDGET_S="1").returncode == 0
+    assert list(api.jobs.values()) == [["f1"], ["f1"]]
 
 
 def test_late_rows_give_way_to_a_person(cli: Cli, serve: Serve) -> None:
