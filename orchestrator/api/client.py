@@ -75,7 +75,7 @@ class Api:
         self._has_read = False  # a call for one job has had a good answer
         self._asked_at: float | None = None  # when the first call left that nothing has answered since
         self.last_trouble: str | None = None
-        self._intend_s = 0.0  # how long writing an intent has taken recently
+        self._lead_s = limiters.creates.lead.first_s  # how long before it leaves a create call is got ready
 
     def given_up(self, started: float, asked_s: float = 0.0) -> bool:
         """Whether a call first sent at *started* has been without an answer, like all others, for the whole budget.
@@ -240,7 +240,7 @@ class Api:
         read: Callable[[Json], T],
         intend: Callable[[], Awaitable[None]] | None = None,
     ) -> T:
-        ticket = await (limiter.slot() if intend is None else limiter.slot(lambda: self._intend_s))
+        ticket = await (limiter.slot() if intend is None else limiter.slot(lambda: self._lead_s))
         try:
             if intend is not None:
                 await self._prepare(intend, ticket, limiter)
@@ -272,7 +272,7 @@ class Api:
         began = self._clock.monotonic()
         await intend()
         ready = self._clock.monotonic()
-        self._intend_s = min(max(ready - began, limiter.lead_fades * self._intend_s), limiter.longest_lead_s)
+        self._lead_s = limiter.lead.after(self._lead_s, ready - began)
         if ready < ticket.sent_at:
             await self._clock.sleep(ticket.sent_at - ready)
 

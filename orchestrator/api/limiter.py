@@ -10,9 +10,6 @@ from typing import Protocol
 from orchestrator.api.pacing.pacer import Pacer
 from orchestrator.clock import Clock
 
-#: A call's turn is given at most this long before it leaves, for its intent to be written meanwhile.
-LONGEST_LEAD_S = 0.1
-
 #: How often a waiting caller looks whether an answer has ended the pause early.
 GLANCE_S = 0.05
 
@@ -22,6 +19,24 @@ class Ticket:
     """One call's permission to leave; handed back with what became of it."""
 
     sent_at: float  #: when it is to leave, in monotonic seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """How long before a call may leave its turn is given, for its intent to be written meanwhile."""
+
+    first_s: float  #: before any was written
+    longest_s: float
+    times: float  #: of the time that writing takes
+    fades: float  #: what is left, from one call to the next, of the lead that an unusually slow one needed
+
+    def after(self, lead_s: float, took_s: float) -> float:
+        """The next lead, after one of *lead_s* for an intent that took *took_s*."""
+        return min(max(self.times * took_s, self.fades * lead_s), self.longest_s)
+
+
+#: Of a ledger in a file.
+NEAR = Lead(0.0, 0.1, 1.0, 0.9)
 
 
 class Limiter(Protocol):
@@ -36,18 +51,14 @@ class Limiter(Protocol):
         """How many calls were answered with 429."""
 
     @property
-    def longest_lead_s(self) -> float:
-        """The longest time before a call may leave that its turn is given, for what has to be done first."""
-
-    @property
-    def lead_fades(self) -> float:
-        """What is left, from one call to the next, of the lead that an unusually slow one needed."""
+    def lead(self) -> Lead:
+        """How long before a call may leave its turn is given."""
 
     async def slot(self, lead_s: Callable[[], float] = lambda: 0.0) -> Ticket:
         """Wait for the next call's turn; first come, first served. Returns up to *lead_s* before the call may leave."""
 
     async def renewed(self, ticket: Ticket) -> Ticket:
-        """*ticket*, of a call that is ready now; another one where its time has passed."""
+        """*ticket*, of a call that is ready now; another one where it is no longer good."""
 
     def accepted(self, ticket: Ticket) -> None:
         """The call had any answer but 429, or none."""
@@ -71,14 +82,9 @@ class AdaptiveLimiter:
         return self._pacer.rate
 
     @property
-    def longest_lead_s(self) -> float:
+    def lead(self) -> Lead:
         """See ``Limiter``."""
-        return LONGEST_LEAD_S
-
-    @property
-    def lead_fades(self) -> float:
-        """See ``Limiter``."""
-        return 0.9
+        return NEAR
 
     async def slot(self, lead_s: Callable[[], float] = lambda: 0.0) -> Ticket:
         """Wait for the next call's turn; first come, first served. Cancelled, it leaves no trace.

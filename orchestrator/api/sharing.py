@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from orchestrator.api.limiter import GLANCE_S, Limiters, Ticket
-from orchestrator.api.pacing.share import LATE_S, LEAD_S, MISSED_S, Grant, Share, Wish
+from orchestrator.api.limiter import GLANCE_S, Lead, Limiters, Ticket
+from orchestrator.api.pacing.share import HORIZON_S, LATE_S, LEAD_S, MISSED_S, Grant, Share, Wish
 from orchestrator.clock import Clock
 
 #: The kinds of call that have a pace, as ``Limiters`` names them.
@@ -28,8 +28,11 @@ MOST_NEWS = 150
 #: How much the distance between two clocks is corrected at once, so that no slot jumps.
 CORRECTION_S = 0.002
 
-#: A call's turn is given at most this long before it leaves.
-LONGEST_LEAD_S = 0.5
+#: A ledger on a server is slower than one in a file, and a call that is late loses its slot.
+FAR = Lead(0.25, 2.0, 1.5, 0.99)
+
+#: What is left of the lead of other processes with each of their slots that lies nearer.
+OTHERS_FADE = 0.9
 
 #: A wish for slots: kind of call, calls, seconds between two of them, not before when, and for how many seconds ahead.
 Asked = tuple[str, int, float, float, float]
@@ -118,6 +121,7 @@ class SharedLimiter:
         self._together = together
         self._turn = asyncio.Lock()
         self._lead_s = 0.0  # how long before its slot a call was to be got ready recently
+        self._others_s = 0.0  # the same of other processes, as far as their slots show
 
     @property
     def rate_per_s(self) -> float:
@@ -125,14 +129,9 @@ class SharedLimiter:
         return self.share.rate_per_s
 
     @property
-    def longest_lead_s(self) -> float:
-        """See ``limiter.Limiter``: a ledger on a server is slower than one in a file."""
-        return LONGEST_LEAD_S
-
-    @property
-    def lead_fades(self) -> float:
-        """See ``limiter.Limiter``: a call that is late loses its slot, so the lead outlasts many quick intents."""
-        return 0.99
+    def lead(self) -> Lead:
+        """See ``limiter.Limiter``."""
+        return FAR
 
     async def slot(self, lead_s: Callable[[], float] = lambda: 0.0) -> Ticket:
         """Wait for the next call's turn; first come, first served. Returns up to *lead_s* before the call may leave."""
@@ -149,14 +148,15 @@ class SharedLimiter:
                     self.share.give_all_back()
 
     async def renewed(self, ticket: Ticket) -> Ticket:
-        """*ticket*, of a call that is ready now; another one where its time has passed.
+        """*ticket*, of a call that is ready now; another one where it is no longer good.
 
-        Calls that are late together would leave together, and with those of the other processes.
+        Calls that are late together would leave together, and with those of the other processes; and all that were
+        about to leave would leave after a refusal.
         """
         assert isinstance(ticket, SharedTicket)  # noqa: S101 - one of ours
         together = self._together
         with together.lock:
-            if together.now() <= ticket.slot + LATE_S:
+            if together.now() <= ticket.slot + LATE_S and self.share.holds(ticket.slot):
                 return ticket
             self.share.give_back(ticket.slot)
         self.waiting += 1  # ahead of those who have not begun
@@ -186,7 +186,12 @@ class SharedLimiter:
 
     def wish(self, now: float) -> Wish | None:
         """The slots to ask for; None: none."""
-        return self.share.wish(now, self.waiting, self._lead_s)
+        return self.share.wish(now, self.waiting, max(self._lead_s, self._others_s))
+
+    def others_got(self, now: float, grant: Grant) -> None:
+        """Another process has been given slots: who asks for nearer ones would never get any."""
+        self.share.others_got(grant)
+        self._others_s = max(grant.slots[-1] - now - HORIZON_S, OTHERS_FADE * self._others_s)
 
     def accepted(self, ticket: Ticket) -> None:
         """The call had any answer but 429, or none."""
@@ -254,7 +259,7 @@ class Sharing:
             return
         with self._together.lock:
             if "slots" in told:
-                limiter.share.others_got(Grant(*told["slots"]))
+                limiter.others_got(self._together.now(), Grant(*told["slots"]))
             else:
                 limiter.share.hear(self._together.now(), told["news"])
 

@@ -36,7 +36,22 @@ class ForbiddenMove(RuntimeError):
 
 def move(connection: Connection, chunk_ids: Collection[int], to: JobStatus, *, at: str, **changes: object) -> None:
     """Take all *chunk_ids* to status *to*, setting *changes* with it. Raises ForbiddenMove unless every one may."""
+    _move(connection, chunk_ids, to, changes, at=at)
+
+
+def _move(
+    connection: Connection,
+    chunk_ids: Collection[int],
+    to: JobStatus,
+    changes: Mapping[str, object],
+    *,
+    sends: int = 0,
+    at: str,
+) -> None:
+    """``move``, with *sends* more calls; in one statement, as on a server each waits for the network."""
     sets = "".join(f", {column} = :{column}" for column in changes)
+    if sends:
+        sets += f", sends = sends + {sends:d}"
     statement = text(
         f"UPDATE jobs SET status = :to, changed_at = :at{sets} WHERE id IN :chunk_ids AND status IN :sources"
     ).bindparams(bindparam("chunk_ids", expanding=True), bindparam("sources", expanding=True))
@@ -60,9 +75,7 @@ def note(connection: Connection, chunk_id: int | None, event: str, text_: str, *
 
 def intend(connection: Connection, chunk_ids: Collection[int], *, mark: str | None, at: str) -> None:
     """Record, before the create calls leave, that they are about to."""
-    move(connection, chunk_ids, JobStatus.SUBMITTING, at=at, sent_at=at, mark=mark)
-    statement = text("UPDATE jobs SET sends = sends + 1 WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
-    connection.execute(statement, {"ids": list(chunk_ids)})
+    _move(connection, chunk_ids, JobStatus.SUBMITTING, {"sent_at": at, "mark": mark}, sends=1, at=at)
 
 
 def doubt_pending(connection: Connection, manifest_id: int, api: str, why: str, *, at: str) -> int:
@@ -84,8 +97,7 @@ def doubt_pending(connection: Connection, manifest_id: int, api: str, why: str, 
 
 def not_created(connection: Connection, chunk_id: int, *, at: str) -> None:
     """The create call had no effect; the chunk can be planned again."""
-    move(connection, [chunk_id], JobStatus.PENDING, at=at)
-    connection.execute(text("UPDATE jobs SET sends = sends - 1 WHERE id = :id"), {"id": chunk_id})
+    _move(connection, [chunk_id], JobStatus.PENDING, {}, sends=-1, at=at)
 
 
 def submitted(connection: Connection, chunk_id: int, job_id: str, *, at: str) -> None:

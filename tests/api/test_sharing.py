@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import json
 
+import pytest
 from support.server import FakeClock
 
-from orchestrator.api.limiter import AdaptiveLimiter, Limiters
-from orchestrator.api.sharing import KINDS, Part, shared
+from orchestrator.api.limiter import NEAR, AdaptiveLimiter, Limiters
+from orchestrator.api.sharing import FAR, KINDS, Part, shared
 
 
 class Place:
@@ -164,3 +165,28 @@ def test_the_pace_that_was_learnt_is_told_with_the_time_since_when_nothing_was_m
 
     before, after = asyncio.run(go())
     assert after >= before + 60.0
+
+
+def test_calls_that_were_about_to_leave_wait_when_another_is_refused() -> None:
+    """They were got ready long before their slots: after a refusal they take others, and the first is the trial."""
+
+    async def go() -> None:
+        clock, place = FakeClock(), Place()
+        creates = limiters(clock, place).creates
+        refused, *ready = [await creates.slot(lambda: 2.0) for _ in range(4)]
+        assert [await creates.renewed(ticket) for ticket in ready] == ready
+        refused_at = clock.monotonic()
+        creates.throttled(refused, 5.0)
+        trial = await creates.renewed(ready[0])
+        assert trial.sent_at >= refused_at + 5.0
+        assert await creates.renewed(trial) is trial
+
+    asyncio.run(go())
+
+
+def test_a_lead_covers_what_the_slowest_intent_took_recently() -> None:
+    """With something to spare on a ledger that is far away; it fades, and no call is got ready minutes before."""
+    assert FAR.after(FAR.first_s, 0.4) == pytest.approx(0.6)
+    assert FAR.after(0.6, 0.01) == pytest.approx(0.594)
+    assert FAR.after(0.6, 60.0) == FAR.longest_s
+    assert NEAR.after(0.0, 0.03) == 0.03

@@ -50,6 +50,10 @@ class Gate:
         at = max(at, self._blocked_until)
         return max(at, self.trial_at) if self.closed else at
 
+    def lets(self, at: float) -> bool:
+        """Whether a call that was to leave at *at* may: no pause has begun meanwhile, or it is the trial."""
+        return at >= self._blocked_until and (not self.closed or at == self._trial_left)
+
     def leave(self, now: float) -> None:
         """Note a call that leaves *now*: while the gate is closed it is a trial, and the others wait for its answer."""
         if self.closed:

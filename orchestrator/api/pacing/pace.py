@@ -64,6 +64,11 @@ class Pace:
         return self.rate < self._ceiling
 
     @property
+    def is_attempt(self) -> bool:
+        """Whether the pace is a little more than what has stood the test of a long calm."""
+        return self._bad is None and 0 < self._proven < self.rate
+
+    @property
     def is_near(self) -> bool:
         """Whether the pace is near the documented limit."""
         return self.rate >= 0.9 * self._ceiling

@@ -50,6 +50,10 @@ class Pacer:
         """Return when a slot may be, at the earliest."""
         return self._gate.earliest(now)
 
+    def holds(self, slot: float) -> bool:
+        """Whether a call may leave in *slot*, if nothing else becomes known: the trial may while the gate is closed."""
+        return self._gate.lets(slot)
+
     def given(self, slot: float, *, idle: bool) -> None:
         """Somebody has got *slot*, still to come; *idle*: nobody wanted the one before it."""
         if idle:
@@ -125,7 +129,7 @@ class Pacer:
         pace, window = self._pace, self._window
         if retry_after_s is not None:
             window.believe(sent_at, retry_after_s)
-        rare = rare and retry_after_s is None and pace.rate >= 1 and window.is_shortest
+        rare = rare and not pace.is_attempt and retry_after_s is None and pace.rate >= 1 and window.is_shortest
         near = rare or (window.is_shortest and pace.is_near and pace.filled_window(sent_at))
         if self._gate.is_settled(sent_at) and not rare:
             before = pace.rate

@@ -125,8 +125,12 @@ class Share:
             self._pacer.trial(slot)
             self._tell(TRIAL, slot, None, urgent=True)
 
+    def holds(self, slot: float) -> bool:
+        """Whether a call may still leave in *slot*, which was used before what is known now."""
+        return self._pacer.holds(slot)
+
     def give_back(self, slot: float) -> None:
-        """The call of *slot* was not ready in time."""
+        """The call of *slot* does not leave in it."""
         self._drop(slot)
 
     def give_all_back(self) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, event
 T = TypeVar("T")
 
 #: Pieces that go in step at once.
-MOST = 16
+MOST = 48
 
 
 class _Abandoned(BaseException):

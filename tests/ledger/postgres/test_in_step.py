@@ -51,8 +51,9 @@ def submit(chunk_id: int) -> Callable[[Connection], int]:
     return work
 
 
-def test_pieces_in_step_wait_together(opened: Ledger, waits: list[int]) -> None:
+def test_pieces_in_step_wait_together(opened: Ledger, waits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has its own answer, all of it is in the ledger, and sixteen at a time waited once for each statement."""
+    monkeypatch.setattr(in_step, "MOST", 16)
     with opened, opened.transaction() as connection:
         chunk_ids = list(connection.execute(text("SELECT id FROM jobs ORDER BY id")).scalars())
         jobs.intend(connection, chunk_ids, mark=None, at=AT)
