@@ -60,12 +60,14 @@ def count_results(connection: Connection, chunk_id: int, *, only: Collection[int
     connection.execute(
         text(f"""
         INSERT INTO run_tallies (run_id, outcome, type, percent, files)
-        SELECT n.run_id, n.outcome, n.type, n.percent, count(*) FROM (
-          SELECT (SELECT u.id FROM runs u WHERE u.manifest_id = f.manifest_id
-                  ORDER BY u.started_at DESC, u.id DESC LIMIT 1) AS run_id,
-                 r.outcome, coalesce(r.type, '') AS type, r.percent
+        SELECT u.id, n.outcome, n.type, n.percent, n.files FROM (
+          SELECT r.outcome, coalesce(r.type, '') AS type, r.percent, count(*) AS files
           FROM files f JOIN results r ON r.file_row = f.id WHERE f.chunk_id = :chunk_id{which}
-        ) AS n WHERE 1 = 1 GROUP BY n.run_id, n.outcome, n.type, n.percent
+          GROUP BY r.outcome, r.type, r.percent
+        ) AS n JOIN runs u ON u.id = (
+          SELECT l.id FROM runs l JOIN jobs j ON j.manifest_id = l.manifest_id WHERE j.id = :chunk_id
+          ORDER BY l.started_at DESC, l.id DESC LIMIT 1
+        ) WHERE 1 = 1
         ON CONFLICT (run_id, outcome, type, percent) DO UPDATE SET files = run_tallies.files + excluded.files
         """),
         {"chunk_id": chunk_id},
