@@ -289,6 +289,12 @@ def _let_stand(connection: Connection, chunk_id: int) -> None:
         connection.execute(text("UPDATE files SET standing = 1 WHERE id = :new"), swaps)
 
 
+def rows_of(connection: Connection, chunk_id: int) -> list[int]:
+    """The rows of ``files`` of one chunk, in its order."""
+    found = text("SELECT id FROM files WHERE chunk_id = :chunk_id ORDER BY id")
+    return list(connection.execute(found, {"chunk_id": chunk_id}).scalars())
+
+
 def file_rows(connection: Connection, chunk_id: int) -> dict[str, int]:
     """File ID as a chunk has it -> row of ``files``, for the files of one chunk."""
     rows = connection.execute(

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, bindparam
 from orchestrator.clock import time_of
 from orchestrator.ledger.documents import uploads
 from orchestrator.ledger.jobs import move, note
-from orchestrator.ledger.spellings import spelt
+from orchestrator.ledger.spellings import otherwise
 from orchestrator.ledger.sql import IN_FLIGHT_SQL, OPEN_SQL, batches, later, text
 from orchestrator.models import Chunk, Config, JobStatus
 
@@ -146,41 +146,44 @@ def chunks(connection: Connection, rows: Sequence[Row[int, int, str | None, str 
     if not rows:
         return []
     by_id = configs(connection, {row[1] for row in rows})
-    files: dict[int, list[str]] = {row[0]: [] for row in rows}
-    spellings: dict[int, list[str]] = {row[0]: [] for row in rows}
-    generations: dict[int, int] = {}
-    kept_under: dict[int, int] = {}
+    files: dict[int, list[Row[int, str, int, int, str | None]]] = {row[0]: [] for row in rows}
     found = connection.execute(
         text(
-            f"SELECT f.chunk_id, f.file_id, f.generation, f.config_id, {spelt('f')} AS spelling FROM files f "
+            f"SELECT f.chunk_id, f.file_id, f.generation, f.config_id, {otherwise('f')} AS spelling FROM files f "
             "WHERE f.chunk_id IN :ids ORDER BY f.chunk_id, f.id"
         ).bindparams(bindparam("ids", expanding=True)),
         {"ids": list(files)},
     )
-    for chunk_id, file_id, generation, config_id, spelling in found:
-        files[chunk_id].append(uploads.in_chunk(file_id, spelling))
-        spellings[chunk_id].append(spelling)
-        generations[chunk_id] = generation
-        kept_under[chunk_id] = config_id
+    for file in found.all():
+        files[file[0]].append(file)
     fingerprint = text("SELECT fingerprint FROM configs WHERE id = :id")
     counts_for = {
-        chunk_id: connection.execute(fingerprint, {"id": kept_under[chunk_id]}).scalar_one()
+        chunk_id: connection.execute(fingerprint, {"id": files[chunk_id][-1].config_id}).scalar_one()
         for chunk_id, config_id, *_ in rows
-        if kept_under[chunk_id] != config_id
+        if files[chunk_id][-1].config_id != config_id
     }
-    return [
-        Chunk(
-            row.id,
-            by_id[row.config_id],
-            tuple(files[row.id]),
-            generations[row.id],
-            row.parse_from,
-            counts_for.get(row.id),
-            () if spellings[row.id] == files[row.id] else tuple(spellings[row.id]),
-            row.keyed_as,
-        )
-        for row in rows
-    ]
+    return [_chunk(row, files[row.id], by_id[row.config_id], counts_for.get(row.id)) for row in rows]
+
+
+def _chunk(
+    row: Row[int, int, str | None, str | None],
+    files: Sequence[Row[int, str, int, int, str | None]],
+    config: Config,
+    counts_for: str | None,
+) -> Chunk:
+    """The chunk in *row* of its *files*, as ``chunks`` reads them."""
+    file_ids = [file[1] if file[4] is None else uploads.in_chunk(file[1], file[4]) for file in files]
+    spellings = [file[4] or file[1] for file in files]
+    return Chunk(
+        row.id,
+        config,
+        tuple(file_ids),
+        files[-1].generation,
+        row.parse_from,
+        counts_for,
+        () if spellings == file_ids else tuple(spellings),
+        row.keyed_as,
+    )
 
 
 def first_noted(connection: Connection, chunk_id: int, event: str) -> str | None:

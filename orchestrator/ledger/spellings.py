@@ -14,11 +14,15 @@ from orchestrator.ledger.sql import batches, text
 
 def spelt(alias: str) -> str:
     """SQL for the ID of the file in the row *alias* of ``files``, as the user wrote it; of a document, the API."""
+    return f"coalesce({otherwise(alias)}, {alias}.file_id)"
+
+
+def otherwise(alias: str) -> str:
+    """SQL for what ``spelt`` gives where that differs from what the ledger has; else NULL, or the same."""
     of_file = f"manifest_id = {alias}.manifest_id AND"
     return (
         f"coalesce((SELECT s.spelling FROM spellings s WHERE s.{of_file} s.file_id = {alias}.file_id), "
-        f"{alias}.sent_id, (SELECT u.file_id FROM uploads u WHERE u.{of_file} u.content = {alias}.file_id), "
-        f"{alias}.file_id)"
+        f"{alias}.sent_id, (SELECT u.file_id FROM uploads u WHERE u.{of_file} u.content = {alias}.file_id))"
     )
 
 

@@ -43,13 +43,11 @@ def record(connection: Transaction, chunk: Chunk, job: RemoteJob, collected: Col
     """Status, results and oddities of an ended job, in the caller's one transaction."""
     if job.status is None:
         raise ValueError(f"job {job.id} has not ended")
-    rows = jobs.file_rows(connection, chunk.id)
-    results = [(rows[result.file_id], result) for result in collected.results]
     jobs.end(
         connection,
         chunk.id,
         job.status,
-        results,
+        zip(jobs.rows_of(connection, chunk.id), collected.results, strict=True),
         at=at,
         api_status=job.api_status,
         error=job.error,

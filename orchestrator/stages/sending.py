@@ -232,12 +232,11 @@ class Sending:
         results = [FileResult(file_id, Outcome.FAILED, error=str(error)) for file_id in chunk.file_ids]
 
         def write(connection: Transaction) -> None:
-            rows = jobs.file_rows(connection, chunk.id)
             jobs.end(
                 connection,
                 chunk.id,
                 JobStatus.FAILED,
-                [(rows[result.file_id], result) for result in results],
+                zip(jobs.rows_of(connection, chunk.id), results, strict=True),
                 at=work.at(),
                 error=str(error),
             )
