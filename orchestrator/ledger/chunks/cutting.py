@@ -10,7 +10,7 @@ from dataclasses import asdict
 from sqlalchemy import Connection, bindparam
 
 from orchestrator.ledger.scope import Scope
-from orchestrator.ledger.sql import MANY, analyse, insert, scalar_int, scratch, text
+from orchestrator.ledger.sql import MANY, analyse, counting_key, insert, scalar_int, scratch, text
 from orchestrator.models import JobStatus, canonical_id
 
 
@@ -33,11 +33,12 @@ def choose(connection: Connection, query: str, scope: Scope, **parameters: objec
 
     *query* gives ``position``, ``file_id`` and ``generation``; of *parameters* those are bound that it names.
     """
-    scratch(connection, "chosen", "n INTEGER PRIMARY KEY, file_id TEXT NOT NULL, generation INTEGER NOT NULL")
+    number = counting_key(connection)
+    scratch(connection, "chosen", f"n {number}, file_id TEXT NOT NULL, generation INTEGER NOT NULL")
     values = {"manifest_id": scope.manifest_id, "config_id": scope.config_id, **parameters}
     statement = text(f"""
-        INSERT INTO chosen (n, file_id, generation)
-        SELECT row_number() OVER (ORDER BY q.position), q.file_id, q.generation FROM ({query}) AS q
+        INSERT INTO chosen (file_id, generation)
+        SELECT q.file_id, q.generation FROM ({query}) AS q ORDER BY q.position
     """)
     used = {name: value for name, value in values.items() if re.search(rf":{name}\b", query)}
     lists = [name for name, value in used.items() if isinstance(value, list)]

@@ -81,7 +81,7 @@ def doubt(connection: Connection, manifest_id: int) -> None:
         text(
             "UPDATE uploads SET ready = 0 WHERE manifest_id = :manifest_id AND ready = 1 AND content IN "
             "(SELECT f.file_id FROM jobs j JOIN files f ON f.chunk_id = j.id "
-            "WHERE j.manifest_id = :manifest_id AND j.status = 'pending')"
+            f"WHERE j.manifest_id = :manifest_id AND j.status = 'pending' AND {_IS_CONTENT})"
         ),
         {"manifest_id": manifest_id},
     )
