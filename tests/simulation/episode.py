@@ -23,7 +23,7 @@ from simulation.custom import UUID, in_flight, plain, until
 from simulation.loop import EPOCH
 from simulation.oracle import Judge
 from simulation.price import kept, told
-from simulation.process import MortalLedger, Program, quiet, unencrypted
+from simulation.process import MortalLedger, Program, quick, quiet, unencrypted
 from simulation.purchases import Purchases
 from simulation.world import PROJECT, TYPES, Climate, World, rules_of
 
@@ -66,7 +66,7 @@ def play(seed: int, api: str) -> Episode:
     try:
         # In every third episode pages of the listing stand in for calls by name, as with many jobs they would.
         eager = patch.multiple(pages, PAGES_FROM=2, WORTH_CALLS=1) if seed % 3 == 0 else nullcontext()
-        with unencrypted(), quiet(), eager:
+        with unencrypted(), quick(), quiet(), eager:
             return _Play(seed, api, folder / "ledger.db").play()
     finally:
         shutil.rmtree(folder)
