@@ -40,10 +40,10 @@ SLOW = """
 import asyncio
 from orchestrator.api.wire import Wire
 send = Wire._send
-async def slow(self, call, kind):
+async def slow(self, call, kind, *more):
     if kind == "create":
         await asyncio.sleep(0.3)
-    return await send(self, call, kind)
+    return await send(self, call, kind, *more)
 Wire._send = slow
 """
 #: A run without its last look: nothing but the ledger's own fence is left.
