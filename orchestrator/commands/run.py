@@ -82,7 +82,8 @@ def _run(manifest: Manifest, settings: Settings, options: Options, clock: Clock,
     base_url, key = access(manifest, settings, options.base_url, rehearsal=options.sandbox)
     hide_secrets(manifest, settings, key)
     deadline = options.deadline or settings.deadline
-    deadline_s = settings_.seconds(deadline, "--deadline") if deadline else None
+    named = "--deadline" if options.deadline else "ORCHESTRATOR_DEADLINE"
+    deadline_s = settings_.seconds(deadline, named) if deadline else None
     if options.chunk_size is not None:
         manifest = replace(manifest, chunk_size=options.chunk_size)
     path = ledger_path(manifest.path, settings, options.ledger)

@@ -180,7 +180,9 @@ def finding(cli: Cli, what: str, code: int, **environ: str) -> str:
 def test_doctor_says_what_run_would_say(cli: Cli, serve: Serve) -> None:
     """The form of the deadline, the example key, lists, limits, a removed ledger; with run's exit codes."""
     cli.use(serve(Classify()))
-    assert "not a duration" in finding(cli, "settings", 2, ORCHESTRATOR_DEADLINE="soon")
+    words = "ORCHESTRATOR_DEADLINE 'soon' is not a duration"
+    assert words in finding(cli, "settings", 2, ORCHESTRATOR_DEADLINE="soon")
+    assert words in cli("run", "m.yaml", ORCHESTRATOR_DEADLINE="soon").stderr
     assert "still the example" in finding(cli, "key", 2, LLAMA_CLOUD_API_KEY="llx-your-key-here")
     assert "has the path /api/v1" in finding(cli, "key", 2, LLAMA_CLOUD_BASE_URL="https://api.example/api/v1")
     assert "August 2026" in cli("doctor", "m.yaml").stdout
