@@ -51,15 +51,16 @@ def test_a_nul_in_the_words_of_the_api_loses_no_outcome(cli: Cli, serve: Serve, 
     assert {row["reasoning"] for row in cli.exported()} == {"a\ufffdb \\u0000"}
 
 
-def test_results_that_come_late_are_taken_in(cli: Cli, serve: Serve, database: str) -> None:
-    """By the next run, and every count is of what is there now."""
+@pytest.mark.parametrize("command", [("run",), ("retry",), ("retry", "--file", "b", "--file", "c", "--file", "a")])
+def test_results_that_come_late_are_taken_in(cli: Cli, serve: Serve, database: str, command: tuple[str, ...]) -> None:
+    """By the next run or retry, which buys nothing, and every count is of what is there now."""
     api = Classify()
     api.result, good = None, api.result
     cli.use(serve(api))
     cli.environ["ORCHESTRATOR_LEDGER"] = database
     assert cli("run", "m.yaml").returncode == 1
     api.results["job-0"] = good
-    assert cli("run", "m.yaml").returncode == 0
+    assert cli(command[0], "m.yaml", *command[1:]).returncode == 0
     assert (cli.state()["classified"], cli.state()["failed"], len(api.jobs)) == (3, 0, 1)
 
 
