@@ -7,9 +7,12 @@ import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import fields
 from functools import partial
 from itertools import count, islice
+
+from support.postgres import MISSING, programs, running
 
 from simulation.bugs import BUGS
 from simulation.episode import Episode, play
@@ -25,6 +28,7 @@ def main() -> int:
     parser.add_argument("--api", choices=("v1", "v2"), action="append", help="only this one (default: both)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes (default: one a core)")
     parser.add_argument("--events", action="store_true", help="tell all that happened in an episode that went wrong")
+    parser.add_argument("--postgres", action="store_true", help="the ledger on a real server; takeovers, lost commits")
     parser.add_argument("--bugs", action="store_true", help="tell the first seed that shows each planted bug, instead")
     options = parser.parse_args()
     failed = 0
@@ -35,12 +39,15 @@ def main() -> int:
                 print(f"{bug.api} {bug.name}: {seed} (written down: {bug.seed})", flush=True)
                 failed += seed is None
         return min(failed, 1)
-    with ProcessPoolExecutor(options.jobs) as pool:
+    where = programs() if options.postgres else None
+    if options.postgres and where is None:
+        print(MISSING)
+        return 2
+    with nullcontext() if where is None else running(where) as postgres, ProcessPoolExecutor(options.jobs) as pool:
         for api in options.api or ("v1", "v2"):
             seeds = islice(count(options.seed), options.episodes)
-            failed += _report(
-                api, options.seed, pool.map(partial(play, api=api), seeds, chunksize=BATCH), options.events
-            )
+            episodes = pool.map(partial(play, api=api, postgres=postgres), seeds, chunksize=1 if postgres else BATCH)
+            failed += _report(api, options.seed, episodes, options.events)
     return min(failed, 1)
 
 
@@ -73,7 +80,8 @@ def _report(api: str, first: int, episodes: Iterator[Episode], events: bool) -> 
         f"{api}: {played} episodes, {sums['runs']} runs, {sums['crashes']} crashes, {sums['changed_rules']} changes of "
         f"rules, {sums['created']} jobs: {sums['retries']} by retry, {sums['halves']} halves, "
         f"{sums['second_opinions']} second opinions; {sums['adopted']} adopted, {sums['sent_again']} sent again, "
-        f"{sums['asked_a_person']} left to a person; {virtual_s / 86400:.0f} virtual days: "
+        f"{sums['taken_over']} taken over, {sums['cuts']} cut off, {sums['asked_a_person']} left to a person; "
+        f"{virtual_s / 86400:.0f} virtual days: "
         f"{failed - paid_twice} lost or wrong, {paid_twice} paid twice, {sums['held']} held at the end, "
         f"seeds {first}-{first + played - 1}"
     )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import random
-import sqlite3
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simulation.home import Reader
 
 #: Shorter than the program waits before it believes that a job is gone.
 MOST_DENIED_S = 3000.0
@@ -62,7 +65,7 @@ class Custom:
         return spelt(file_id, self.spelling) if file_id.startswith(UUID) else file_id
 
 
-def in_flight(reader: sqlite3.Connection) -> tuple[list[str], list[str]]:
+def in_flight(reader: Reader) -> tuple[list[str], list[str]]:
     """The jobs that the ledger knows: those in flight, and those that have ended."""
     rows = reader.execute("SELECT job_id, finished_at FROM jobs WHERE job_id IS NOT NULL ORDER BY id").fetchall()
     return [job for job, ended in rows if ended is None], [job for job, ended in rows if ended is not None]
@@ -75,7 +78,7 @@ def until(rng: random.Random, custom: Custom, now: float) -> float | None:
     return now + rng.uniform(0, MOST_DENIED_S) if rng.random() < custom.denied else None
 
 
-def changed(reader: sqlite3.Connection, file_ids: list[str], rules: str) -> tuple[int, int]:
+def changed(reader: Reader, file_ids: list[str], rules: str) -> tuple[int, int]:
     """Of *file_ids*, those with an outcome under other rules only: that were never planned under these, and all."""
     wanted = [[rule["type"], rule["description"]] for rule in json.loads(rules)]
     there, planned, elsewhere = set[str](), set[str](), set[str]()

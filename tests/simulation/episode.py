@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import shutil
-import sqlite3
 import tempfile
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from unittest.mock import patch
+
+from support.postgres import Postgres
 
 from orchestrator.commands.access import dialect_of
 from orchestrator.ledger import Ledger
@@ -20,10 +21,11 @@ from orchestrator.models import Chunk, Config, Escalate, Limits, Outcome, Review
 from orchestrator.planning.options import Options
 from orchestrator.stages.polling import pages
 from simulation.custom import UUID, in_flight, plain, until
+from simulation.home import File, OnServer
 from simulation.loop import EPOCH
 from simulation.oracle import Judge
 from simulation.price import kept, told
-from simulation.process import MortalLedger, Program, quick, quiet, unencrypted
+from simulation.process import Program, quick, quiet, unencrypted
 from simulation.purchases import Purchases
 from simulation.world import PROJECT, TYPES, Climate, World, rules_of
 
@@ -55,19 +57,27 @@ class Episode:
     changed_rules: int = 0
     asked_a_person: int = 0  #: chunks that nothing but a person's decision could settle
     held: int = 0  #: at the very end
+    taken_over: int = 0  #: runs whose manifest another one took
+    cuts: int = 0  #: connections to the ledger that were cut around a commit
     virtual_s: float = 0.0
     violations: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)  #: all that happened, if it went wrong
 
 
-def play(seed: int, api: str) -> Episode:
-    """The episode of *seed*: the same every time, whatever happened before."""
+def play(seed: int, api: str, postgres: Postgres | None = None) -> Episode:
+    """The episode of *seed*: the same every time. Its ledger is in a file, or in a database on *postgres*."""
     folder = Path(tempfile.mkdtemp(prefix="episode-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108 - a private folder in memory
     try:
         # In every third episode pages of the listing stand in for calls by name, as with many jobs they would.
         eager = patch.multiple(pages, PAGES_FROM=2, WORTH_CALLS=1) if seed % 3 == 0 else nullcontext()
         with unencrypted(), quick(), quiet(), eager:
-            return _Play(seed, api, folder / "ledger.db").play()
+            if postgres is None:
+                return _Play(seed, api, File(folder / "ledger.db")).play()
+            url = postgres.new_database()
+            try:
+                return _Play(seed, api, OnServer(url)).play()
+            finally:
+                postgres.sql(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
     finally:
         shutil.rmtree(folder)
 
@@ -77,11 +87,11 @@ class _Wrong(Exception):
 
 
 class _Play:
-    def __init__(self, seed: int, api: str, path: Path) -> None:
+    def __init__(self, seed: int, api: str, home: File | OnServer) -> None:
         self.rng = random.Random(f"{api} {seed}")
         self.world = World(api, seed, self.rng, Climate.draw(self.rng))
         self.dice = random.Random(f"custom dice {api} {seed}")  #: for what a custom brings
-        self.path = path
+        self.home = home
         self.episode = Episode(seed, api)
         self.manifest = self._manifest()
         self.purchases = Purchases(self.world, self.manifest)
@@ -141,6 +151,7 @@ class _Play:
         episode.violations = world.violations
         episode.events = world.events if world.violations else []
         episode.trace, episode.virtual_s = world.trace, world.now
+        episode.taken_over, episode.cuts = self.home.taken_over, self.home.cuts
         episode.created = sum(job.chunk_id is not None for job in world.jobs)
         episode.retries, episode.halves = purchases.retries, purchases.halves
         episode.second_opinions = purchases.second_opinions
@@ -177,11 +188,12 @@ class _Play:
         purchases.rules_of_run[run_id] = self.rules
         if options.again is not None:
             purchases.retry(sorted(self._ids()), self.rules, options.again.below_confidence)
-        with closing(MortalLedger(self.path)) as ledger, closing(self._reader()) as reader:
-            program = Program(world, purchases, ledger, reader, self.rng)
+        Ledger(self.home.location).close()  # a reader can't open what is not there
+        with closing(self.home.reader()) as reader:
+            program = Program(world, purchases, self.home, reader, self.rng)
             now = EPOCH + timedelta(seconds=world.now)
             try:
-                with kept(world, told(self.manifest, self.path, options, now=now)):
+                with kept(world, told(self.manifest, self.home.location, options, now=now)):
                     program.run(self.manifest, options, run_id)
             except Exception as error:  # noqa: BLE001 - whatever escapes the program is a finding
                 world.violated(f"a bug came to light: {error!r}")
@@ -199,9 +211,9 @@ class _Play:
         world, custom = self.world, self.world.custom
         if custom.spelling:
             self.manifest = replace(self.manifest, ids=custom.listed(sorted(self._ids()), self.dice))
-        if world.calm or not self.path.exists():
+        if world.calm or not self.episode.runs:
             return
-        with closing(self._reader()) as reader:
+        with closing(self.home.reader()) as reader:
             open_, ended = in_flight(reader)
         shown = [job_id for job_id in ended if job_id not in world.denied]  # by which the key is known to be right
         for job_id in open_:
@@ -234,19 +246,15 @@ class _Play:
 
     def _unfinished(self) -> bool:
         """Whether another run has something to do: chunks that are open and not held for a person, or never planned."""
-        with closing(self._reader()) as reader:
+        with closing(self.home.reader()) as reader:
             open_, planned = reader.execute(
                 "SELECT (SELECT count(*) FROM jobs WHERE finished_at IS NULL AND held = 0), (SELECT count(DISTINCT "
                 "f.file_id) FROM files f JOIN manifests m ON m.config_id = f.config_id)"
             ).fetchone()
         return bool(open_) or planned < len(self._ids())
 
-    def _reader(self) -> sqlite3.Connection:
-        """A connection of the judge's own: it sees what is committed, and nothing else."""
-        return sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, isolation_level=None)
-
     def _judge(self, *, after: str) -> None:
-        with Ledger(self.path) as ledger, ledger.transaction() as connection:
+        with Ledger(self.home.location) as ledger, ledger.transaction() as connection:
             Judge(connection, self.world, self.purchases).judge(after=after)
         self._stop_if_wrong()
 
@@ -262,7 +270,7 @@ class _Play:
                 raise _Wrong
 
     def _count(self, condition: str) -> int:
-        with closing(self._reader()) as reader:
+        with closing(self.home.reader()) as reader:
             return int(reader.execute(f"SELECT count(*) FROM jobs WHERE {condition}").fetchone()[0])  # noqa: S608 - constants of ours
 
     def _retry_until_all_is_well(self) -> None:
@@ -281,7 +289,7 @@ class _Play:
 
     def _bad(self) -> set[str]:
         """The files that could have a good answer and have none."""
-        with closing(self._reader()) as reader:
+        with closing(self.home.reader()) as reader:
             good = reader.execute(
                 "SELECT f.file_id FROM manifests m JOIN files f ON f.config_id = m.config_id AND f.standing = 1 "
                 "JOIN results r ON r.file_row = f.id WHERE r.outcome IN ('classified', 'unmatched')"

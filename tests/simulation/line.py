@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 from dataclasses import replace
 from typing import Protocol
 
@@ -13,6 +12,7 @@ import httpx
 from orchestrator.models import Json
 from orchestrator.stages.work import DRAIN_S
 from simulation.custom import plain
+from simulation.home import Reader
 from simulation.loop import VirtualLoop
 from simulation.purchases import Intent, Purchases
 from simulation.world import LOST, MOST_LATE_S, REFUSED, SAID_YES, TIMEOUT_S, SimJob, World, rules_of
@@ -23,6 +23,7 @@ class Mortal(Protocol):
 
     dead: bool
     stopped_at: float | None  #: when it was told to end in order
+    replaced: bool  #: another run has its manifest
 
     def point(self, name: str) -> None:
         """The process may die here; raises when it does, or is dead already."""
@@ -31,9 +32,7 @@ class Mortal(Protocol):
 class Line(httpx.AsyncBaseTransport):
     """Answers one process's requests out of *world*; reads its ledger with *reader*, a connection of its own."""
 
-    def __init__(
-        self, world: World, purchases: Purchases, process: Mortal, loop: VirtualLoop, reader: sqlite3.Connection
-    ) -> None:
+    def __init__(self, world: World, purchases: Purchases, process: Mortal, loop: VirtualLoop, reader: Reader) -> None:
         self._world = world
         self._purchases = purchases
         self._process = process
@@ -46,6 +45,10 @@ class Line(httpx.AsyncBaseTransport):
         process.point("call.leaves")
         creating = request.method == "POST" and not _cancels(request)
         world.tell(request.method, request.url.raw_path.decode())
+        if creating and (look := request.extensions.get("trace")) is not None:
+            await look("http11.send_request_headers.started", {})
+            if process.replaced:
+                world.violated("a create call left although another run has the manifest")
         response = await (self._create(request) if creating else self._read(request))
         process.point("call.answered")
         return response

@@ -28,7 +28,7 @@ class Judge:
         # The program looks at all runs together whose failed jobs it is about to halve.
         self._outage = read(
             "SELECT count(*) FROM (SELECT depth > 0 FROM jobs WHERE status = 'failed' GROUP BY depth > 0 "
-            "HAVING count(*) > CASE WHEN depth > 0 THEN 4 ELSE 2 END)"
+            "HAVING count(*) > CASE WHEN depth > 0 THEN 4 ELSE 2 END) AS waves"
         ).scalar_one()
         self._rows: dict[tuple[str, int], list[Row[tuple[object, ...]]]] = defaultdict(list)
         for row in read(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 
 from orchestrator.errors import InputError
+from orchestrator.ledger import Location
 from orchestrator.manifest.loading import Manifest
 from orchestrator.planning import preview, retry
 from orchestrator.planning.ceiling import Line
@@ -18,7 +18,7 @@ from simulation.world import World
 PRICES = {"FAST": 5, "MULTIMODAL": 10}
 
 
-def told(manifest: Manifest, path: Path, options: Options, *, now: datetime, stale_since: str = "") -> Line:
+def told(manifest: Manifest, path: Location, options: Options, *, now: datetime, stale_since: str = "") -> Line:
     """The sum that ``plan``, or ``retry --dry-run``, tells of a run with *options*; nothing where it is refused.
 
     *stale_since*: jobs in flight since before then never end; empty: no job counts as such.

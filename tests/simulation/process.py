@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import sqlite3
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
 from unittest.mock import patch
 
 import httpx
@@ -16,9 +16,10 @@ import structlog
 from sqlalchemy import Connection, Engine, create_engine
 
 from orchestrator.commands.access import connect
-from orchestrator.commands.run import _Execution
-from orchestrator.errors import Interrupted, LedgerError, OrchestratorError, OutOfCredits
+from orchestrator.commands.run import TAKEN_OVER_SETTLE_S, _Execution
+from orchestrator.errors import Interrupted, LedgerBusy, LedgerError, LockHeld, OrchestratorError, OutOfCredits
 from orchestrator.ledger import Ledger
+from orchestrator.ledger.postgres import session
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.sqlite import database, place
 from orchestrator.ledger.writer import Writer
@@ -29,6 +30,7 @@ from orchestrator.settings import Settings
 from orchestrator.stages.pipeline import Pipeline
 from orchestrator.stages.work import DRAIN_S, Stop
 from simulation.custom import changed, plain
+from simulation.home import File, OnServer, Reader
 from simulation.line import Line
 from simulation.loop import VirtualClock, VirtualLoop
 from simulation.purchases import Purchases
@@ -58,7 +60,7 @@ class _Compiled(dict[tuple[object, ...], object]):
         super().__setitem__(key[1:], compiled)
 
 
-COMPILED = _Compiled()
+COMPILED = {"sqlite": _Compiled(), "postgresql": _Compiled()}
 
 
 class Crash(BaseException):
@@ -74,9 +76,13 @@ class Process:
         self._crash_rate = crash_rate
         self.dead = False
         self.stopped_at: float | None = None
+        self.replaced = False  #: another run has taken its manifest over
+        self.hazard: Callable[[], None] | None = None  #: what else may happen at each point, on a server
 
     def point(self, name: str) -> None:
         """A place where the process may die. Raises Crash, for ever after it has."""
+        if self.hazard is not None and not self.dead:
+            self.hazard()
         if not self.dead and self._is_last():
             self.dead = True
             self._world.now = self._loop.time()
@@ -96,6 +102,11 @@ class MortalLedger(Ledger):
 
     process: Process | None = None
     world: World
+
+    @property
+    def still_ours(self) -> bool:
+        """As ``Ledger``; by the world's time, in which whoever is taken over has stood still for long."""
+        return super().still_ours and not (self.process is not None and self.process.replaced)
 
     @contextmanager
     def transaction(self, *, patience_s: float | None = None) -> Iterator[Connection]:
@@ -117,12 +128,12 @@ class Program:
     """What one execution of `orchestrator run` or `retry` does, without command line and signals."""
 
     def __init__(
-        self, world: World, purchases: Purchases, ledger: MortalLedger, reader: sqlite3.Connection, rng: random.Random
+        self, world: World, purchases: Purchases, home: File | OnServer, reader: Reader, rng: random.Random
     ) -> None:
         """*reader*: a connection of the judge's own, which sees what is committed and nothing else."""
         self.world = world
         self.purchases = purchases
-        self.ledger = ledger
+        self.home = home
         self.reader = reader
         self.rng = rng
         self.adopted = self.sent_again = 0
@@ -135,17 +146,26 @@ class Program:
         loop = VirtualLoop(world.now)
         loop.set_exception_handler(lambda _loop, _context: None)  # of a dead process nobody hears
         process = Process(world, loop, world.climate.crashes)
-        self.ledger.process, self.ledger.world = process, world
-        world.tell("run begins:", options.command)
-        main = loop.create_task(self._run(process, loop, manifest, options, run_id))
         try:
-            loop.run_until_complete(main)
+            with (
+                self.home.lease(process, world) as lease,
+                closing(MortalLedger(self.home.location, lease=lease)) as ledger,
+            ):
+                ledger.process, ledger.world, self.ledger = process, world, ledger
+                world.tell("run begins:", options.command)
+                try:
+                    loop.run_until_complete(loop.create_task(self._run(process, loop, manifest, options, run_id)))
+                finally:
+                    if process.dead:
+                        bury(loop)
         except Crash:
             pass
         except RuntimeError:
             if not process.dead:
                 raise
-        except LedgerError as error:
+        except (LedgerError, LockHeld) as error:
+            if isinstance(error, LockHeld) and not process.replaced:
+                raise
             world.tell("run ends:", error)
         finally:
             self.died = process.dead
@@ -178,17 +198,25 @@ class Program:
             rng = random.Random(self.rng.random())
             line = Line(world, self.purchases, process, loop, self.reader)
             api = connect(
-                manifest, world.api, SETTINGS, base_url=ORIGIN, key="simulation", clock=clock, rng=rng, transport=line
+                manifest,
+                world.api,
+                SETTINGS,
+                base_url=ORIGIN,
+                key="simulation",
+                clock=clock,
+                rng=rng,
+                transport=line,
+                may_send=(lambda: self.ledger.still_ours) if self.ledger.remote else None,
             )
             pipeline = Pipeline(
                 manifest,
                 api,
                 shard=Shard(plan.scope.manifest_id, world.api),
                 run_id=run_id,
-                writer=Writer(self.ledger, clock),
+                writer=(InlineWriter if self.ledger.remote else Writer)(self.ledger, clock),
                 clock=clock,
                 rng=rng,
-                settle_s=SETTINGS.settle_s,
+                settle_s=max(SETTINGS.settle_s, TAKEN_OVER_SETTLE_S if self.ledger.took_over else 0.0),
                 stale_s=SETTINGS.stale_s,
                 late_s=SETTINGS.late_results_s,
                 gone_s=SETTINGS.gone_s,
@@ -252,6 +280,17 @@ class Program:
             self.world.violated(f"exit code {exit_code} with {open_} open chunks and {bad}")
 
 
+class InlineWriter(Writer):
+    """Waits for the server where it is: virtual time has no threads to wait for."""
+
+    async def _in_turn(self, batch: list[Any]) -> list[Any]:
+        while True:
+            try:
+                return self._work_off(batch)
+            except LedgerBusy:
+                await self._clock.sleep(0.05)
+
+
 class TimedStop(Stop):
     """Remembers when the run was told to end, and the calls that were out had DRAIN_S left."""
 
@@ -292,19 +331,26 @@ def quick() -> Iterator[None]:
 
     def create(*args: object, **options: object) -> Engine:
         engine: Engine = create_engine(*args, **options)  # type: ignore[call-overload]  # as it was called
-        engine.update_execution_options(compiled_cache=COMPILED)
+        engine.update_execution_options(compiled_cache=COMPILED[engine.name])
         return engine
 
-    with patch.object(database, "create_engine", create), patch.object(place, "refuse_mount", lambda path: None):
+    with (
+        patch.object(database, "create_engine", create),
+        patch.object(session, "create_engine", create),
+        patch.object(place, "refuse_mount", lambda path: None),
+    ):
         yield
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """No log lines while the block runs."""
-    before = structlog.get_config()
+    before, driver = structlog.get_config(), logging.getLogger("psycopg")
+    level = driver.level
+    driver.setLevel(logging.CRITICAL)  # it warns of each connection that is cut
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         yield
     finally:
         structlog.configure(**before)
+        driver.setLevel(level)

@@ -109,11 +109,15 @@ def _user() -> pwd.struct_passwd:
     return pwd.getpwnam("nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name)
 
 
+def owned_by_the_server(path: Path) -> None:
+    os.chown(path, _user().pw_uid, _user().pw_gid)
+
+
 @contextmanager
 def running(where: Path) -> Iterator[Postgres]:
     """A new server for as long as the block runs; *where* its programs are."""
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    os.chown(folder, _user().pw_uid, _user().pw_gid)
+    owned_by_the_server(folder)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from simulation.bugs import BUGS, Bug
 from simulation.episode import Episode, play
+from simulation.process import MortalLedger
+from support.postgres import Postgres
+
+from orchestrator.ledger.postgres.lease import Held
 
 #: Episodes of each API, in blocks that run side by side; `scripts/soak simulation` plays as many as one likes.
 BLOCKS, EPISODES = 1, 40
@@ -52,6 +58,32 @@ def test_a_seed_is_the_same_episode_every_time() -> None:
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
         )
         assert there.stdout.strip() == repr(here)
+
+
+@pytest.mark.long
+def test_a_ledger_on_a_server_may_be_lost_in_more_ways(postgres_server: Postgres) -> None:
+    """Another run takes over at any step, and the connection is cut around a commit, its answer heard or not."""
+    episodes = [play(2, "v1", postgres_server), play(0, "v2", postgres_server)]
+    assert {episode.api: episode.violations for episode in episodes if episode.violations} == {}
+    assert sum(episode.taken_over for episode in episodes) > 0
+    assert sum(episode.cuts for episode in episodes) > 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("api", "seed", "bug"),
+    [
+        ("v1", 2, patch.object(MortalLedger, "still_ours", True)),
+        ("v2", 0, patch.object(Held, "_has_committed", lambda self: False)),
+    ],
+    ids=["no-last-look", "a-commit-without-an-answer-is-thought-lost"],
+)
+def test_a_bug_that_only_a_server_shows_is_noticed(
+    postgres_server: Postgres, api: str, seed: int, bug: AbstractContextManager[object]
+) -> None:
+    """A run that sends without asking whether it still has its manifest, or makes a commit again that was made."""
+    with bug:
+        assert play(seed, api, postgres_server).violations
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "-"))
