@@ -26,7 +26,6 @@ from orchestrator.cli.app import (
     tell_of_new_ledger,
 )
 from orchestrator.errors import InputError
-from orchestrator.models import canonical_id
 from orchestrator.plaintext import counted, safe
 
 if TYPE_CHECKING:
@@ -71,13 +70,14 @@ def accept(
     from orchestrator.cli.screens.parts import called
     from orchestrator.clock import SystemClock
     from orchestrator.commands import accept as command
+    from orchestrator.models import is_same_id
 
     _refuse_contradictions(label, unmatched=unmatched, dismiss=dismiss, error=error, named=bool(file or file_from))
     loaded = load_manifest(manifest, None, resolve_secrets=False)
     path = find_ledger(manifest, ledger)
     signature = command.Signature(by or command.login_name(), note)
     named = named_files(loaded, path, file, file_from, rehearsal=sandbox)
-    said = {file_id: name for file_id, name in (named or {}).items() if canonical_id(file_id) != canonical_id(name)}
+    said = {file_id: name for file_id, name in (named or {}).items() if not is_same_id(file_id, name)}
     if dismiss:
         dismissing = partial(command.dismiss, rehearsal=sandbox, clock=SystemClock(), signature=signature)
         verdicts = dict.fromkeys(dismissing(loaded, path, named, error), "dismissed")
