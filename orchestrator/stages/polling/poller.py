@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
 
 from orchestrator.errors import WITHOUT_A_LIST, ContractBroken, Rejected, Unanswered
 from orchestrator.ledger import jobs, queue
-from orchestrator.models import TERMINAL, JobResults, JobStatus, RemoteJob
+from orchestrator.models import TERMINAL, Echo, JobResults, JobStatus, RemoteJob
 from orchestrator.stages.matching import collect_chunk
 from orchestrator.stages.polling.late import Late, Look, look_at, take_in
 from orchestrator.stages.polling.pages import NO_PAGES_S, PAGE, Pages, Watched
@@ -159,6 +160,9 @@ class Poller:
         watched = self._watched.get(key)
         if watched is None:
             return
+        if not watched.told and not await self._is_of(key, job):
+            await self._disown(key, f"the API answered with job {job.id}, which is not of these files")
+            return
         watched.told = True
         if job.status in TERMINAL:
             await self._ended(key, watched, job)
@@ -171,6 +175,14 @@ class Poller:
         await self._run_status(key, job)
         if self._is_old(watched):
             self._leave(key, f"stale: {job.api_status or 'no status'} for over {self._work.stale_s:g} s")
+
+    async def _is_of(self, key: int, job: RemoteJob) -> bool:
+        """Whether nothing that the API tells of *job* says that it is of another call; its rules may be rewritten."""
+        work = self._work
+        if not work.api.traits.idempotent:
+            return True
+        chunk = await work.writer.write(lambda connection: queue.chunk(connection, key), touches=(key,))
+        return work.api.dialect.echoes(chunk, replace(job, echo=Echo()))
 
     async def _run_status(self, key: int, job: RemoteJob) -> None:
         """Record that the API has begun, where it says so."""

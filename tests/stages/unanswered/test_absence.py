@@ -437,6 +437,18 @@ def test_with_keys_a_call_that_is_answered_with_anothers_job_is_asked_for_by_its
     assert {name: api.bought[name] for name in "abc"} == {"a": 1, "b": 1, "c": 1}
 
 
+def test_with_keys_the_job_of_others_that_never_ends_is_not_waited_for(cli: Cli, serve: Serve) -> None:
+    """It was taken for the call's own for ever, and no command settled that: it tells another file from the start."""
+    api = Mistaken()
+    api.stuck.add("their-file")
+    api.on_cancel = lambda job: 409
+    cli.use(serve(api))
+    one_by_one.manifest(cli, "a", "b", "c")
+    assert cli("run", "m.yaml").returncode == 3
+    assert cli("run", "m.yaml").returncode == 0
+    assert {name: api.bought[name] for name in "abc"} == {"a": 1, "b": 1, "c": 1}
+
+
 def test_with_keys_an_answer_that_is_always_anothers_is_left_to_a_person(cli: Cli, serve: Serve) -> None:
     """Night after night it was asked for under the same key; `retry --held` sends it under a new one."""
     api = Mistaken()
