@@ -19,6 +19,7 @@ from orchestrator.commands.access import connect
 from orchestrator.commands.run import TAKEN_OVER_SETTLE_S, _Execution
 from orchestrator.errors import Interrupted, LedgerBusy, LedgerError, LockHeld, OrchestratorError, OutOfCredits
 from orchestrator.ledger import Ledger
+from orchestrator.ledger.chunks import plan as ledger_plan
 from orchestrator.ledger.postgres import session
 from orchestrator.ledger.queue import Shard
 from orchestrator.ledger.sqlite import database, place
@@ -187,6 +188,7 @@ class Program:
             with self._released(), self.ledger.transaction() as connection:
                 plan = planning.plan(connection, manifest, options, run_id=run_id, origin=ORIGIN, now=clock.now())
                 apis = execution._apis_with_work(connection, plan)
+            self.ledger.stage_again(lambda connection: ledger_plan.stage(connection, manifest.file_ids()))
         except OutOfCredits as refusal:
             self.refused = True
             world.tell("run ends:", refusal)
