@@ -41,6 +41,7 @@ class Database:
         self._commits = 0
         self._stage: Callable[[Connection], object] | None = None
         self._staged_on = 0  #: the connection, by its number, that has the temporary tables
+        self._used = 0  #: the one that the last transaction was begun on
         if lease is None:  # a claim has made sure of the ledger before it was taken
             try:
                 schema.prepare(self._session, make=not read_only)
@@ -82,6 +83,7 @@ class Database:
                     begun[1].commit()
                 self._staged_on = staged_on
                 begun = self._lease.begin(patience_s)
+            self._used = self._session.opened
             return begun
         if self._session.lost:
             self._session.drop()
@@ -108,7 +110,7 @@ class Database:
 
     def stage_again(self, stage: Callable[[Connection], object]) -> None:
         """Temporary tables die with their connection: *stage* makes them on each later one."""
-        self._stage, self._staged_on = stage, self._session.opened
+        self._stage, self._staged_on = stage, self._used  # a lost answer to its commit was asked for on another
 
     def rebuilt(self) -> None:
         """Nothing beside the server remembers a ledger that was there."""

@@ -148,6 +148,26 @@ def test_what_was_staged_is_staged_again_on_a_new_connection(network: Cutting, d
     assert network.cuts == 1
 
 
+def test_what_was_staged_is_missed_when_the_answer_to_its_commit_was_lost(network: Cutting, database: str) -> None:
+    """The plan is on the server, its temporary tables died with the connection that was to tell so."""
+    at = through(network, database)
+    with ledger.lease(at, "m", HOLDER) as lease, Ledger(at, lease=lease) as opened:
+
+        def stage(connection: Connection) -> None:
+            connection.exec_driver_sql("CREATE TEMP TABLE wanted (n INTEGER)")
+
+        def plan(connection: Connection) -> None:
+            stage(connection)
+            take_note(connection)
+
+        network.word, network.after = b"COMMIT\0", True
+        write(opened, plan)
+        opened.stage_again(stage)
+        with opened.transaction() as connection:
+            assert scalar_int(connection, "SELECT count(*) FROM wanted") == 0
+    assert network.cuts == 1
+
+
 def test_a_server_that_stays_away_ends_the_run(network: Cutting, database: str) -> None:
     """After its patience, with exit 8."""
     at = through(network, database)
