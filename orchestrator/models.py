@@ -28,14 +28,11 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"  #: ended by cancellation
 
 
-#: Will not change by itself.
-TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
+TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})  #: will not change by itself
 
-#: The API has the job and it has not ended.
-IN_FLIGHT = frozenset({JobStatus.SUBMITTED, JobStatus.RUNNING})
+IN_FLIGHT = frozenset({JobStatus.SUBMITTED, JobStatus.RUNNING})  #: the API has the job and it has not ended
 
-#: Has not ended.
-OPEN = frozenset(JobStatus) - TERMINAL
+OPEN = frozenset(JobStatus) - TERMINAL  #: has not ended
 
 #: Every allowed move; a move that is not here is a bug. Only ``jobs.disown`` leads back from an answer that was wrong.
 MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
@@ -48,10 +45,7 @@ MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.CANCELLED: frozenset(),
 }
 
-
-_UUID = re.compile(
-    r"(?:dfl-)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})", re.ASCII | re.IGNORECASE
-).fullmatch
+_UUID = re.compile(r"(?:dfl-)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII | re.IGNORECASE).fullmatch
 
 
 def canonical_id(file_id: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -25,6 +26,7 @@ from orchestrator.clock import Clock
 from orchestrator.errors import SettingsError
 from orchestrator.logs import redactor
 from orchestrator.manifest.loading import Manifest
+from orchestrator.planning.options import Options
 from orchestrator.reports.last_run import Address
 from orchestrator.settings import Settings
 
@@ -159,3 +161,20 @@ def address(manifest: str, settings: Settings, option: str | None, *, rehearsal:
 
 def lock_name(name: str, *, rehearsal: bool) -> str:
     return f"{name}~rehearsal" if rehearsal else name
+
+
+@asynccontextmanager
+async def reached(base_url: str, options: Options) -> AsyncIterator[str]:
+    """The base URL to talk to, for a rehearsal that of a sandbox that lives as long as the block."""
+    if not options.sandbox:
+        yield base_url
+        return
+    from orchestrator.sandbox import Sandbox, SandboxOptions
+
+    sandbox = Sandbox(SandboxOptions(faults=options.faults, unknown_files="accept"))
+    url = await sandbox.start()
+    log.info("rehearsal.started", note="an embedded sandbox answers; nothing is sent to the API and nothing is billed")
+    try:
+        yield url
+    finally:
+        await sandbox.stop()

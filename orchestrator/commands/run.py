@@ -18,7 +18,7 @@ from orchestrator.api import loop
 from orchestrator.api.counting import Calls
 from orchestrator.clock import Clock, SystemClock, timestamp
 from orchestrator.commands import route
-from orchestrator.commands.access import access, connect, hide_secrets, ledger_path, lock_name
+from orchestrator.commands.access import access, connect, hide_secrets, ledger_path, lock_name, reached
 from orchestrator.commands.announcing import end as announcing
 from orchestrator.commands.cancel import Canceller, stale_since
 from orchestrator.commands.retry import BeforeRetry
@@ -225,7 +225,7 @@ class _Execution:
     async def _carry_out(self, plan: Plan, apis: list[str]) -> BaseException | None:
         """Run the stages for each of *apis*; why they ended early, if so."""
         writer = Writer(self.ledger, self.clock)
-        async with self._api_origin() as base_url:
+        async with reached(self.base_url, self.options) as base_url:
             for api in apis:
                 error = await self._carry_shard(plan, Shard(plan.scope.manifest_id, api), base_url, writer)
                 if error is not None:
@@ -281,24 +281,6 @@ class _Execution:
             self.left |= pipeline.left
             await pipeline.close()
         return work.stop.everything or work.stop.creates
-
-    @asynccontextmanager
-    async def _api_origin(self) -> AsyncIterator[str]:
-        """The base URL to talk to: for a rehearsal, that of a sandbox that lives as long as the block."""
-        if not self.options.sandbox:
-            yield self.base_url
-            return
-        from orchestrator.sandbox import Sandbox, SandboxOptions
-
-        sandbox = Sandbox(SandboxOptions(faults=self.options.faults, unknown_files="accept"))
-        base_url = await sandbox.start()
-        log.info(
-            "rehearsal.started", note="an embedded sandbox answers; nothing is sent to the API and nothing is billed"
-        )
-        try:
-            yield base_url
-        finally:
-            await sandbox.stop()
 
     def _conclude(self, plan: Plan, error: OrchestratorError | None) -> Summary:
         ended = Ended(
