@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 
@@ -25,7 +26,7 @@ from orchestrator.stages.polling.poller import Poller
 from orchestrator.stages.submitter import Submitter
 from orchestrator.stages.unanswered import audit, reconciler
 from orchestrator.stages.uploader import Uploader
-from orchestrator.stages.work import HELD, Phase, Progress, Sight, Stage, Work, run_stages
+from orchestrator.stages.work import HELD, Phase, Progress, Sight, Stage, Work, run_stages, while_going_on
 
 
 class Pipeline:
@@ -147,7 +148,7 @@ class Pipeline:
 
     async def _audit(self) -> None:
         try:
-            await audit.audit(self.work)
+            await while_going_on(self.work, [asyncio.create_task(audit.audit(self.work))])
         except WITHOUT_A_LIST as error:
             self.work.warn("audit.put_off", why=str(error))
 

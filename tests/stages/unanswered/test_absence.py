@@ -48,6 +48,7 @@ class Project:
         self.echo: Callable[[Told], Told] = lambda job: job
         self.shown: Callable[[list[Told]], list[Told]] = lambda jobs: jobs
         self.page_size = 1000
+        self.list_takes_s = 0.0
         self.creates = 0
         self.most_at_once = 0
         self.results_read: list[str] = []
@@ -71,6 +72,7 @@ class Project:
         if request.method == "POST":
             return await self._create(request)
         if parts == [""]:
+            await asyncio.sleep(self.list_takes_s)
             start, size = int(request.query.get("page_token", "0")), self.page_size
             jobs = self.shown([self.echo(dict(job)) for job in self.jobs])
             token = str(start + size) if start + size < len(jobs) else None
@@ -396,6 +398,27 @@ def test_jobs_of_others_are_told_apart_without_reading_each_ones_results(cli: Cl
     assert cli("run", "m.yaml").returncode == 0
     assert api.bought == {"a": 1, "b": 1, "c": 1}
     assert len(api.results_read) < 120
+
+
+def test_the_last_look_for_late_jobs_does_not_outlast_the_deadline(cli: Cli, api: Project) -> None:
+    """All was done, and a list of many slow pages kept the run for as long as it took to read."""
+    api.others(300)
+    api.unmade = {1}
+    pages = 0
+
+    async def many_slow_pages_from_now_on(name: str) -> None:
+        if name == "job-3":
+            api.page_size, api.list_takes_s = 1, 0.1
+
+    def counted(jobs: list[Told]) -> list[Told]:
+        nonlocal pages
+        pages += 1
+        return jobs
+
+    api.before_results, api.shown = many_slow_pages_from_now_on, counted
+    assert cli("run", "m.yaml", "--deadline", "8s").returncode in (0, 3)
+    assert pages < 300
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
 
 
 def test_a_job_of_other_rules_is_nobodys(cli: Cli, api: Project) -> None:
