@@ -20,7 +20,7 @@ from typing import BinaryIO
 from orchestrator.errors import Problem
 from orchestrator.manifest.nodes import MAX_PROBLEMS, Scalar, open_regular, shown
 from orchestrator.models import Json
-from orchestrator.plaintext import json_of, safe
+from orchestrator.plaintext import safe
 
 STANDARD_INPUT = "-"
 
@@ -265,7 +265,7 @@ def _read_jsonl(reader: _Reader) -> Iterator[str]:
             if not text.strip():
                 continue
             try:
-                value = json_of(text)
+                value = json.loads(text)
             except (ValueError, RecursionError):
                 reader.wrong(line, 1, 'not valid JSON; each line must be {"file_id": "..."} or "..."')
                 continue

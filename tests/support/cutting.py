@@ -64,14 +64,17 @@ class Cutting:
     def _cut(self, client: socket.socket, server: socket.socket, data: bytes) -> None:
         self._free.clear()
         self.cuts += 1
-        client.shutdown(socket.SHUT_RDWR)
-        if self.after:
-            server.sendall(data)
-            server.shutdown(socket.SHUT_WR)  # the server does what it has got, and then sees the end
-            self._until_ended(server)
-        self._close_all()
-        self.when_cut()
-        self._free.set()
+        try:
+            with suppress(OSError):  # whichever end is there no more: all others are to come through again
+                client.shutdown(socket.SHUT_RDWR)
+                if self.after:
+                    server.sendall(data)
+                    server.shutdown(socket.SHUT_WR)  # the server does what it has got, and then sees the end
+                    self._until_ended(server)
+            self._close_all()
+            self.when_cut()
+        finally:
+            self._free.set()
 
     @staticmethod
     def _until_ended(server: socket.socket) -> None:

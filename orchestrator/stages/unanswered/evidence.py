@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.api.client import Api
-from orchestrator.models import TERMINAL, Chunk, RemoteJob
+from orchestrator.models import GOOD, TERMINAL, Chunk, RemoteJob
 from orchestrator.stages.collector import results_of
 
 #: Most jobs whose results are read at one look, the newest first: a project may have thousands of the same rules.
@@ -18,6 +18,7 @@ class Evidence:
     """Collects what is known of the jobs that the ledger does not know."""
 
     files: dict[str, frozenset[str]] = field(default_factory=dict)  #: ended jobs -> the files in their results
+    good: dict[str, int] = field(default_factory=dict)  #: ended jobs -> how many of their results are good
     nameless: set[str] = field(default_factory=set)  #: ended jobs with results that name no file
 
     async def gather(self, api: Api, candidates: Iterable[RemoteJob], chunks: Collection[Chunk]) -> None:
@@ -34,6 +35,7 @@ class Evidence:
         for job in new[:MOST_READ] + again[:MOST_READ]:
             results = await results_of(api, job)
             self.files[job.id] = self.files.get(job.id, frozenset()).union(row.file_id for row in results.rows)
+            self.good[job.id] = max(self.good.get(job.id, 0), sum(row.outcome in GOOD for row in results.rows))
             if results.nameless:
                 self.nameless.add(job.id)
 

@@ -169,14 +169,18 @@ class Reconciler:
                 if self._evidence.proves(job, open_.chunk) and not self._is_contested(job, open_.chunk)
             ]
             if proven:
-                oldest, *extra = sorted(proven, key=_oldest_first)
-                await self._adopt(open_, oldest, "its results are of this chunk's files")
-                candidates.remove(oldest)
+                best, *extra = sorted(proven, key=self._best_first)
+                await self._adopt(open_, best, "its results are of this chunk's files")
+                candidates.remove(best)
                 for job in extra:
                     await report_orphan(work, open_.chunk.id, job)
                     candidates.remove(job)
         waits = [await self._settle(open_, candidates, began) for open_ in list(self._open.values())]
         return min((wait for wait in waits if wait is not None), default=0.0)
+
+    def _best_first(self, job: RemoteJob) -> tuple[int, bool, float, str]:
+        """Of several jobs of a chunk's very files, as when a person had it sent again, the most good answers count."""
+        return -self._evidence.good.get(job.id, 0), *_oldest_first(job)
 
     def _is_contested(self, job: RemoteJob, chunk: Chunk) -> bool:
         """Whether *job*, which has just *chunk*'s files, may be of another unanswered chunk of the same files."""

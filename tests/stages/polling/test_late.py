@@ -241,7 +241,7 @@ def test_results_that_always_fail_keep_no_other_job_waiting(cli: Cli, serve: Ser
     api.rows = lambda job_id, _, rows: 500 if int(job_id[4:]) < 40 else rows
     cli.use(serve(api))
     cli.manifest(*(f"f{number}" for number in range(43)), size=1)
-    done = cli("run", "m.yaml", "--json", ORCHESTRATOR_RETRY_BUDGET_S="4")
+    done = cli("run", "m.yaml", "--json", ORCHESTRATOR_RETRY_BUDGET_S="16")
     summary = json.loads(done.stdout)
     assert (done.returncode, summary["classified"], summary["unfinished"]) == (3, 3, 40)
     assert "job-" in summary["reason"] and "500" in summary["reason"]

@@ -45,6 +45,7 @@ class Project:
         self.lost: set[int] = set()  #: create calls, by number, whose answer is lost
         self.unmade: set[int] = set()  #: those that fail and make nothing
         self.instead: dict[int, str] = {}  #: those that are answered with another job
+        self.failed: set[str] = set()  #: jobs without a result for any file
         self.echo: Callable[[Told], Told] = lambda job: job
         self.shown: Callable[[list[Told]], list[Told]] = lambda jobs: jobs
         self.page_size = 1000
@@ -80,7 +81,8 @@ class Project:
         if parts[1:] == ["results"]:
             self.results_read.append(parts[0])
             await self.before_results(parts[0])
-            rows = [{"file_id": file_id, "result": RESULT} for file_id in self.files[parts[0]]]
+            result = None if parts[0] in self.failed else RESULT
+            rows = [{"file_id": file_id, "result": result} for file_id in self.files[parts[0]]]
             return web.json_response({"items": rows})
         return self._told(parts[0]) or web.json_response({"detail": "Classify job not found"}, status=404)
 
@@ -377,6 +379,17 @@ def test_a_job_of_others_that_never_ends_leaves_a_decision_and_not_an_endless_wa
     assert "may be this chunk's: theirs-0" in " ".join(cli("status", "m.yaml").stdout.split())
     assert cli("retry", "m.yaml", "--held").returncode == 0
     assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+def test_of_two_jobs_of_a_chunk_that_a_person_had_sent_again_the_better_one_counts(cli: Cli, api: Project) -> None:
+    """The older one did, with its failure; a ``retry`` then paid a third time for what the other had answered."""
+    api.lost, api.failed = {1, 3}, {"job-1"}
+    api.shown = lambda jobs: []
+    assert cli("run", "m.yaml").returncode == 3
+    api.shown = lambda jobs: jobs
+    assert cli("retry", "m.yaml", "--held").returncode == 0
+    assert api.bought == {"a": 1, "b": 2, "c": 1}
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-3", "c": "job-2"}
 
 
 def test_adopt_takes_the_job_of_a_held_call(cli: Cli, api: Project) -> None:
