@@ -104,7 +104,7 @@ def bucket_server() -> Iterator[None]:
         "AWS_ENDPOINT_URL": url,
     }
     signed = "AWS4-HMAC-SHA256 Credential=someone/20261128/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=x"
-    httpx.put(f"{url}/{BUCKET.removeprefix('s3://')}", headers={"Authorization": signed}).raise_for_status()
+    httpx.put(f"{url}/{BUCKET.removeprefix('s3://')}", headers={"Authorization": signed}, timeout=60).raise_for_status()
     try:
         yield
     finally:

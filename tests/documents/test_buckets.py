@@ -33,7 +33,7 @@ class Bucket:
         signed = (
             "AWS4-HMAC-SHA256 Credential=someone/20261128/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=x"
         )
-        self._client, self._url = httpx.Client(headers={"Authorization": signed}), f"{url}/{name}"
+        self._client, self._url = httpx.Client(headers={"Authorization": signed}, timeout=60), f"{url}/{name}"
         assert self._client.put(self._url).status_code == 200
 
     def put(self, key: str, text: str) -> None:

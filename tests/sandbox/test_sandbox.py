@@ -344,7 +344,7 @@ def test_it_serves_as_a_process_until_it_is_told_to_stop(tmp_path: Path) -> None
             assert process.stdout is not None
             base_url = process.stdout.readline().strip()
             assert ready_file.read_text().strip() == base_url
-            assert httpx.get(f"{base_url}/_sandbox/journal", trust_env=False).json()["creates"] == []
+            assert httpx.get(f"{base_url}/_sandbox/journal", trust_env=False, timeout=60).json()["creates"] == []
         finally:
             process.terminate()
     assert process.returncode == 0

@@ -51,7 +51,7 @@ class ApiServer:
         )
         assert self._process.stdout is not None
         self.url: str = json.loads(self._process.stdout.readline())
-        self._client = httpx.Client(base_url=self.url, trust_env=False, verify=False)  # noqa: S501 - loopback, no TLS
+        self._client = httpx.Client(base_url=self.url, trust_env=False, verify=False, timeout=60)  # noqa: S501 - loopback, no TLS
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:

@@ -75,7 +75,9 @@ async def talking(**options: Any) -> AsyncIterator[Talk]:
     base_url = await sandbox.start()
     headers = {"Authorization": "Bearer llx-any"}
     try:
-        async with httpx.AsyncClient(base_url=base_url, headers=headers, verify=TLS, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=base_url, headers=headers, verify=TLS, trust_env=False, timeout=60
+        ) as client:
             yield Talk(sandbox, client, clock)
     finally:
         await sandbox.stop()
