@@ -113,15 +113,20 @@ def owned_by_the_server(path: Path) -> None:
     os.chown(path, _user().pw_uid, _user().pw_gid)
 
 
-@contextmanager
-def running(where: Path) -> Iterator[Postgres]:
-    """A new server for as long as the block runs; *where* its programs are."""
+def yet_to_be_made(where: Path) -> Postgres:
+    """A server with an empty folder and a free port; *where* its programs are."""
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     owned_by_the_server(folder)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    server = Postgres(where, folder, port)
+        return Postgres(where, folder, int(probe.getsockname()[1]))
+
+
+@contextmanager
+def running(where: Path) -> Iterator[Postgres]:
+    """A new server for as long as the block runs; *where* its programs are."""
+    server = yet_to_be_made(where)
+    folder = server.folder
     try:
         server.call("initdb", f"--username={ROLE}", "--auth=trust", "--locale=C", "--encoding=UTF8", "--no-sync")
         server.start()

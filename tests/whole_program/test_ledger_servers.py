@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
@@ -13,7 +11,7 @@ import pytest
 import trustme
 from support.commands import Cli
 from support.moody import Moody
-from support.postgres import Postgres, owned_by_the_server
+from support.postgres import Postgres, owned_by_the_server, yet_to_be_made
 
 
 @pytest.fixture
@@ -71,17 +69,12 @@ def test_a_server_is_believed_by_its_certificate(
 @pytest.fixture
 def standby(postgres_server: Postgres) -> Iterator[Postgres]:
     """A server that follows; it is made when it is started."""
-    folder = Path(tempfile.mkdtemp(prefix="standby-"))
-    owned_by_the_server(folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    server = Postgres(postgres_server.programs, folder, port)
+    server = yet_to_be_made(postgres_server.programs)
     try:
         yield server
         server.stop("immediate")
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(server.folder, ignore_errors=True)
 
 
 def test_a_standby_shows_everything_and_sends_nothing(
