@@ -161,7 +161,7 @@ class Poller:
         if watched is None:
             return
         if not watched.told and not await self._is_of(key, job):
-            await self._disown(key, f"the API answered with job {job.id}, which is not of these files")
+            await self._disown(key, _not_ours(job))
             return
         watched.told = True
         if job.status in TERMINAL:
@@ -196,7 +196,7 @@ class Poller:
             look = await look_at(work, key, job)
         except ContractBroken as error:
             work.warn("job.answers_against_contract", chunk_id=key, job_id=job.id, why=str(error))
-            await self._disown(key, f"the API answered with job {job.id}, which is not of these files")
+            await self._disown(key, _not_ours(job))
             return
         except Unanswered as error:
             self._learn(key, job, noticed_at)
@@ -317,3 +317,7 @@ class Poller:
             self._schedule.forget(key, self._work.clock.monotonic())
             self.set_aside[key] = why
             self._work.stop.tell()
+
+
+def _not_ours(job: RemoteJob) -> str:
+    return f"the API answered with job {job.id}, which is not of these files"
