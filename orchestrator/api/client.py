@@ -75,6 +75,7 @@ class Api:
         self._has_read = False  # a call for one job has had a good answer
         self._asked_at: float | None = None  # when the first call left that nothing has answered since
         self.last_trouble: str | None = None
+        self._no_list_before = float("-inf")  # monotonic; until then the API asks to leave its list alone
         self._lead_s = limiters.creates.lead.first_s  # how long before it leaves a create call is got ready
 
     def given_up(self, started: float, asked_s: float = 0.0) -> bool:
@@ -127,6 +128,7 @@ class Api:
 
     async def try_page(self) -> Page:
         """The first jobs of the project's list, asked for once. Raises ApiError."""
+        self._refuse_long_wait(patient=False)
         return await self._attempt(self.dialect.list(None, 20), "list", self.limiters.lists, self.dialect.read_page)
 
     async def answers_for_a_job(self) -> bool:
@@ -185,7 +187,9 @@ class Api:
         Not *patient*, it raises Unanswered after a short while without a good answer; with None, if others had one.
         So it does when one job's call alone is redirected.
         """
-        patience_s = min(PATIENCE_S, PATIENCE * self.retry_budget_s)
+        patience_s = self._patience_s
+        if limiter is self.limiters.lists:
+            self._refuse_long_wait(patient=bool(patient))
 
         def out_of_patience(started: float, asked_s: float) -> bool:
             if patient or (patient is None and self._answered_at <= started):
@@ -212,12 +216,27 @@ class Api:
                 raise Unanswered(str(error)) from error
             raise
         except (NotSent, Throttled, Ambiguous) as error:
-            held_up = patient or (isinstance(error, Throttled) and limiter is self.limiters.reads)
-            if not self.given_up(began, asked_s(error)) and not (held_up and self.too_late(asked_s(error))):
+            wait_s = asked_s(error)
+            if patient or (isinstance(error, Throttled) and limiter is self.limiters.reads):
+                over = self.given_up(began, wait_s) or self.too_late(wait_s)
+            else:  # others need not wait for it, however long its answer took or asks to wait
+                over = patient is None and self.given_up(began, wait_s)
+            if not over:
                 raise Unanswered(f"no good answer ({error})") from error
             if isinstance(error, Ambiguous) and error.created:
                 raise ContractBroken(f"the API's answers can't be read: {error}") from error
             raise self.unreachable(error) from error
+
+    @property
+    def _patience_s(self) -> float:
+        return min(PATIENCE_S, PATIENCE * self.retry_budget_s)
+
+    def _refuse_long_wait(self, *, patient: bool) -> None:
+        """Raises Unanswered, *patient* Unreachable, when the API has asked to leave its list alone for too long."""
+        wait_s = self._no_list_before - self._clock.monotonic()
+        if wait_s > (self.retry_budget_s if patient else self._patience_s):
+            words = f"the API asks to wait for {wait_s:.0f} s before its list of jobs is asked for again"
+            raise Unreachable(words) if patient else Unanswered(words)
 
     def unreachable(self, error: ApiError) -> Unreachable | Interrupted | LedgerError:
         """The end of a run that *error* has outlasted: the budget for an outage, or the time left to the deadline."""
@@ -252,6 +271,8 @@ class Api:
         except Throttled as error:
             self._asked_at = None
             limiter.throttled(ticket, error.retry_after_s)
+            if limiter is self.limiters.lists:
+                self._no_list_before = self._clock.monotonic() + asked_s(error)
             self._trouble(kind, error)
             raise
         except ApiError as error:

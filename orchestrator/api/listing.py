@@ -75,7 +75,7 @@ class SharedListing:
         async with self._lock:
             if self._began < moment:
                 began = self._clock.monotonic()
-                self._jobs = await complete_listing(self._api, patient=None)
+                self._jobs = await complete_listing(self._api, patient=False)
                 self._began = began
             return self._jobs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -30,25 +31,34 @@ def broken() -> web.Response:
     return web.json_response({"detail": "Internal server error"}, status=500)
 
 
+def busy() -> web.Response:
+    return web.json_response({"detail": "Service Unavailable"}, status=503, headers={"Retry-After": "3600"})
+
+
+def limited() -> web.Response:
+    return web.json_response({"detail": "Too Many Requests"}, status=429, headers={"Retry-After": "3600"})
+
+
 def refused() -> web.Response:
     return web.json_response({"detail": "Method Not Allowed"}, status=405)
 
 
 class NoList(Classify):
-    """Answers each call for the list with *listing*; loses the answer to the create call of that number, if any."""
+    """Answers each call for the list with *listing* after *takes_s*, and loses that to create call *loses*."""
 
-    def __init__(self, listing: Listing, *, loses: int = 0) -> None:
+    def __init__(self, listing: Listing, *, loses: int = 0, takes_s: float = 0.0) -> None:
         super().__init__()
-        self.listing, self.loses = listing, loses
+        self.listing, self.loses, self.takes_s = listing, loses, takes_s
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         if request.method == "GET" and request.path == "/api/v1/classifier/jobs":
+            await asyncio.sleep(self.takes_s)
             return self.listing()
         answer = await super().__call__(request)
         return broken() if request.method == "POST" and len(self.jobs) == self.loses else answer
 
 
-@pytest.mark.parametrize("listing", [elsewhere, unchanged, broken, refused])
+@pytest.mark.parametrize("listing", [elsewhere, unchanged, broken, busy, limited, refused])
 def test_a_first_night_without_a_list_is_done(cli: Cli, serve: Serve, listing: Listing) -> None:
     """Jobs are made, asked for by name, and end: exit 0, and no file is sent twice."""
     server = serve(NoList(listing))
@@ -58,10 +68,15 @@ def test_a_first_night_without_a_list_is_done(cli: Cli, serve: Serve, listing: L
     assert (done.returncode, json.loads(done.stdout)["classified"], creates(server)) == (0, 3, 3), done
 
 
-@pytest.mark.parametrize("listing", [elsewhere, broken, refused])
-def test_only_the_call_in_doubt_waits_for_a_list(cli: Cli, serve: Serve, listing: Listing) -> None:
-    """Exit 3 with words, in this run and in one that has nothing else to do; once there is a list, its job is found."""
-    api = NoList(listing, loses=2)
+@pytest.mark.parametrize(
+    ("listing", "takes_s"), [(elsewhere, 0), (broken, 0), (broken, 2.2), (busy, 0), (limited, 0), (refused, 0)]
+)
+def test_only_the_call_in_doubt_waits_for_a_list(cli: Cli, serve: Serve, listing: Listing, takes_s: float) -> None:
+    """Exit 3 with words, in this run and in one that has nothing else to do; once there is a list, its job is found.
+
+    One of the list's answers may take longer than an outage may last.
+    """
+    api = NoList(listing, loses=2, takes_s=takes_s)
     server = serve(api)
     cli.use(server)
     cli.manifest("a", "b", "c", size=1)

@@ -30,7 +30,7 @@ class Strangers:
         work = self._work
         async with self._one_at_a_time:
             if self._listed is None:
-                self._listed = {job.id: job for job in await complete_listing(work.api)}
+                self._listed = {job.id: job for job in await complete_listing(work.api, patient=False)}
             listed, now = self._listed, work.clock.monotonic()
 
             def read(connection: Transaction) -> tuple[Doubt, list[RemoteJob]]:
