@@ -57,6 +57,7 @@ class Case:
     named: tuple[RemoteJob, ...] = ()  #: in flight; later calls were answered with them, perhaps by mistake
     hints: tuple[RemoteJob, ...] = ()  #: other candidates with results of some of the chunk's files
     rivals: tuple[Signs, ...] = ()  #: of the other chunks that a job in *empty* may be of
+    named_to_rivals: tuple[RemoteJob, ...] = ()  #: as *named*, since their calls
     one_each: bool = False  #: *empty* are as many as these chunks, and no job can be of any other: see ``one_each``
     elsewhere: bool = False  #: the listing seems to be of another project than the ledger's jobs
     shown: bool = True  #: the listing shows the jobs that the ledger knows from just before and just after the call
@@ -173,7 +174,10 @@ def _judge_doubtful(case: Case) -> Finding:
     for each in (signs, *(case.rivals if case.told_apart and not case.partial else ())):
         if each.doubtful_since is None or case.began - each.doubtful_since < case.settle_s:
             return Wait(max(case.settle_s / 2, FIRST_LOOK_S), signs)
-    if case.partial and not case.hints:
+    partly = bool(case.partial) and not case.hints
+    if (partly or case.told_apart) and (named := case.named if partly else (*case.named, *case.named_to_rivals)):
+        return _await_results(case, named, signs)
+    if partly:
         return Adopt(case.partial[0], PARTLY)
     if case.told_apart:
         return Adopt(case.empty[0], "as many failed jobs without results as chunks without a job")
@@ -195,10 +199,8 @@ def _judge_clean(case: Case) -> Finding:
         return Wait(clean_at + case.settle_s - case.began, Signs(clean_at=clean_at))
     if case.elsewhere:
         return Hold(ELSEWHERE)
-    if case.named:  # their results will tell whose they are
-        if case.began - case.taken_up > case.patience_s:
-            return _hold(case, _stale(case, case.named))
-        return Wait(max(case.settle_s / 2, FIRST_LOOK_S), Signs(clean_at=clean_at))
+    if case.named:
+        return _await_results(case, case.named, Signs(clean_at=clean_at))
     if case.accepted:
         return Hold(_accepted(case))
     if not case.may_resend:
@@ -206,6 +208,13 @@ def _judge_clean(case: Case) -> Finding:
     if not case.sending:
         return SetAside("the API lists no job of its call, and this run may send nothing more")
     return Absent(f"two complete listings, {case.settle_s:g} s apart, have no job of this chunk")
+
+
+def _await_results(case: Case, named: Sequence[RemoteJob], signs: Signs) -> Finding:
+    """What jobs that other calls were answered with come to will tell whose they are; one may be the chunk's."""
+    if case.began - case.taken_up > case.patience_s:
+        return _hold(case, _stale(case, named))
+    return Wait(max(case.settle_s / 2, FIRST_LOOK_S), signs)
 
 
 def _judge_blind(case: Case) -> Finding:

@@ -250,6 +250,7 @@ class Reconciler:
         empty = tuple(job for job in mine if job.status in TERMINAL and evidence.files.get(job.id) == frozenset())
         partial = self._partial([job for job in mine if job.id not in unclear], open_.chunk)
         rivals = [other for other in self._open.values() if other.chunk.config == open_.chunk.config]
+        named = {job.id: job for other in rivals for job in other.named if other is not open_}
         others = (self.held | self.set_aside.keys() | self._out() | self._released) - self._open.keys()
         return Case(
             began=began,
@@ -266,6 +267,7 @@ class Reconciler:
             named=tuple(open_.named),
             hints=tuple(job for job in mine if evidence.hints(job, open_.chunk) and job not in partial),
             rivals=tuple(other.signs for other in rivals if other is not open_),
+            named_to_rivals=tuple(job for job in named.values() if job not in open_.named),
             one_each=one_each(
                 empty,
                 [other.parked.mark for other in rivals],

@@ -321,6 +321,31 @@ def test_a_call_that_is_answered_with_the_job_of_one_without_an_answer_proves_no
     assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {n: f"job-{i}" for i, n in enumerate("wabc")}
 
 
+def test_a_failed_job_goes_to_no_call_while_another_was_answered_with_what_may_be_its_own(
+    cli: Cli, api: Project
+) -> None:
+    """There were as many failed jobs as unanswered calls, of which the one was named to a later call: w had a's failed
+    job, and its own results were nobody's."""
+    api.lost, api.instead = {0}, {1: "job-0"}
+    reads = 0
+
+    def told(job: Told) -> Told:
+        nonlocal reads
+        reads += job["id"] == "job-0"
+        waits = job["id"] == "job-0" and reads < 25
+        return {**job, "status": "PENDING" if waits else "ERROR" if job["id"] == "job-1" else job["status"]}
+
+    async def without_rows(name: str) -> None:
+        if name == "job-1":
+            api.files[name] = []
+
+    api.echo, api.before_results = told, without_rows
+    cli.manifest("w", "a", "b", "c", size=1)
+    assert cli("run", "m.yaml").returncode == 1
+    assert api.bought == {"w": 1, "a": 1, "b": 1, "c": 1}
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {n: f"job-{i}" for i, n in enumerate("wabc")}
+
+
 def test_a_job_that_a_call_is_answered_with_while_its_results_are_read_is_not_adopted(cli: Cli, api: Project) -> None:
     """It would be two chunks' job: what it is shows when its results are read for the one that it was named to."""
     cli.manifest("x", size=1)

@@ -173,6 +173,23 @@ CASES: dict[str, tuple[Case, Finding]] = {
         Hold("these jobs may be this chunk's: mixed, failed"),
     ),
     "one job for each chunk: it makes no difference which": (TOLD_APART, ONE_EACH),
+    "while another call was answered with what may be its own, it does": (
+        replace(TOLD_APART, named=(RUNNING,)),
+        Wait(30.0, Signs(doubtful_since=140.0)),
+    ),
+    "or what may be a rival's": (
+        replace(TOLD_APART, named_to_rivals=(RUNNING,)),
+        Wait(30.0, Signs(doubtful_since=140.0)),
+    ),
+    "which is waited for only so long": (replace(TOLD_APART, began=3701.0, named_to_rivals=(RUNNING,)), STALE),
+    "results of some of its files wait for one of just these": (
+        replace(DOUBTFUL, partial=(MIXED,), named=(RUNNING,), named_to_rivals=(FAILED,)),
+        Wait(30.0, Signs(doubtful_since=140.0)),
+    ),
+    "but not for a rival's": (
+        replace(DOUBTFUL, partial=(MIXED,), named_to_rivals=(RUNNING,)),
+        Adopt(MIXED, PARTLY),
+    ),
     "as soon as the rivals have waited too": (
         replace(TOLD_APART, rivals=(Signs(doubtful_since=150.0),)),
         Wait(30.0, Signs(doubtful_since=140.0)),
