@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from operator import eq, itemgetter
 from pathlib import Path
+from typing import cast
 
 import structlog
 
@@ -81,25 +83,34 @@ def take(manifest: Manifest, opened: Ledger, *, write: bool) -> tuple[Manifest, 
     return replace(manifest, ids=(*manifest.ids, *contents), allow_empty=True), taken
 
 
-def _compared(found: list[Found], known: dict[Seen, Kept]) -> tuple[dict[str, None], list[Found], list[int], list[int]]:
+def _compared(found: list[Found], known: dict[str, Kept]) -> tuple[dict[str, None], list[Found], list[int], list[int]]:
     """Compare the documents with what is *known* of them.
 
     Return the contents of the unchanged ones, in order and each once; the documents that are new or have changed; the
     ids of those that are there again, and of those that have gone.
     """
-    kept = list(map(known.get, found))
-    unread = []
-    if None in kept:  # new or changed, or with a name or an inode that no database takes as it is
-        kept = [row or known.get(_seen(item)) for item, row in zip(found, kept, strict=True)]
-        unread = [item for item, row in zip(found, kept, strict=True) if row is None]
-    same = [row for row in kept if row is not None]
-    contents = dict.fromkeys([row[0] for row in same])
-    back = [row[2] for row in same if row[1]]
+    rows = list(map(known.get, map(itemgetter(0), found)))
+    unread: list[Found] = []
+    # A hundred thousand unchanged ones go this way: what is done for all of them at once takes a third of the time.
+    if None in rows or not all(map(eq, map(itemgetter(slice(4)), cast("list[Kept]", rows)), found)):
+        # Some are new or changed, or have a name or an inode that no database takes as it is.
+        rows = [_row(item, known) for item in found]
+        unread = [item for item, row in zip(found, rows, strict=True) if row is None]
+    same = [row for row in rows if row is not None]
+    contents = dict.fromkeys(map(itemgetter(4), same))
+    back = [row[6] for row in same if row[5]]
     gone: list[int] = []
-    if len(same) - len(back) < sum([not row[1] for row in known.values()]):
+    if len(same) - len(back) < len(known) - sum(map(itemgetter(5), known.values())):
         paths = {stored(item.path) for item in found}
-        gone = [row[2] for seen, row in known.items() if not row[1] and seen[0] not in paths]
+        gone = [row[6] for path, row in known.items() if not row[5] and path not in paths]
     return contents, unread, back, gone
+
+
+def _row(item: Found, known: dict[str, Kept]) -> Kept | None:
+    """What is *known* of *item*; None where that is of other content."""
+    seen = _seen(item)
+    row = known.get(seen[0])
+    return None if row is None or row[:4] != seen else row
 
 
 def _seen(item: Found) -> Seen:

@@ -147,7 +147,7 @@ def test_a_document_that_comes_back_is_moved_again(tmp_path: Path) -> None:
     with routed(tmp_path, "move") as (manifest, opened, chosen):
         with opened.transaction() as connection:
             rows = known.remembered(connection, "letters")
-            known.mark_gone(connection, [row[2] for row in rows.values()], gone=True)
+            known.mark_gone(connection, [row[6] for row in rows.values()], gone=True)
         route.carry_out(manifest, opened, chosen, SystemClock(), undo=True)
         assert route.carry_out(manifest, opened, chosen, SystemClock()).placed == 3
         put(tmp_path / "inbox", {"a.txt": INVOICE, "b.txt": RECEIPT})

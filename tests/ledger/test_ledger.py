@@ -20,7 +20,7 @@ from orchestrator import ledger as ledger_room
 from orchestrator.errors import InputError, LedgerError, LockHeld, SettingsError
 from orchestrator.ledger import Ledger, jobs, lease, locate, sql
 from orchestrator.ledger.jobs import ForbiddenMove
-from orchestrator.ledger.sqlite import schema
+from orchestrator.ledger.sqlite import damage, schema
 from orchestrator.ledger.views import reading
 from orchestrator.ledger.writer import Writer
 from orchestrator.models import Config, JobStatus
@@ -145,14 +145,60 @@ def test_what_is_no_database_is_refused_untouched(path: Path, content: bytes) ->
     assert path.read_bytes() == content
 
 
-def test_a_damaged_ledger_is_refused(path: Path, config: Config) -> None:
-    """Nothing is sent on the word of a ledger with a page missing."""
+@pytest.fixture
+def damaged(path: Path, config: Config) -> Path:
+    """A ledger with some pages of its tables missing."""
     with Ledger(path) as ledger, ledger.transaction() as connection:
         plan(connection, config, [f"f{n}" for n in range(2000)], size=10)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: 4096 * 3] + b"\x00" * 4096 * 8 + whole[4096 * 11 :])
-    with pytest.raises(LedgerError):
-        Ledger(path)
+    with sqlite3.connect(path) as raw:
+        (last,) = raw.execute("PRAGMA page_count").fetchone()
+    raw.close()
+    whole, from_, to = path.read_bytes(), 4096 * (last - 10), 4096 * (last - 2)
+    path.write_bytes(whole[:from_] + b"\x00" * (to - from_) + whole[to:])
+    return path
+
+
+def test_a_damaged_ledger_is_refused(damaged: Path) -> None:
+    """Nothing is sent on the word of a ledger with a page missing."""
+    with pytest.raises(LedgerError, match="damaged"):
+        Ledger(damaged)
+
+
+def test_a_large_ledger_is_looked_through_while_other_work_goes_on(
+    damaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opens at once; no transaction begins before all of it was seen, and none at all where there is damage."""
+    monkeypatch.setattr(damage, "LARGE", 1)
+    began, goes_on = threading.Event(), threading.Event()
+    look = damage.Check._look
+
+    def slowly(check: damage.Check) -> None:
+        began.set()
+        assert goes_on.wait(60)
+        look(check)
+
+    monkeypatch.setattr(damage.Check, "_look", slowly)
+    ledger = Ledger(damaged)
+    try:
+        assert began.wait(60)
+        threading.Timer(0.1, goes_on.set).start()
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="the ledger is damaged"), ledger.transaction():
+                raise AssertionError("a transaction has begun")
+    finally:
+        goes_on.set()
+        ledger.close()
+
+
+def test_a_sound_large_ledger_is_used_once_it_was_looked_through(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it is closed before anything was asked of it."""
+    Ledger(path).close()
+    monkeypatch.setattr(damage, "LARGE", 1)
+    Ledger(path).close()
+    with Ledger(path) as ledger, ledger.transaction() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM jobs").scalar_one() == 0
+    with Ledger(path) as ledger:
+        assert ledger.check() is None
 
 
 def test_a_ledger_says_which_one_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

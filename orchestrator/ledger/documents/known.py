@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, cast
+from operator import itemgetter
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -19,8 +20,8 @@ _LARGEST = 2**63 - 1
 #: unchanged. A plain tuple, as there may be a hundred thousand of them.
 Seen = tuple[str, int, int, int]
 
-#: Its content, whether it is gone since (0 or 1), and the row's id.
-Kept = tuple[str, int, int]
+#: The same, with its content, whether it is gone since (0 or 1), and the row's id.
+Kept = tuple[str, int, int, int, str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +51,16 @@ def inode(value: int) -> int:
     return value & _LARGEST
 
 
-def remembered(connection: Connection, manifest: str) -> dict[Seen, Kept]:
-    """Every document of *manifest* that was ever read, as it was when it was read last."""
+def remembered(connection: Connection, manifest: str) -> dict[str, Kept]:
+    """Every document of *manifest* that was ever read, as it was when it was read last, by its stored path."""
     # No index helps, as all columns of most rows are wanted: one would lead to each row by itself, in thrice the time.
     query = "SELECT path, size, mtime_ns, inode, content, gone, id FROM documents WHERE manifest || '' = "
     # As the driver gives them: an object of SQLAlchemy's for each of a hundred thousand would take half a second.
     mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
     with closing(connection.connection.cursor()) as cursor:
         cursor.execute(query + mark, (manifest,))
-        rows = cast("Iterable[Any]", cursor)  # every driver's cursor can be iterated over
-        return {row[:4]: row[4:] for row in rows}
+        rows: Sequence[Any] = cursor.fetchall()
+    return dict(zip(map(itemgetter(0), rows), rows, strict=True))
 
 
 def remember(connection: Connection, manifest: str, documents: Sequence[Read]) -> None:

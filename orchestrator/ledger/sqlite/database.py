@@ -18,8 +18,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from orchestrator.errors import LedgerBusy, LedgerError
 from orchestrator.ledger.database import Description, refuse_moved
-from orchestrator.ledger.sqlite import place, turns, witness
-from orchestrator.ledger.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_version, is_empty, migrate
+from orchestrator.ledger.sqlite import damage, place, turns, witness
+from orchestrator.ledger.sqlite.schema import APPLICATION_ID, MIGRATIONS, check_version, is_current, is_empty, migrate
 
 T = TypeVar("T")
 
@@ -77,6 +77,7 @@ class Database:
     patience_s = turns.PATIENCE_S  #: how long a transaction waits while other processes write
     _held: Sequence[place.Held] = ()
     _rebuilding = False
+    _check: damage.Check | None = None  #: a look for damage that has the connection; the first transaction waits for it
     _looking = False  #: the transaction that begins only reads
     _counts = False  #: its writes, for itself and for the witness; not while it lacks what the witness has seen
 
@@ -109,12 +110,16 @@ class Database:
                 if read_only:
                     check_version(self._connection)
                 else:
-                    self._refuse_damage()
-                    migrate(self._connection)
+                    if not is_current(self._connection):
+                        damage.Check(path, self._raw).refuse()
+                        migrate(self._connection)
                     with self._connection.begin():
                         refuse_moved(self._connection, path)
                     self._raw.execute("PRAGMA busy_timeout = 0")  # from now on ``turns`` waits
                     self._counts = problem is None and write_lock is not None
+                    self._check = damage.Check(path, self._raw)
+                    if not self._check.goes_on:
+                        self._await_check()
         except BaseException:
             self._engine.dispose()
             raise
@@ -156,26 +161,21 @@ class Database:
 
         Opening it has already refused a network file system, a foreign file and another version.
         """
+        self._await_check()
         with self._serialised(), _translated(self.path):
-            damage = self._damage()
-        if damage:
-            return f"{self.path} is damaged ({damage}): put back a copy, or use `adopt`"
+            found = damage.Check(self.path, self._raw).found()
+        if found:
+            return f"{self.path} is damaged ({found}): put back a copy, or use `adopt`"
         if self.path.stat().st_mode & 0o077:
             return f"others can read {self.path}; run: chmod 600 {self.path}"
         return None
 
-    def _damage(self) -> str | None:
-        """The first fault that SQLite finds in the file."""
-        with self._connection.begin():
-            found = str(self._connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
-        return None if found == "ok" else found
-
-    def _refuse_damage(self) -> None:
-        if found := self._damage():
-            raise LedgerError(
-                f"{self.path}: the ledger is damaged ({found}); put back a copy, or rebuild it from the API"
-                " with `orchestrator adopt` into a new one"
-            )
+    def _await_check(self) -> None:
+        """Raises LedgerError for damage that the look through the file, begun when it was opened, has found."""
+        if self._check is not None:
+            with _translated(self.path):
+                self._check.refuse()
+            self._check = None
 
     @contextmanager
     def transaction(self, *, patience_s: float | None = None) -> Iterator[Connection]:
@@ -184,6 +184,7 @@ class Database:
         Raises LedgerBusy before the block begins when other processes write for over *patience_s* (``patience_s``).
         """
         patience_s = self.patience_s if patience_s is None else patience_s
+        self._await_check()
         with self._serialised(patience_s), _translated(self.path):
             self._refuse_moved()
             wrote = self._written()
@@ -207,6 +208,7 @@ class Database:
     @contextmanager
     def glance(self) -> Iterator[Connection]:
         """The last committed state, read-only, even while another process writes. Raises LedgerError."""
+        self._await_check()
         with self._one_thread, _translated(self.path):
             self._looking = True
             try:
@@ -246,6 +248,8 @@ class Database:
         raise LedgerError(what)
 
     def close(self) -> None:
+        if self._check is not None:
+            self._check.wait()
         try:
             with self._serialised():
                 self._close()

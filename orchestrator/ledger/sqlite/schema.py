@@ -315,6 +315,12 @@ def is_empty(connection: Connection) -> bool:
     return _version(connection) == 0
 
 
+def is_current(connection: Connection) -> bool:
+    """Whether ``migrate`` has nothing to do. Raises LedgerError as it does."""
+    with connection.begin():
+        return _version(connection) == len(MIGRATIONS)
+
+
 def _version(connection: Connection) -> int:
     """The ledger's version; 0 for an empty file."""
     version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
