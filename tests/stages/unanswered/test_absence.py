@@ -27,6 +27,8 @@ Told = dict[str, Json]
 @pytest.fixture
 def cli(tmp_path: Path) -> Iterator[Cli]:
     with command_line(tmp_path) as cli:
+        # On a loaded machine the other calls, by whose jobs a listing is checked, take longer than a tenth of a second.
+        cli.environ["ORCHESTRATOR_SETTLE_S"] = "1"
         cli.manifest("a", "b", "c", size=1)
         yield cli
 
