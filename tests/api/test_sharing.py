@@ -10,7 +10,8 @@ import pytest
 from support.server import FakeClock
 
 from orchestrator.api.limiter import NEAR, AdaptiveLimiter, Limiters
-from orchestrator.api.sharing import FAR, KINDS, Part, shared
+from orchestrator.api.pacing.share import HORIZON_S
+from orchestrator.api.sharing import FAR, KINDS, Part, SharedLimiter, shared
 
 
 class Place:
@@ -182,6 +183,22 @@ def test_calls_that_were_about_to_leave_wait_when_another_is_refused() -> None:
         assert await creates.renewed(trial) is trial
 
     asyncio.run(go())
+
+
+def test_one_asks_for_slots_as_far_ahead_as_the_others_get_theirs() -> None:
+    """Others with a slow ledger get theirs far ahead: who asked for nearer ones only would get none among them."""
+    clock, place = FakeClock(), Place()
+    creates = limiters(clock, place).creates
+    assert isinstance(creates, SharedLimiter)
+    assert place.part is not None
+    creates.waiting = 1
+    place.part.told(now := 1000.0, 0.0, 2)
+    place.part.heard(json.dumps({"kind": "creates", "slots": [now + 1.0, 11, 0.1, False]}))
+    (asked,), _ = place.part.asks()
+    assert asked[4] == pytest.approx(2.0, abs=0.01)
+    place.part.heard(json.dumps({"kind": "creates", "slots": [now + 0.1, 1, 0.1, False]}))
+    (asked,), _ = place.part.asks()
+    assert asked[4] == pytest.approx(HORIZON_S + 0.9 * (2.0 - HORIZON_S), abs=0.01)
 
 
 def test_a_lead_covers_what_the_slowest_intent_took_recently() -> None:

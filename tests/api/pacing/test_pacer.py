@@ -322,6 +322,14 @@ def test_rare_refusals_do_not_lower_the_pace() -> None:
     assert not pacer.closed
 
 
+def test_a_rare_refusal_ends_an_attempt_at_a_little_more() -> None:
+    """A pace that has stood no long calm yet is the likelier cause."""
+    pacer = at_forty_a_second(refused=9.0, calls=400)
+    pacer._pace._proven, pacer._pace.rate = 38.5, 39.0
+    pacer.throttled(10.0, 9.0, None)
+    assert pacer.rate == 38.5
+
+
 def test_a_turn_is_given_early_and_kept_to_the_slot() -> None:
     """A caller with something to do first gets its turn that much sooner; the calls still leave a full gap apart."""
 

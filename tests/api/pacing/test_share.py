@@ -71,6 +71,15 @@ def test_slots_that_come_too_late_are_given_back() -> None:
     assert [what for what, _, _ in share.take_news()] == ["u", "u"]
 
 
+def test_slots_that_nobody_waits_for_any_longer_are_given_back() -> None:
+    """The others hear that they went unused; none is left to be used later."""
+    share = Share(40.0)
+    share.got(Grant(10.0, 3, 0.025, idle=False))
+    share.give_all_back()
+    assert share.take_news() == [("u", slot, None) for slot in (10.0, 10.025, 10.05)]
+    assert share.next(10.0, heard_at=10.0) is None
+
+
 def test_the_refusal_of_one_holds_back_all() -> None:
     """Who hears of it drops its slots and asks for one again only when the window has room."""
     one, other = Share(40.0), Share(40.0)
