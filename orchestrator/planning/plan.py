@@ -109,7 +109,7 @@ def forecast(
     scope = find_scope(connection, manifest.name, rehearsal=rehearsal, config=manifest.config)
     ledger_plan.hide_unsent(connection, scope, api=manifest.api, rehearsal=rehearsal)
     outlook = work_out(connection, scope, manifest, options, staged=staged, now=now, take=take)
-    left = ledger_plan.open_chunks(connection, scope.manifest_id)
+    left = ledger_plan.open_chunks(connection, scope)
     generations = manifest.limits.max_generations
     return Forecast(
         scope,
@@ -210,7 +210,7 @@ def _left_by_earlier_runs(connection: Transaction, scope: Scope, manifest: Manif
     """
     if manifest.limits.max_credits is None:
         return 0
-    left = ledger_plan.open_chunks(connection, scope.manifest_id)
+    left = ledger_plan.open_chunks(connection, scope)
     to_send = (JobStatus.PENDING, JobStatus.SUBMITTING)
     return _credits((chunks.config, chunks.files) for chunks in left if chunks.status in to_send)
 

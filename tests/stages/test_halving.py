@@ -130,6 +130,28 @@ def test_halving_goes_on_after_a_kill(cli: Cli, api: Moody, command: list[str]) 
     assert quarantined(cli) == ["c"]
 
 
+def test_a_failed_chunk_is_halved_though_other_rules_came_in_between(cli: Cli, api: Moody) -> None:
+    """Under them nothing of it is halved, or told in the price; with the old rules back it is, as before."""
+    cli.manifest(*"abcdefgh", size=8)
+    api.refused = "^c$"
+    cli("run", "m.yaml")
+    calls, bought = api.calls, api.bought
+    killed_before_halving(cli)
+    manifest = cli.folder / "m.yaml"
+    before = manifest.read_text()
+    manifest.write_text(before.replace("line items", "other items"))
+    told = json.loads(cli("plan", "m.yaml", "--json").stdout)
+    assert told["ceiling"]["halves"]["files"] == 8 * 3, "those of the new chunk alone"
+    api.refused = "^$"
+    assert cli("run", "m.yaml", "--reclassify").returncode == 0
+    assert (api.calls, api.bought - bought) == (calls + 1, dict.fromkeys("abcdefgh", 1))
+    manifest.write_text(before)
+    api.refused = "^c$"
+    assert cli("run", "m.yaml").returncode == 1
+    assert {r["file_id"] for r in cli.exported() if r["outcome"] == "failed"} == {"c"}
+    assert api.calls == 2 * calls
+
+
 def test_halving_keeps_to_the_credits_of_one_run(cli: Cli, api: Moody) -> None:
     """What would go over limits.max_credits is left to the next run, which goes on."""
     cli.manifest(*"abcdefgh", size=8)

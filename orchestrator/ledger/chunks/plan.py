@@ -81,17 +81,10 @@ def stage(connection: Connection, file_ids: Iterable[str]) -> Staged:
 
 
 def forget_unsent(connection: Connection, scope: Scope, *, api: str) -> None:
-    """Remove the chunks that ``_find_unsent`` finds, and halve no more what failed under another config."""
+    """Remove the chunks that ``_find_unsent`` finds."""
     _find_unsent(connection, scope, api=api)
     for table, column in (("events", "chunk_id"), ("files", "chunk_id"), ("jobs", "id")):
         connection.execute(text(f"DELETE FROM {table} WHERE {column} IN (SELECT id FROM unsent)"))
-    connection.execute(
-        text(
-            "UPDATE jobs SET isolate = 0 WHERE manifest_id = :manifest_id AND isolate = 1 "
-            "AND EXISTS (SELECT 1 FROM files f WHERE f.chunk_id = jobs.id AND f.config_id <> :config_id)"
-        ),
-        {"manifest_id": scope.manifest_id, "config_id": scope.config_id},
-    )
 
 
 def hide_unsent(connection: Connection, scope: Scope, *, api: str, rehearsal: bool) -> None:
@@ -178,15 +171,16 @@ class OpenChunks:
         return self.size * self.chunks
 
 
-def open_chunks(connection: Connection, manifest_id: int) -> list[OpenChunks]:
-    """Return the chunks that an earlier run has left for a later one."""
+def open_chunks(connection: Connection, scope: Scope) -> list[OpenChunks]:
+    """Return the chunks that an earlier run has left for a later one under the same config."""
     rows = connection.execute(
         text(f"""
         SELECT j.status, c.canonical, j.size, count(*) AS chunks FROM jobs j JOIN configs c ON c.id = j.config_id
-        WHERE j.manifest_id = :manifest_id AND (j.status IN {OPEN_SQL} OR j.isolate = 1)
+        WHERE j.manifest_id = :manifest_id AND (j.status IN {OPEN_SQL} OR j.isolate = 1 AND EXISTS
+          (SELECT 1 FROM files f WHERE f.chunk_id = j.id AND f.config_id = :config_id))
         GROUP BY j.status, c.canonical, j.size
         """),
-        {"manifest_id": manifest_id},
+        {"manifest_id": scope.manifest_id, "config_id": scope.config_id},
     )
     return [OpenChunks(JobStatus(r.status), Config.from_canonical(r.canonical), r.size, r.chunks) for r in rows]
 

@@ -179,7 +179,7 @@ class Reconciler:
         return min((wait for wait in waits if wait is not None), default=0.0)
 
     def _best_first(self, job: RemoteJob) -> tuple[int, bool, float, str]:
-        """Of several jobs of a chunk's very files, as when a person had it sent again, the most good answers count."""
+        """Of several jobs of a chunk's files, as when a person had it sent again, that with the most good answers."""
         return -self._evidence.good.get(job.id, 0), *_oldest_first(job)
 
     def _is_contested(self, job: RemoteJob, chunk: Chunk) -> bool:
@@ -286,10 +286,10 @@ class Reconciler:
         )
 
     def _partial(self, mine: list[RemoteJob], chunk: Chunk) -> list[RemoteJob]:
-        """The jobs of *mine* whose results are of some of *chunk*'s files, or of more; those with the most first."""
+        """The jobs of *mine* whose results are of some of *chunk*'s files, or of more; those of most first."""
         evidence, ours = self._evidence, frozenset(chunk.file_ids)
         found = [job for job in mine if evidence.suggests(job, chunk) and not self._is_contested(job, chunk)]
-        return sorted(found, key=lambda job: (-len(evidence.files[job.id] & ours), *_oldest_first(job)))
+        return sorted(found, key=lambda job: (-len(evidence.files[job.id] & ours), *self._best_first(job)))
 
     async def _adopt(self, open_: Doubt, job: RemoteJob, why: str) -> None:
         """Give *job* to the chunk; the chunk stays open where a create call has been answered with it meanwhile."""

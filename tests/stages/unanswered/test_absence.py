@@ -323,6 +323,18 @@ def test_a_call_that_is_answered_with_the_job_of_one_without_an_answer_proves_no
     assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {n: f"job-{i}" for i, n in enumerate("wabc")}
 
 
+def test_of_two_jobs_of_some_of_its_files_the_one_with_more_good_answers_counts(cli: Cli, api: Project) -> None:
+    """The older one was taken though it had failed, and what the other had answered was paid for again."""
+    cli.manifest("x", size=1)
+    assert cli("run", "m.yaml").returncode == 0
+    api.unmade, api.failed = {1}, {"older"}
+    for name in ("older", "newer"):
+        api.add(name, ["a"], **ASKED)
+    cli.manifest("x", "a", "b", size=2)
+    assert cli("run", "m.yaml").returncode == 1
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"x": "job-0", "a": "newer", "b": "newer"}
+
+
 def test_a_failed_job_goes_to_no_call_while_another_was_answered_with_what_may_be_its_own(
     cli: Cli, api: Project
 ) -> None:
