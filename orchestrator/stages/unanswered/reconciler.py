@@ -160,6 +160,7 @@ class Reconciler:
         began = work.clock.monotonic()
         candidates = await self._candidates()
         await self._evidence.gather(work.api, candidates, [open_.chunk for open_ in self._open.values()])
+        waits: dict[int, float | None] = {}
         for open_ in list(self._open.values()):
             mine = open_.may_have_made(candidates, self._echoes)
             alike = [job for job in mine if self._echoes.is_alike(job, open_.chunk.config)]
@@ -168,19 +169,35 @@ class Reconciler:
                 for job in alike
                 if self._evidence.proves(job, open_.chunk) and not self._is_contested(job, open_.chunk)
             ]
-            if proven:
-                best, *extra = sorted(proven, key=self._best_first)
-                await self._adopt(open_, best, "its results are of this chunk's files")
-                candidates.remove(best)
-                for job in extra:
-                    await report_orphan(work, open_.chunk.id, job)
-                    candidates.remove(job)
-        waits = [await self._settle(open_, candidates, began) for open_ in list(self._open.values())]
-        return min((wait for wait in waits if wait is not None), default=0.0)
+            if not proven:
+                continue
+            best, *extra = sorted(proven, key=self._best_first)
+            if self._may_end_better(open_, best, mine, began):
+                waits[open_.chunk.id] = max(work.settle_s / 2, FIRST_LOOK_S)
+                continue
+            await self._adopt(open_, best, "its results are of this chunk's files")
+            candidates.remove(best)
+            for job in extra:
+                await report_orphan(work, open_.chunk.id, job)
+                candidates.remove(job)
+        for chunk_id, open_ in list(self._open.items()):
+            if chunk_id not in waits:
+                waits[chunk_id] = await self._settle(open_, candidates, began)
+        return min((wait for wait in waits.values() if wait is not None), default=0.0)
+
+    def _may_end_better(self, open_: Doubt, best: RemoteJob, mine: list[RemoteJob], began: float) -> bool:
+        """Whether *best* lacks good answers that another job may have: a chunk that was sent again may have two."""
+        return (
+            (open_.chunk.id in self._released or open_.parked.resends > 0)
+            and self._evidence.good[best.id] < len(open_.chunk.file_ids)
+            and began - open_.taken_up <= self._work.stale_s
+            and (began < open_.not_before or any(job.status not in TERMINAL for job in mine))
+        )
 
     def _best_first(self, job: RemoteJob) -> tuple[int, bool, float, str]:
         """Of several jobs of a chunk's files, as when a person had it sent again, that with the most good answers."""
-        return -self._evidence.good.get(job.id, 0), *_oldest_first(job)
+        since = job.created_at.timestamp() if job.created_at else 0.0
+        return -self._evidence.good.get(job.id, 0), job.created_at is None, since, job.id
 
     def _is_contested(self, job: RemoteJob, chunk: Chunk) -> bool:
         """Whether *job*, which has just *chunk*'s files, may be of another unanswered chunk of the same files."""
@@ -331,7 +348,3 @@ class Reconciler:
         self.held.add(chunk.id)
         await work.writer.write(lambda connection: jobs.hold(connection, chunk.id, why, at=work.at()))
         work.warn("create.held", chunk_id=chunk.id, why=why)
-
-
-def _oldest_first(job: RemoteJob) -> tuple[bool, float, str]:
-    return job.created_at is None, job.created_at.timestamp() if job.created_at else 0.0, job.id

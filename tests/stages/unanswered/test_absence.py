@@ -420,15 +420,40 @@ def test_a_job_of_others_that_never_ends_leaves_a_decision_and_not_an_endless_wa
     assert api.bought == {"a": 1, "b": 1, "c": 1}
 
 
-def test_of_two_jobs_of_a_chunk_that_a_person_had_sent_again_the_better_one_counts(cli: Cli, api: Project) -> None:
-    """The older one did, with its failure; a ``retry`` then paid a third time for what the other had answered."""
+@pytest.mark.parametrize("reads", [0, 8])
+def test_of_two_jobs_of_a_chunk_that_a_person_had_sent_again_the_better_one_counts(
+    cli: Cli, api: Project, reads: int
+) -> None:
+    """The older one did, with its failure; a ``retry`` then paid a third time for what the other had answered.
+
+    The other may end later: it is waited for.
+    """
     api.lost, api.failed = {1, 3}, {"job-1"}
     api.shown = lambda jobs: []
     assert cli("run", "m.yaml").returncode == 3
     api.shown = lambda jobs: jobs
+    left = reads
+
+    def pending_at_first(job: Told) -> Told:
+        nonlocal left
+        left -= job["id"] == "job-3"
+        return {**job, "status": "PENDING"} if job["id"] == "job-3" and left >= 0 else job
+
+    api.echo = pending_at_first
     assert cli("retry", "m.yaml", "--held").returncode == 0
     assert api.bought == {"a": 1, "b": 2, "c": 1}
     assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-3", "c": "job-2"}
+
+
+def test_a_chunk_that_a_person_had_sent_again_waits_only_so_long_for_a_better_job(cli: Cli, api: Project) -> None:
+    """The other never ends: after the stale time the one that has ended counts."""
+    api.lost, api.failed = {1, 3}, {"job-1"}
+    api.shown = lambda jobs: []
+    assert cli("run", "m.yaml").returncode == 3
+    api.shown = lambda jobs: jobs
+    api.echo = lambda job: {**job, "status": "PENDING"} if job["id"] == "job-3" else job
+    assert cli("retry", "m.yaml", "--held", ORCHESTRATOR_STALE_S="3").returncode == 1
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-1", "c": "job-2"}
 
 
 def test_adopt_takes_the_job_of_a_held_call(cli: Cli, api: Project) -> None:
