@@ -172,9 +172,9 @@ class Database:
 
     def _await_check(self) -> None:
         """Raises LedgerError for damage that the look through the file, begun when it was opened, has found."""
-        if self._check is not None:
+        if (check := self._check) is not None:
             with _translated(self.path):
-                self._check.refuse()
+                check.refuse()
             self._check = None
 
     @contextmanager
