@@ -52,27 +52,33 @@ from orchestrator.manifest import loading
 from orchestrator.errors import ManifestError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 resource.setrlimit(resource.RLIMIT_AS, (700_000_000, 700_000_000))
-started = time.process_time()
+total, started = 0, time.process_time()
+for number in range(2_000_000):
+    total += number
+yardstick, started = time.process_time() - started, time.process_time()
 try:
     loading.load(sys.argv[1], environ={})
 except ManifestError as error:
     used = time.process_time() - started
-    print(len(error.problems), used, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+    print(len(error.problems), used / yardstick, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_quickly(tmp_path: Path, name: str) -> None:
-    """A hostile manifest ends in problems within a second or so of work and a bounded memory, never in a crash."""
+    """A hostile manifest ends in problems within a second or so of work and a bounded memory, never in a crash.
+
+    The work is told in yardsticks of two million turns of a loop, as one machine is three times as fast as another.
+    """
     path = tmp_path / "bomb.yaml"
     path.write_text(BOMBS[name](), "utf-8")
     child = subprocess.run(
         [sys.executable, "-c", CHILD, str(path)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert (child.returncode, child.stderr) == (0, "")
-    problems, seconds, megabytes = map(float, child.stdout.split())
+    problems, work, megabytes = map(float, child.stdout.split())
     assert 1 <= problems <= 101
-    assert seconds < 2
+    assert work < 12
     assert megabytes < 300
     assert not (tmp_path / "pwned").exists()
 

@@ -292,7 +292,7 @@ def test_a_ledger_that_is_taken_away_under_a_run_is_rescued(
 def test_a_ledger_whose_folder_is_moved_away_is_reported_as_such(server: ApiServer, manifest: Path) -> None:
     """Nothing can be saved where there is no folder; it is all in the moved one."""
     folder, moved = manifest.with_name("folder"), manifest.with_name("moved")
-    started = Run(manifest, environment(server.url, ORCHESTRATOR_CREATES_PER_S="8"), "--ledger", "folder/ledger.db")
+    started = Run(manifest, environment(server.url, ORCHESTRATOR_CREATES_PER_S="2"), "--ledger", "folder/ledger.db")
     wait_until(lambda: server.stats().posts >= 3, what="some create calls")
     folder.rename(moved)
     ended = started.ended()
