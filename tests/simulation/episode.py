@@ -140,8 +140,12 @@ class _Play:
             world.calm = True
             self._raise_limit()
             self._converge(RUN)
-            if self._count("held = 1 AND finished_at IS NULL"):
-                self._converge(RUN)  # jobs that the run before made may be what a listing is checked by
+            made = -1
+            while self._count("held = 1 AND finished_at IS NULL") and len(world.jobs) > made:
+                made = len(
+                    world.jobs
+                )  # what the run before made may be what a listing is checked by, once it has ended
+                self._converge(RUN)
             self._judge(after="the next quiet run")
             self._decide_what_is_held()
             self._retry_until_all_is_well()
