@@ -121,6 +121,7 @@ class Database:
                     if not self._check.goes_on:
                         self._await_check()
         except BaseException:
+            self._await_end_of_check()
             self._engine.dispose()
             raise
 
@@ -176,6 +177,11 @@ class Database:
             with _translated(self.path):
                 check.refuse()
             self._check = None
+
+    def _await_end_of_check(self) -> None:
+        """A connection that another thread reads from must not be closed."""
+        if self._check is not None:
+            self._check.wait()
 
     @contextmanager
     def transaction(self, *, patience_s: float | None = None) -> Iterator[Connection]:
@@ -248,8 +254,7 @@ class Database:
         raise LedgerError(what)
 
     def close(self) -> None:
-        if self._check is not None:
-            self._check.wait()
+        self._await_end_of_check()
         try:
             with self._serialised():
                 self._close()
