@@ -110,16 +110,18 @@ class Database:
                 if read_only:
                     check_version(self._connection)
                 else:
-                    if not is_current(self._connection):
+                    current = is_current(self._connection)
+                    if not current:
                         damage.Check(path, self._raw).refuse()
                         migrate(self._connection)
                     with self._connection.begin():
                         refuse_moved(self._connection, path)
                     self._raw.execute("PRAGMA busy_timeout = 0")  # from now on ``turns`` waits
                     self._counts = problem is None and write_lock is not None
-                    self._check = damage.Check(path, self._raw)
-                    if not self._check.goes_on:
-                        self._await_check()
+                    if current:
+                        self._check = damage.Check(path, self._raw)
+                        if not self._check.goes_on:
+                            self._await_check()
         except BaseException:
             self._await_end_of_check()
             self._engine.dispose()
