@@ -162,7 +162,7 @@ class Api:
             read += 1 + len(page.rows) + len(page.oddities)
             refuse_circle(token, seen, f"results of job {job_id}", endless=read > MAX_RESULTS)
 
-    async def page(self, token: str | None, *, page_size: int = 100, patient: bool | None = True) -> Page:
+    async def page(self, token: str | None, *, page_size: int = 100, patient: bool = True) -> Page:
         """One page of all the jobs of the project; a smaller one where the API refuses the size. Raises ApiError."""
         while True:
             size = min(page_size, self._most_listed)

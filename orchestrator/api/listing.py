@@ -21,12 +21,12 @@ MAX_EMPTY_PAGES = 10
 
 
 async def complete_listing(
-    api: Api, *, patient: bool | None = True, unreadable: Callable[[int], None] | None = None
+    api: Api, *, patient: bool = True, unreadable: Callable[[int], None] | None = None
 ) -> list[RemoteJob]:
     """Every job of the project once. Raises ApiError rather than return part of them.
 
     *unreadable* is called with how many rows can't be read, each of which may be any job; without it they raise
-    ContractBroken. Not *patient*, it raises Unanswered when the list is down; with None, when others have an answer.
+    ContractBroken. Not *patient*, it raises Unanswered when the list is down.
 
     A job that comes on two pages, as those that follow a new one do, is what the later page says of it.
 

@@ -145,6 +145,11 @@ def judge(case: Case) -> Finding:
     return _judge_clean(case)
 
 
+def pause_s(settle_s: float) -> float:
+    """How long to wait for what nothing but a later listing can tell."""
+    return max(settle_s / 2, FIRST_LOOK_S)
+
+
 def _named(jobs: Sequence[RemoteJob]) -> str:
     """*jobs* for a person: the first few of them."""
     return ", ".join(job.id for job in jobs[:5]) + (f" and {len(jobs) - 5} more" if len(jobs) > 5 else "")
@@ -173,7 +178,7 @@ def _judge_doubtful(case: Case) -> Finding:
     signs = Signs(doubtful_since=since)
     for each in (signs, *(case.rivals if case.told_apart and not case.partial else ())):
         if each.doubtful_since is None or case.began - each.doubtful_since < case.settle_s:
-            return Wait(max(case.settle_s / 2, FIRST_LOOK_S), signs)
+            return Wait(pause_s(case.settle_s), signs)
     partly = bool(case.partial) and not case.hints
     if (partly or case.told_apart) and (named := case.named if partly else (*case.named, *case.named_to_rivals)):
         return _await_results(case, named, signs)
@@ -214,7 +219,7 @@ def _await_results(case: Case, named: Sequence[RemoteJob], signs: Signs) -> Find
     """What jobs that other calls were answered with come to will tell whose they are; one may be the chunk's."""
     if case.began - case.taken_up > case.patience_s:
         return _hold(case, _stale(case, named))
-    return Wait(max(case.settle_s / 2, FIRST_LOOK_S), signs)
+    return Wait(pause_s(case.settle_s), signs)
 
 
 def _judge_blind(case: Case) -> Finding:
@@ -222,7 +227,7 @@ def _judge_blind(case: Case) -> Finding:
     since = case.began if case.signs.blind_since is None else case.signs.blind_since
     left_s = max(since + case.settle_s, case.not_before) - case.began
     if left_s > 0 or case.calls_out:
-        return Wait(left_s if left_s > 0 else max(case.settle_s / 2, FIRST_LOOK_S), Signs(blind_since=since))
+        return Wait(left_s if left_s > 0 else pause_s(case.settle_s), Signs(blind_since=since))
     return _hold(case, _accepted(case) if case.accepted else UNSHOWN)
 
 

@@ -34,6 +34,7 @@ from orchestrator.stages.unanswered.judging import (
     Wait,
     judge,
     one_each,
+    pause_s,
 )
 from orchestrator.stages.unanswered.likeness import Echoes, Likeness, compared
 from orchestrator.stages.work import Work
@@ -173,7 +174,7 @@ class Reconciler:
                 continue
             best, *extra = sorted(proven, key=self._best_first)
             if self._may_end_better(open_, best, mine, began):
-                waits[open_.chunk.id] = max(work.settle_s / 2, FIRST_LOOK_S)
+                waits[open_.chunk.id] = pause_s(work.settle_s)
                 continue
             await self._adopt(open_, best, "its results are of this chunk's files")
             candidates.remove(best)
