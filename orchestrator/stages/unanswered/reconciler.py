@@ -157,8 +157,7 @@ class Reconciler:
 
     async def _look(self) -> float:
         """One complete listing and what follows from it; seconds until the next is worth making. Raises RunStopped."""
-        work = self._work
-        began = work.clock.monotonic()
+        work, began = self._work, self._work.clock.monotonic()
         candidates = await self._candidates()
         await self._evidence.gather(work.api, candidates, [open_.chunk for open_ in self._open.values()])
         waits: dict[int, float | None] = {}
