@@ -4,7 +4,7 @@ A night's manifest is run until it is complete; each run is killed after a rando
 too. With --retry an undisturbed run comes first, in which half of the files fail, and the kills fall on retries. After
 every kill the ledger must be sound and must know of every job that the server made; after every night each file must
 have one outcome, the right one, and one job, or two where it had failed. Prints one JSON object; exit 0 when all of
-that held.
+that held. With --postgres the ledger is in a PostgreSQL that is started for it.
 
 Children are forked from a parent that has already imported the program: a thousand kills then cost minutes, and they
 fall on its work rather than on its imports.
@@ -25,17 +25,19 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from support.api_server import answer_to
+from support.postgres import MISSING, programs, running
 from support.procs import PATIENCE_S, ApiServer, LedgerState, Stats, environment, read_ledger, write_manifest
 
 from orchestrator import cli
 from orchestrator.cli.screens import summary  # noqa: F401 - for the children
+from orchestrator.errors import ExitCode
 
 #: A run recovers for two settle times before it sends a lost call again. Short, so that kills fall on all of its work.
 HURRY = {
@@ -100,8 +102,11 @@ def send_blindly(ledger: Path) -> None:
 class Soak:
     """Nights of work, killed until enough kills were made."""
 
-    def __init__(self, api: str, seed: int, folder: Path, server: ApiServer, *, naive: bool, retry: bool) -> None:
+    def __init__(
+        self, api: str, seed: int, folder: Path, server: ApiServer, ledger: str | Path, *, naive: bool, retry: bool
+    ) -> None:
         self.api = api
+        self.ledger = ledger
         self.command = "retry" if retry else "run"
         self.due: Counter[str] = Counter()  #: how often each file is to be bought
         self.naive = naive
@@ -122,7 +127,7 @@ class Soak:
     def _night(self, number: int, kills: int) -> None:
         file_ids = [f"n{number}-f{i}" for i in range(FILES_A_NIGHT[self.api])]
         manifest = write_manifest(self.folder, file_ids, api=self.api, chunk_size=8, name=f"night{number}")
-        ledger, log = self.folder / "ledger.db", self.folder / "log"
+        log = self.folder / "log"
         self.due.update(file_ids)
         if self.command == "retry":
             self.due.update(self._fail_some(manifest, log))
@@ -130,25 +135,27 @@ class Soak:
             code = self._killed_at_random(manifest, log)
             if code is None:
                 self.tally["kills"] += 1
-                state = read_ledger(ledger)
+                state = read_ledger(self.ledger)
                 self._check_after_a_kill(state)
                 if self.naive and state.chunks:
-                    send_blindly(ledger)
-            elif code == 0 or read_ledger(ledger).held:
+                    send_blindly(self.folder / "ledger.db")
+            elif code == 0 or read_ledger(self.ledger).held:
                 break
+            elif code == ExitCode.LOCKED and isinstance(self.ledger, str):
+                self.tally["too_early"] += 1  # a server may take a moment to notice that the killed run has gone
             else:
                 self._complain(f"a run that was not killed ended with {code}")
         if self.wrong:
             return
         code = code_of(child(self.command, manifest, log), PATIENCE_S)
-        self._check_the_night(file_ids, read_ledger(ledger), code)
+        self._check_the_night(file_ids, read_ledger(self.ledger), code)
 
     def _fail_some(self, manifest: Path, log: Path) -> list[str]:
         """Carry out an undisturbed run in which many files fail, for a reason that is gone afterwards; those files."""
         self.server.set(fails=FAIL)
         code = code_of(child("run", manifest, log), PATIENCE_S)
         self.server.set(fails="")
-        outcomes = read_ledger(self.folder / "ledger.db").outcomes
+        outcomes = read_ledger(self.ledger).outcomes
         failed = [f for f in outcomes if f.startswith(f"{manifest.stem.replace('night', 'n')}-") and re.search(FAIL, f)]
         if code != 1:
             self._complain(f"the run before the retries ended with {code}")
@@ -210,14 +217,16 @@ def count_events(log: Path) -> Counter[str]:
     return Counter({name: text.count(f'"{name}"') for name in ("job.adopted", "create.absent", "create.held")})
 
 
-def soak(api: str, kills: int, seed: int, *, naive: bool, retry: bool) -> dict[str, object]:
+def soak(api: str, kills: int, seed: int, postgres: Path | None, *, naive: bool, retry: bool) -> dict[str, object]:
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, ApiServer() as server:
+    database = nullcontext() if postgres is None else running(postgres)
+    with tempfile.TemporaryDirectory() as folder, ApiServer() as server, database as ledgers:
+        ledger: str | Path = Path(folder) / "ledger.db" if ledgers is None else ledgers.new_database()
         os.environ.clear()
-        os.environ.update(environment(server.url, **HURRY))
+        os.environ.update(environment(server.url, **HURRY, ORCHESTRATOR_LEDGER=str(ledger)))
         slow = retry or naive  # so that most kills fall while calls are out
         server.set(job_s=[0.05, 0.2], answer_s=[0.0, 0.4 if slow else 0.05], **LOSSES[api])
-        work = Soak(api, seed, Path(folder), server, naive=naive, retry=retry)
+        work = Soak(api, seed, Path(folder), server, ledger, naive=naive, retry=retry)
         work.run(kills)
         events = count_events(Path(folder) / "log")
         stats = server.stats()
@@ -227,6 +236,7 @@ def soak(api: str, kills: int, seed: int, *, naive: bool, retry: bool) -> dict[s
     return {
         "api": api,
         "command": work.command,
+        "ledger": "SQLite" if postgres is None else "PostgreSQL",
         "seed": seed,
         **work.tally,
         "most_open_intents": work.most_open,
@@ -245,8 +255,12 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--naive", action="store_true", help="control: send lost calls again blindly; has to fail")
     options.add_argument("--retry", action="store_true", help="kill `retry` of files that failed, instead of `run`")
+    options.add_argument("--postgres", action="store_true", help="the ledger on a real server")
     given = options.parse_args()
-    found = soak(given.api, given.kills, given.seed, naive=given.naive, retry=given.retry)
+    where = programs() if given.postgres else None
+    if given.postgres and (where is None or given.naive):
+        options.error(MISSING if where is None else "--naive goes with a ledger in a file")
+    found = soak(given.api, given.kills, given.seed, where, naive=given.naive, retry=given.retry)
     print(json.dumps(found))
     return 1 if found["wrong"] else 0
 

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 import httpx
+import psycopg
 
 HERE = Path(__file__).parent
 ORCHESTRATOR = (sys.executable, "-m", "orchestrator")
@@ -190,8 +191,12 @@ class LedgerState:
     outcomes: Mapping[str, str | None]  #: file ID -> type, for those that have an outcome
 
 
-def read_ledger(path: Path) -> LedgerState:
-    """The state of the ledger at *path*; nobody may be writing to it."""
+def read_ledger(path: Path | str) -> LedgerState:
+    """The state of the ledger at *path*, or at a server's URL; nobody may be writing to it."""
+    if isinstance(path, str):
+        with psycopg.connect(path) as server:
+            known = server.execute("SELECT to_regclass('jobs')").fetchone() != (None,)
+            return _state("ok", lambda statement: server.execute(statement.encode()).fetchall(), known=known)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.db"
         for ending in ("", "-wal"):
@@ -199,19 +204,17 @@ def read_ledger(path: Path) -> LedgerState:
             if source.exists():
                 shutil.copyfile(source, f"{copy}{ending}")
         with closing(sqlite3.connect(copy)) as connection:
-            return _state(connection)
+            (integrity,) = connection.execute("PRAGMA integrity_check").fetchone()
+            known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone() is not None
+            return _state(integrity, lambda statement: connection.execute(statement).fetchall(), known=known)
 
 
-def _state(connection: sqlite3.Connection) -> LedgerState:
-    def rows(statement: str) -> list[tuple[Any, ...]]:
-        return connection.execute(statement).fetchall()
-
+def _state(integrity: str, rows: Callable[[str], list[tuple[Any, ...]]], *, known: bool) -> LedgerState:
     def files(condition: str) -> frozenset[str]:
         chosen = f"SELECT f.file_id FROM files f JOIN jobs j ON j.id = f.chunk_id WHERE {condition}"  # noqa: S608 - ours
         return frozenset(file_id for (file_id,) in rows(chosen))
 
-    ((integrity,),) = rows("PRAGMA integrity_check")
-    if not rows("SELECT 1 FROM sqlite_master WHERE name = 'jobs'"):
+    if not known:
         return LedgerState(integrity, {}, frozenset(), frozenset(), frozenset(), {})
     return LedgerState(
         integrity=integrity,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.postgres import MISSING, programs
 from support.procs import ApiServer, environment, read_ledger, wait_until, write_manifest
 from support.procs import Run as Started
 from support.procs import run as run_to_the_end
@@ -39,6 +40,14 @@ def test_no_kill_loses_a_file_or_buys_one_twice(api: str) -> None:
     """After 25 kills every file has its one outcome and one job, and the ledger was sound after each kill."""
     found = soak("--api", api)
     assert (found["wrong"], found["code"], found["kills"]) == ([], 0, 25)
+    assert found["kills_with_open_intents"] > 0, "no kill fell on a create call: the test shows nothing"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(programs() is None, reason=MISSING)
+def test_no_kill_loses_or_buys_again_what_a_server_has_the_ledger_of() -> None:
+    found = soak("--postgres", "--api", "v1")
+    assert (found["wrong"], found["code"], found["kills"], found["ledger"]) == ([], 0, 25, "PostgreSQL")
     assert found["kills_with_open_intents"] > 0, "no kill fell on a create call: the test shows nothing"
 
 
