@@ -181,6 +181,29 @@ def test_what_a_failover_lost_is_looked_for_before_anything_is_sent(
     assert {row["file_id"] for row in cli.exported()} == set("abcde")
 
 
+def test_a_failover_that_lost_a_manifest_altogether_is_noticed(
+    cli: Cli, serve: Serve, postgres_server: Postgres
+) -> None:
+    """The standby lacks all of a manifest's first night: other manifests tell that the server is another."""
+    server = serve(Classify())
+    cli.use(server)
+    before, after = (postgres_server.new_database() for _ in range(2))
+    names = [url.rpartition("/")[2] for url in (before, after)]
+    cli.manifest("a", "b", size=1)
+    assert cli("run", "m.yaml", "--ledger", before).returncode == 0
+    postgres_server.sql(f"DROP DATABASE {names[1]}", f"CREATE DATABASE {names[1]} TEMPLATE {names[0]}")
+    postgres_server.sql("UPDATE claims SET server = 'of the old server'", database=names[1])
+    cli.manifest("c", "d", size=1)
+    manifest = cli.folder / "m.yaml"
+    manifest.write_text(manifest.read_text().replace("name: letters", "name: receipts"))
+    assert cli("run", "m.yaml", "--ledger", before).returncode == 0
+    assert creates(server) == 4
+    done = cli("run", "m.yaml", "--ledger", after)
+    assert done.returncode == 0, done.stderr
+    assert creates(server) == 4
+    assert "the ledger's server was replaced" in cli("logs", "m.yaml", "--ledger", after).stdout
+
+
 def test_an_empty_database_is_no_ledger(cli: Cli, database: str) -> None:
     """status does not make one."""
     done = cli("status", "--ledger", database)

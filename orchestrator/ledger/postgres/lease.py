@@ -57,6 +57,8 @@ ON CONFLICT (name) DO UPDATE SET epoch = c.epoch + 1, session = excluded.session
   host = excluded.host, command = excluded.command, since = excluded.since
 RETURNING epoch, writes, server
 """
+#: A manifest's own claim may be among what the ledger lacks: those of the others tell then.
+_SETTLED_ELSEWHERE = "SELECT server FROM claims WHERE server <> %(server)s LIMIT 1"
 _FIRST_BEAT = """
 INSERT INTO beats (name, epoch, at) VALUES (%(name)s, %(epoch)s, clock_timestamp())
 ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch, at = excluded.at
@@ -155,6 +157,9 @@ class Held:
             row = raw.execute(_TAKE, {"name": self.name, "session": self.session.name, **about}).fetchone()
             assert row is not None  # noqa: S101 - RETURNING
             self.epoch, self._writes, settled_on = row
+            if settled_on is None:
+                others = raw.execute(_SETTLED_ELSEWHERE, {"server": self._identity}).fetchone()
+                settled_on = others[0] if others else None
             self.replaced = None not in (settled_on, self._identity) and settled_on != self._identity
             raw.execute(_FIRST_BEAT, {"name": self.name, "epoch": self.epoch})
         self._last_beat = asked_at
