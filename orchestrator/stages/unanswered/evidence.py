@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from orchestrator.api.client import Api
 from orchestrator.models import GOOD, TERMINAL, Chunk, RemoteJob
 from orchestrator.stages.collector import results_of
+from orchestrator.stages.unanswered.likeness import Echoes, Likeness
 
 #: Most jobs whose results are read at one look, the newest first: a project may have thousands of the same rules.
 MOST_READ = 100
@@ -46,6 +47,14 @@ class Evidence:
     def proves(self, job: RemoteJob, chunk: Chunk) -> bool:
         """Whether *job*'s results are of *chunk*'s files, of all of them, and of no others."""
         return self.files.get(job.id) == frozenset(chunk.file_ids)
+
+    def owners(self, job: RemoteJob, chunks: Iterable[Chunk], echoes: Echoes) -> list[Chunk]:
+        """Those of *chunks* that *job*'s results are just of, unless its echo shows that it was asked otherwise."""
+        return [
+            chunk
+            for chunk in chunks
+            if self.proves(job, chunk) and echoes.likeness(job, chunk.config) is not Likeness.OTHER
+        ]
 
     def suggests(self, job: RemoteJob, chunk: Chunk) -> bool:
         """Whether *job*'s results are of *chunk*'s files only, or of all of them and of more."""

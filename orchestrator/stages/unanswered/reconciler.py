@@ -137,8 +137,7 @@ class Reconciler:
     async def _take_up(self, *, first: bool) -> None:
         """Add chunks that have become unanswered; at *first* also the held ones, for which proof may have come."""
         work = self._work
-        out = self._out()
-        now = work.clock.monotonic()
+        out, now = self._out(), work.clock.monotonic()
 
         def read(connection: Transaction) -> list[tuple[queue.Parked, Chunk]]:
             taken = self._open.keys() | self.set_aside.keys() | out
@@ -164,11 +163,8 @@ class Reconciler:
         for open_ in list(self._open.values()):
             mine = open_.may_have_made(candidates, self._echoes)
             alike = [job for job in mine if self._echoes.is_alike(job, open_.chunk.config)]
-            proven = [
-                job
-                for job in alike
-                if self._evidence.proves(job, open_.chunk) and not self._is_contested(job, open_.chunk)
-            ]
+            own = [job for job in alike if self._evidence.proves(job, open_.chunk)]
+            proven = [job for job in own if not self._is_contested(job, open_.chunk)]
             if not proven:
                 continue
             best, *extra = sorted(proven, key=self._best_first)
@@ -200,13 +196,9 @@ class Reconciler:
         return -self._evidence.good.get(job.id, 0), job.created_at is None, since, job.id
 
     def _is_contested(self, job: RemoteJob, chunk: Chunk) -> bool:
-        """Whether *job*, which has just *chunk*'s files, may be of another unanswered chunk of the same files."""
-        return any(
-            other.id != chunk.id
-            and frozenset(other.file_ids) == frozenset(chunk.file_ids)
-            and self._echoes.likeness(job, other.config) is not Likeness.OTHER
-            for other in self._undecided.values()
-        )
+        """Whether another unanswered chunk is just of the files in *job*'s results, and may have made it."""
+        owners = self._evidence.owners(job, self._undecided.values(), self._echoes)
+        return any(other.id != chunk.id for other in owners)
 
     async def _candidates(self) -> list[RemoteJob]:
         """The jobs that the ledger does not know and that the call of an open chunk may have made."""
@@ -269,6 +261,7 @@ class Reconciler:
         rivals = [other for other in self._open.values() if other.chunk.config == open_.chunk.config]
         named = {job.id: job for other in rivals for job in other.named if other is not open_}
         others = (self.held | self.set_aside.keys() | self._out() | self._released) - self._open.keys()
+        unlike = (other for other in self._open.values() if other.chunk.config != open_.chunk.config)
         return Case(
             began=began,
             taken_up=open_.taken_up,
@@ -289,7 +282,9 @@ class Reconciler:
                 empty,
                 [other.parked.mark for other in rivals],
                 nameless=evidence.nameless,
-                others=bool(others) or any(job.id in unclear for job in empty),
+                others=bool(others)
+                or any(job.id in unclear for job in empty)
+                or any(other.may_have_made(empty, self._echoes) for other in unlike),
             ),
             elsewhere=self._elsewhere,
             shown=open_.shown,

@@ -360,6 +360,32 @@ def test_a_failed_job_goes_to_no_call_while_another_was_answered_with_what_may_b
     assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {n: f"job-{i}" for i, n in enumerate("wabc")}
 
 
+def test_a_failed_job_goes_to_no_call_while_it_may_be_of_one_in_another_mode(cli: Cli, api: Project) -> None:
+    """Echoes name no mode: a, asked in one mode, had the failed job of b, asked in another, and b was bought again."""
+
+    def told(job: Told) -> Told:
+        return {**without("mode")(job), "status": "ERROR" if job["id"] == "job-2" else job["status"]}
+
+    async def without_rows(name: str) -> None:
+        if name == "job-2":
+            api.files[name] = []
+
+    api.echo, api.before_results = told, without_rows
+    api.unmade, api.lost = {1}, {2}
+    cli.manifest("w", "a", size=1)
+    api.shown = lambda _: []
+    assert cli("run", "m.yaml").returncode == 3
+    cli.manifest("b", size=1)
+    manifest = cli.folder / "m.yaml"
+    manifest.write_text(manifest.read_text() + "mode: MULTIMODAL\n")
+    assert cli("run", "m.yaml").returncode == 3
+    api.shown = lambda jobs: jobs
+    assert cli("run", "m.yaml").returncode == 3
+    assert api.bought == {"w": 1, "b": 1}
+    assert cli("retry", "m.yaml", "--held").returncode == 0
+    assert api.bought == {"w": 1, "a": 1, "b": 2}
+
+
 def test_a_job_that_a_call_is_answered_with_while_its_results_are_read_is_not_adopted(cli: Cli, api: Project) -> None:
     """It would be two chunks' job: what it is shows when its results are read for the one that it was named to."""
     cli.manifest("x", size=1)

@@ -11,8 +11,9 @@ from typing import cast
 import pytest
 
 from orchestrator.api.client import Api
-from orchestrator.models import Chunk, FileResult, JobResults, JobStatus, Outcome, RemoteJob
+from orchestrator.models import Chunk, FileResult, JobResults, JobStatus, Mode, Outcome, RemoteJob
 from orchestrator.stages.unanswered.evidence import MOST_READ, Evidence
+from orchestrator.stages.unanswered.likeness import Echoes
 
 START = datetime(2026, 11, 25, 2, tzinfo=UTC)
 
@@ -122,6 +123,18 @@ def test_what_results_say_about_a_chunk(
         suggests,
         hints,
     )
+
+
+def test_a_job_is_of_every_chunk_of_just_its_files_that_its_echo_does_not_rule_out(chunk: Chunk) -> None:
+    """Also where it is looked at for another chunk, with more files than it has results of."""
+    echo = replace(chunk.config.echo, mode=None)
+    job, told = replace(ended("j"), echo=echo), replace(ended("j"), echo=chunk.config.echo)
+    part = replace(chunk, id=2, file_ids=("file-a",))
+    other = replace(part, id=3, config=replace(chunk.config, mode=Mode.MULTIMODAL))
+    truly = Echoes.learnt([(chunk.config, told)])
+    evidence = Evidence({"j": frozenset({"file-a"})})
+    assert evidence.owners(job, [chunk, part, other], truly) == [part, other]
+    assert evidence.owners(told, [chunk, part, other], truly) == [part]
 
 
 def test_a_job_that_nobody_has_looked_at_says_nothing(chunk: Chunk) -> None:
