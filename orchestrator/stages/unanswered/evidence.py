@@ -48,14 +48,6 @@ class Evidence:
         """Whether *job*'s results are of *chunk*'s files, of all of them, and of no others."""
         return self.files.get(job.id) == frozenset(chunk.file_ids)
 
-    def owners(self, job: RemoteJob, chunks: Iterable[Chunk], echoes: Echoes) -> list[Chunk]:
-        """Those of *chunks* that *job*'s results are just of, unless its echo shows that it was asked otherwise."""
-        return [
-            chunk
-            for chunk in chunks
-            if self.proves(job, chunk) and echoes.likeness(job, chunk.config) is not Likeness.OTHER
-        ]
-
     def suggests(self, job: RemoteJob, chunk: Chunk) -> bool:
         """Whether *job*'s results are of *chunk*'s files only, or of all of them and of more."""
         files, ours = self.files.get(job.id, frozenset()), frozenset(chunk.file_ids)
@@ -64,6 +56,20 @@ class Evidence:
     def hints(self, job: RemoteJob, chunk: Chunk) -> bool:
         """Whether some of *job*'s results are of *chunk*'s files: too much to send the chunk again."""
         return not self.files.get(job.id, frozenset()).isdisjoint(chunk.file_ids)
+
+    def rivals(self, job: RemoteJob, chunk: Chunk, others: Iterable[Chunk], echoes: Echoes) -> list[Chunk]:
+        """Those of *others* that *job* may be of no less than of *chunk*, unless its echo shows that it is not.
+
+        Its results are just of their files; or, as its echo may not tell two configs apart, of some of them.
+        """
+        partly = not self.proves(job, chunk)
+        return [
+            other
+            for other in others
+            if other.id != chunk.id
+            and echoes.likeness(job, other.config) is not Likeness.OTHER
+            and (self.proves(job, other) or (partly and other.config != chunk.config and self.suggests(job, other)))
+        ]
 
 
 def _newest_first(job: RemoteJob) -> tuple[bool, float, str]:

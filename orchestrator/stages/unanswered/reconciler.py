@@ -196,9 +196,8 @@ class Reconciler:
         return -self._evidence.good.get(job.id, 0), job.created_at is None, since, job.id
 
     def _is_contested(self, job: RemoteJob, chunk: Chunk) -> bool:
-        """Whether another unanswered chunk is just of the files in *job*'s results, and may have made it."""
-        owners = self._evidence.owners(job, self._undecided.values(), self._echoes)
-        return any(other.id != chunk.id for other in owners)
+        """Whether *job* may just as well be of another unanswered chunk."""
+        return bool(self._evidence.rivals(job, chunk, self._undecided.values(), self._echoes))
 
     async def _candidates(self) -> list[RemoteJob]:
         """The jobs that the ledger does not know and that the call of an open chunk may have made."""

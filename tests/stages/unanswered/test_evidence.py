@@ -125,16 +125,34 @@ def test_what_results_say_about_a_chunk(
     )
 
 
-def test_a_job_is_of_every_chunk_of_just_its_files_that_its_echo_does_not_rule_out(chunk: Chunk) -> None:
-    """Also where it is looked at for another chunk, with more files than it has results of."""
-    echo = replace(chunk.config.echo, mode=None)
-    job, told = replace(ended("j"), echo=echo), replace(ended("j"), echo=chunk.config.echo)
-    part = replace(chunk, id=2, file_ids=("file-a",))
-    other = replace(part, id=3, config=replace(chunk.config, mode=Mode.MULTIMODAL))
-    truly = Echoes.learnt([(chunk.config, told)])
-    evidence = Evidence({"j": frozenset({"file-a"})})
-    assert evidence.owners(job, [chunk, part, other], truly) == [part, other]
-    assert evidence.owners(told, [chunk, part, other], truly) == [part]
+@pytest.mark.parametrize(
+    ("files", "ids"),
+    [
+        ("a b", [2]),
+        ("a", [2, 3, 4, 5]),
+        ("b", [2, 4]),
+        ("a b c", [2, 5]),
+    ],
+    ids=["all", "just another's", "some of both", "all and another's"],
+)
+def test_a_job_may_be_of_other_chunks_no_less(chunk: Chunk, files: str, ids: list[int]) -> None:
+    """Of those of the same files, and of those in another mode that it has as much of; not where its echo tells."""
+    config, told = chunk.config, replace(ended("j"), echo=chunk.config.echo)
+    other = replace(config, mode=Mode.MULTIMODAL)
+    mine = replace(chunk, file_ids=("a", "b"))
+    others = [
+        replace(chunk, id=2, config=other, file_ids=("b", "a")),
+        replace(chunk, id=3, file_ids=("a",)),
+        replace(chunk, id=4, config=other, file_ids=("a", "b", "d")),
+        replace(chunk, id=5, config=other, file_ids=("a", "c")),
+        replace(chunk, id=6, file_ids=("b", "c")),
+    ]
+    evidence = Evidence({"j": frozenset(files.split())})
+    truly = Echoes.learnt([(config, told)])
+    silent = replace(told, echo=replace(told.echo, mode=None))
+    found = [each.id for each in evidence.rivals(silent, mine, [mine, *others], truly)]
+    assert found == ids
+    assert [each.id for each in evidence.rivals(told, mine, [mine, *others], truly)] == [n for n in ids if n == 3]
 
 
 def test_a_job_that_nobody_has_looked_at_says_nothing(chunk: Chunk) -> None:
