@@ -210,8 +210,16 @@ def _no_drain() -> AbstractContextManager[object]:
 
 
 def _any_config() -> AbstractContextManager[object]:
-    """A job of other rules, or of a time before the call, may be the chunk's."""
-    return patch.object(doubt.Doubt, "may_have_made", lambda self, candidates, echoes: list(candidates))
+    """A job of other rules, or of a time before the call, may be the chunk's, and nobody else's."""
+    honest = judging.one_each
+    alone = patch.object(reconciler, "one_each", lambda *known, others, **more: honest(*known, others=False, **more))
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with alone, patch.object(doubt.Doubt, "may_have_made", lambda self, candidates, echoes: list(candidates)):
+            yield
+
+    return both()
 
 
 def _pairs_at_random() -> AbstractContextManager[object]:
@@ -471,7 +479,7 @@ BUGS = (
     Bug("a failed poll is a failed job", "v1", _failed_poll_is_failed_job, 16),
     Bug("a new key for every send", "v2", _new_key_each_time, 1),
     Bug("calls that are out are cut short", "v2", _no_drain),
-    Bug("a job of other rules is adopted", "v1", _any_config, 76),
+    Bug("a job of other rules is adopted", "v1", _any_config),
     Bug("a failed job is anybody's", "v1", _pairs_at_random, 1),
     Bug("a job that is echoed otherwise is another's", "v1", _another_echo_is_anothers, 2),
     Bug("a date alone tells older jobs", "v1", _every_mark_counts, 37),
