@@ -34,10 +34,15 @@ def is_outage(own: tuple[int, int], halves: tuple[int, int]) -> bool:
     )
 
 
-def halve(file_ids: list[str]) -> list[list[str]]:
-    """Two lists of nearly equal length; of one file, nothing: it is the one at fault."""
+def halve(file_ids: list[str], failed: int) -> list[list[str]]:
+    """Two lists of nearly equal length; of the one file that *failed*, nothing: it is the one at fault.
+
+    Where others failed with it and were dealt with since, the one that is left is tried alone.
+    """
+    if len(file_ids) == 1:
+        return [file_ids] if failed > 1 else []
     middle = (len(file_ids) + 1) // 2
-    return [file_ids[:middle], file_ids[middle:]] if len(file_ids) > 1 else []
+    return [half for half in (file_ids[:middle], file_ids[middle:]) if half]
 
 
 def is_at_fault(size: int, *, others_succeeded: bool) -> bool:
@@ -66,14 +71,15 @@ def plan_halves(connection: Transaction, work: Work, manifest: Manifest) -> int:
         return 0
     made, left = 0, credits_left(connection, manifest, work.run_id)
     for place, failed in enumerate(found):
-        parts = halve(failed.file_ids)
+        parts = halve(failed.file_ids, failed.failed)
         cost = failed.config.credits_ceiling(len(failed.file_ids)) if parts else 0
         if left is not None and cost is not None and (left := left - cost) < 0:
             work.warn("halving.over_budget", chunk_id=failed.chunk_id, max_credits=manifest.limits.max_credits)
             work.progress.held_back.halves = sum(len(each.file_ids) for each in found[place:])
             break
         made += len(halving.split(connection, failed.chunk_id, parts, run_id=work.run_id, at=work.at()))
-        if len(failed.file_ids) == 1 and is_at_fault(failed.size, others_succeeded=ended > failed_jobs):
+        alone = len(failed.file_ids) == failed.failed == 1
+        if alone and is_at_fault(failed.size, others_succeeded=ended > failed_jobs):
             (file_id,) = failed.file_ids
             jobs.note(connection, failed.chunk_id, QUARANTINED, file_id, at=work.at())
             log.warning("file.quarantined", file_id=file_id, chunk_id=failed.chunk_id)

@@ -29,7 +29,7 @@ PRICE = {"FAST": 5, "MULTIMODAL": 10}  #: of a file with as many pages as are re
 def test_a_chunk_is_halved_no_more_often_than_is_counted(size: int) -> None:
     """Down to the one file at fault, each time sending every file once more."""
     parts, levels = [[str(n) for n in range(size)]], 0
-    while parts := [half for part in parts for half in halve(part)]:
+    while parts := [half for part in parts for half in halve(part, len(part))]:
         levels += 1
     assert levels <= halvings(size)
 

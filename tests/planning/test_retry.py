@@ -219,10 +219,15 @@ def test_a_lost_ledger_is_rebuilt_from_the_api(cli: Cli, api: Moody) -> None:
 
 @given(st.lists(st.integers().map(str), unique=True))
 def test_halves_are_all_of_it(file_ids: list[str]) -> None:
-    """Nothing is lost or doubled; a file alone is not cut; the halves are as even as can be."""
-    parts = halve(file_ids)
+    """Nothing is lost or doubled; a file that failed alone is not sent again; the halves are as even as can be."""
+    parts = halve(file_ids, len(file_ids))
     assert (file_ids if len(file_ids) > 1 else []) == [file_id for part in parts for file_id in part]
     assert all(abs(len(parts[0]) - len(part)) <= 1 for part in parts)
+
+
+def test_the_last_of_those_that_failed_together_is_tried_alone() -> None:
+    """It may have failed because of one that a person has decided since."""
+    assert halve(["a"], 2) == [["a"]]
 
 
 def test_an_outage_is_not_a_file_at_fault() -> None:

@@ -14,6 +14,7 @@ from itertools import count, islice
 
 from support.postgres import MISSING, programs, running
 
+from orchestrator.cli.app import collect_as_usual
 from simulation.bugs import BUGS
 from simulation.episode import Episode, play
 
@@ -33,7 +34,7 @@ def main() -> int:
     options = parser.parse_args()
     failed = 0
     if options.bugs:
-        with ProcessPoolExecutor(options.jobs) as pool:
+        with ProcessPoolExecutor(options.jobs, initializer=collect_as_usual) as pool:
             first = partial(_first_to_show, seeds=range(options.seed, options.seed + options.episodes))
             for bug, seed in zip(BUGS, pool.map(first, range(len(BUGS))), strict=True):
                 print(f"{bug.api} {bug.name}: {seed} (written down: {bug.seed})", flush=True)
@@ -43,7 +44,8 @@ def main() -> int:
     if options.postgres and where is None:
         print(MISSING)
         return 2
-    with nullcontext() if where is None else running(where) as postgres, ProcessPoolExecutor(options.jobs) as pool:
+    server = nullcontext() if where is None else running(where)
+    with server as postgres, ProcessPoolExecutor(options.jobs, initializer=collect_as_usual) as pool:
         for api in options.api or ("v1", "v2"):
             seeds = islice(count(options.seed), options.episodes)
             episodes = pool.map(partial(play, api=api, postgres=postgres), seeds, chunksize=1 if postgres else BATCH)

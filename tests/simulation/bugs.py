@@ -323,7 +323,7 @@ def _forgetful_halves() -> AbstractContextManager[object]:
 def _lost_half() -> AbstractContextManager[object]:
     """Of a failed chunk only the first half is sent again."""
     honest = halving.halve
-    return patch.object(halving, "halve", lambda file_ids: honest(file_ids)[:1])
+    return patch.object(halving, "halve", lambda *failed: honest(*failed)[:1])
 
 
 def _halves_of_all() -> AbstractContextManager[object]:

@@ -152,6 +152,41 @@ def test_a_failed_chunk_is_halved_though_other_rules_came_in_between(cli: Cli, a
     assert api.calls == 2 * calls
 
 
+def killed_between_the_halves(cli: Cli, unsent: str) -> None:
+    """What a run leaves that is killed when it has sent one half, and not yet that of the file *unsent*."""
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
+        row, half = ledger.execute(
+            "SELECT id, chunk_id FROM files WHERE generation > 0 AND file_id = ?", [unsent]
+        ).fetchone()
+        ledger.execute("DELETE FROM results WHERE file_row = ?", [row])
+        ledger.execute("DELETE FROM events WHERE chunk_id = ?", [half])
+        ledger.execute("UPDATE files SET standing = generation = 0 WHERE file_id = ?", [unsent])
+        ledger.execute(
+            "UPDATE jobs SET status = 'pending', sends = 0, job_id = NULL, finished_at = NULL WHERE id = ?", [half]
+        )
+        ledger.execute("DELETE FROM tallies")
+        ledger.execute(
+            "INSERT INTO tallies SELECT manifest_id, config_id, 'failed', '', 0, sum(standing) FROM files GROUP BY 1, 2"
+        )
+
+
+def test_a_half_that_was_not_sent_is_sent_once_its_rules_are_back(cli: Cli, api: Moody) -> None:
+    """Other rules, which came in between, had removed it: b had failed with a, and was never tried alone."""
+    cli.manifest("a", "b", size=2)
+    api.refused = "^a$"
+    assert cli("run", "m.yaml").returncode == 1
+    killed_between_the_halves(cli, "b")
+    manifest = cli.folder / "m.yaml"
+    before = manifest.read_text()
+    manifest.write_text(before.replace("line items", "other items"))
+    assert cli("run", "m.yaml").returncode == 1
+    bought = api.bought["b"]
+    manifest.write_text(before)
+    assert cli("run", "m.yaml").returncode == 1
+    assert {r["file_id"] for r in cli.exported() if r["outcome"] == "failed"} == {"a"}
+    assert api.bought["b"] == bought + 1
+
+
 def test_halving_keeps_to_the_credits_of_one_run(cli: Cli, api: Moody) -> None:
     """What would go over limits.max_credits is left to the next run, which goes on."""
     cli.manifest(*"abcdefgh", size=8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, bindparam
 
@@ -19,7 +19,7 @@ def suspect(connection: Connection, chunk_id: int) -> None:
     connection.execute(text("UPDATE jobs SET isolate = 1 WHERE id = :id AND (size > 1 OR depth > 0)"), {"id": chunk_id})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Failed:
     """A failed chunk that may hold one file at fault."""
 
@@ -27,7 +27,8 @@ class Failed:
     run_id: str
     size: int
     config: Config  #: what the job was created with, and its halves are
-    file_ids: list[str]  #: those that failed, unless a retry or a person has dealt with them since
+    failed: int = 0  #: how many of its files failed
+    file_ids: list[str] = field(default_factory=list)  #: those of them that nothing has dealt with since
 
 
 def to_halve(connection: Connection, shard: Shard) -> list[Failed]:
@@ -49,7 +50,8 @@ def to_halve(connection: Connection, shard: Shard) -> list[Failed]:
     for row in rows:
         if (failed := found.get(row.id)) is None:
             config = Config.from_canonical(row.canonical)
-            failed = found[row.id] = Failed(row.id, row.run_id, row.size, config, [])
+            failed = found[row.id] = Failed(row.id, row.run_id, row.size, config)
+        failed.failed += 1
         if not row.settled:
             failed.file_ids.append(row.file_id)
     return list(found.values())

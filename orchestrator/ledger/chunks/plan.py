@@ -81,8 +81,15 @@ def stage(connection: Connection, file_ids: Iterable[str]) -> Staged:
 
 
 def forget_unsent(connection: Connection, scope: Scope, *, api: str) -> None:
-    """Remove the chunks that ``_find_unsent`` finds."""
+    """Remove the chunks that ``_find_unsent`` finds. Whose half is removed is halved once its own rules are back."""
     _find_unsent(connection, scope, api=api)
+    connection.execute(
+        text(
+            "UPDATE jobs SET isolate = 1 WHERE id IN (SELECT j.parent_id FROM jobs j JOIN files f ON f.chunk_id = j.id "
+            "WHERE j.id IN (SELECT id FROM unsent) AND f.config_id <> :config_id)"
+        ),
+        {"config_id": scope.config_id},
+    )
     for table, column in (("events", "chunk_id"), ("files", "chunk_id"), ("jobs", "id")):
         connection.execute(text(f"DELETE FROM {table} WHERE {column} IN (SELECT id FROM unsent)"))
 
