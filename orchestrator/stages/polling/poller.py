@@ -157,7 +157,7 @@ class Poller:
             self._leave(key, f"asked about job {job_id}, got {job.id}")
 
     async def _take_news(self, key: int, job: RemoteJob) -> None:
-        watched = self._watched.get(key)
+        watched, noticed_at = self._watched.get(key), self._work.clock.monotonic()
         if watched is None:
             return
         if not watched.told and not await self._is_of(key, job):
@@ -165,7 +165,7 @@ class Poller:
             return
         watched.told = True
         if job.status in TERMINAL:
-            await self._ended(key, watched, job)
+            await self._ended(key, watched, job, noticed_at)
             return
         if job.status is None and job.api_status != watched.word:
             word = ascii(job.api_status)[:80]
@@ -190,8 +190,9 @@ class Poller:
         if job.status is JobStatus.RUNNING:
             await work.writer.write(lambda connection: jobs.running(connection, key, at=work.at()), touches=(key,))
 
-    async def _ended(self, key: int, watched: Watched, job: RemoteJob) -> None:
-        work, noticed_at = self._work, self._work.clock.monotonic()
+    async def _ended(self, key: int, watched: Watched, job: RemoteJob, noticed_at: float) -> None:
+        """Take the results in. For that the ledger may have to be waited for: no sign of how long jobs take."""
+        work = self._work
         try:
             look = await look_at(work, key, job)
         except ContractBroken as error:
@@ -209,7 +210,7 @@ class Poller:
         await take_in(work, look)
         if self._watched.pop(key, None) is None:
             return
-        self._learn(key, job, work.clock.monotonic())
+        self._learn(key, job, noticed_at)
         work.stop.tell()
 
     def _learn(self, key: int, job: RemoteJob, now: float) -> None:

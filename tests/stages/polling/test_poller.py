@@ -8,6 +8,10 @@ import pytest
 from support.virtual_run import Listing, run
 
 from orchestrator.models import Json
+from orchestrator.stages.polling import poller
+from orchestrator.stages.polling.late import Look, take_in
+from orchestrator.stages.polling.poll_schedule import PollSchedule
+from orchestrator.stages.work import Work
 
 JOBS = 150
 
@@ -48,3 +52,24 @@ def test_jobs_whose_results_fail_for_ever_slow_no_other_down(tmp_path: Path) -> 
     """They have ended all the same: no other waits for its turn as a scout, which took minutes with 33 such jobs."""
     _, took = run(tmp_path, 36, broken=33)
     assert took <= 60
+
+
+def test_the_wait_for_a_ledger_that_is_away_is_no_duration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a job's results had to wait for was learnt as the job's own time: the others were asked about too late."""
+    noticed, learnt = [], []
+    ended = PollSchedule.ended
+
+    async def late(work: Work, look: Look) -> None:
+        noticed.append(work.clock.monotonic())
+        await work.clock.sleep(60)
+        await take_in(work, look)
+
+    def learn(self: PollSchedule, key: int, now: float, duration: float | None) -> None:
+        learnt.append(now)
+        ended(self, key, now, duration)
+
+    monkeypatch.setattr(poller, "take_in", late)
+    monkeypatch.setattr(PollSchedule, "ended", learn)
+    run(tmp_path, 1)
+    assert (len(learnt), len(noticed)) == (1, 1)
+    assert learnt[0] <= noticed[0]
