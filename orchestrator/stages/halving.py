@@ -78,8 +78,7 @@ def plan_halves(connection: Transaction, work: Work, manifest: Manifest) -> int:
             work.progress.held_back.halves = sum(len(each.file_ids) for each in found[place:])
             break
         made += len(halving.split(connection, failed.chunk_id, parts, run_id=work.run_id, at=work.at()))
-        alone = len(failed.file_ids) == failed.failed == 1
-        if alone and is_at_fault(failed.size, others_succeeded=ended > failed_jobs):
+        if failed.file_ids and not parts and is_at_fault(failed.size, others_succeeded=ended > failed_jobs):
             (file_id,) = failed.file_ids
             jobs.note(connection, failed.chunk_id, QUARANTINED, file_id, at=work.at())
             log.warning("file.quarantined", file_id=file_id, chunk_id=failed.chunk_id)

@@ -157,21 +157,27 @@ def test_a_role_that_may_not_write_sends_nothing(cli: Cli, serve: Serve, postgre
     assert creates(server) == 2
 
 
+def left_behind(cli: Cli, postgres_server: Postgres) -> tuple[str, str]:
+    """Two ledgers after a night of a and b, each on a server of its own: the second lacks all that comes later."""
+    before, after = (postgres_server.new_database() for _ in range(2))
+    names = [url.rpartition("/")[2] for url in (before, after)]
+    cli.manifest("a", "b", size=1)
+    assert cli("run", "m.yaml", "--ledger", before).returncode == 0
+    postgres_server.sql(f"DROP DATABASE {names[1]}", f"CREATE DATABASE {names[1]} TEMPLATE {names[0]}")
+    postgres_server.sql("UPDATE claims SET server = 'of the old server'", database=names[1])
+    return before, after
+
+
 def test_what_a_failover_lost_is_looked_for_before_anything_is_sent(
     cli: Cli, serve: Serve, postgres_server: Postgres
 ) -> None:
     """A standby lacks the last commits: their jobs are found in the API's list, and none is made again."""
     server = serve(Classify())
     cli.use(server)
-    before, after = (postgres_server.new_database() for _ in range(2))
-    names = [url.rpartition("/")[2] for url in (before, after)]
-    cli.manifest("a", "b", size=1)
-    assert cli("run", "m.yaml", "--ledger", before).returncode == 0
-    postgres_server.sql(f"DROP DATABASE {names[1]}", f"CREATE DATABASE {names[1]} TEMPLATE {names[0]}")
+    before, after = left_behind(cli, postgres_server)
     cli.manifest("a", "b", "c", "d", size=1)
     assert cli("run", "m.yaml", "--ledger", before).returncode == 0
     assert creates(server) == 4
-    postgres_server.sql("UPDATE claims SET server = 'of the old server'", database=names[1])
     cli.manifest("a", "b", "c", "d", "e", size=1)
     done = cli("run", "m.yaml", "--ledger", after)
     assert done.returncode == 0, done.stderr
@@ -187,12 +193,7 @@ def test_a_failover_that_lost_a_manifest_altogether_is_noticed(
     """The standby lacks all of a manifest's first night: other manifests tell that the server is another."""
     server = serve(Classify())
     cli.use(server)
-    before, after = (postgres_server.new_database() for _ in range(2))
-    names = [url.rpartition("/")[2] for url in (before, after)]
-    cli.manifest("a", "b", size=1)
-    assert cli("run", "m.yaml", "--ledger", before).returncode == 0
-    postgres_server.sql(f"DROP DATABASE {names[1]}", f"CREATE DATABASE {names[1]} TEMPLATE {names[0]}")
-    postgres_server.sql("UPDATE claims SET server = 'of the old server'", database=names[1])
+    before, after = left_behind(cli, postgres_server)
     cli.manifest("c", "d", size=1)
     manifest = cli.folder / "m.yaml"
     manifest.write_text(manifest.read_text().replace("name: letters", "name: receipts"))

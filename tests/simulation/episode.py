@@ -142,9 +142,8 @@ class _Play:
             self._converge(RUN)
             made = -1
             while self._count("held = 1 AND finished_at IS NULL") and len(world.jobs) > made:
-                made = len(
-                    world.jobs
-                )  # what the run before made may be what a listing is checked by, once it has ended
+                # What the run before made may be what a listing is checked by, once it has ended.
+                made = len(world.jobs)
                 self._converge(RUN)
             self._judge(after="the next quiet run")
             self._decide_what_is_held()
