@@ -29,13 +29,14 @@ from orchestrator.ledger.chunks import adopt as ledger_adopt
 from orchestrator.ledger.chunks import plan
 from orchestrator.ledger.documents import names, uploads
 from orchestrator.manifest.loading import Manifest
-from orchestrator.models import TERMINAL, Config, JobResults, Json, RemoteJob, canonical_id
+from orchestrator.models import TERMINAL, Chunk, Config, JobResults, Json, RemoteJob, canonical_id
 from orchestrator.plaintext import counted
 from orchestrator.planning import documents
 from orchestrator.planning.run import register
 from orchestrator.settings import Settings
 from orchestrator.stages.collector import end_job, results_of
 from orchestrator.stages.contents import recognized
+from orchestrator.stages.unanswered.evidence import Evidence
 from orchestrator.stages.unanswered.likeness import Echoes, compared
 
 log = structlog.get_logger()
@@ -182,28 +183,42 @@ async def _settle_unanswered(
     echoes: Echoes,
     at: str,
 ) -> dict[str, tuple[str, ...]]:
-    """Give each unanswered chunk the job whose results are of just its files; the files of each job so taken."""
+    """Give each unanswered chunk the job whose results are of just its files; the files of each job so taken.
+
+    A held chunk whose good results several jobs have in part is given the one with the most: what the others say is
+    then taken as that of any job is.
+    """
     with opened.transaction() as connection:
         parked = queue.unanswered(connection, queue.Shard(scope.manifest_id, manifest.api))
         chunks = [queue.chunk(connection, each.chunk_id) for each in parked]
     taken: dict[str, tuple[str, ...]] = {}
-    ended = [job for job in strangers if job.status in TERMINAL and chunks]
-    for job in ended:
-        mine = [chunk for chunk in chunks if echoes.is_alike(job, chunk.config)]
-        if not mine:
-            continue
-        answer = await results_of(api, job)
-        files = frozenset(row.file_id for row in answer.rows)
-        chunk = next((chunk for chunk in mine if frozenset(chunk.file_ids) == files), None)
-        if chunk is None:
-            continue
+    evidence, answers = Evidence(), dict[str, JobResults]()
+
+    def give(chunk: Chunk, job: RemoteJob, why: str) -> None:
         with opened.transaction() as connection:
             jobs.submitted(connection, chunk.id, job.id, at=at)
-            jobs.note(connection, chunk.id, "adopted", "its results are of this chunk's files", at=at)
-            end_job(connection, chunk.id, job, answer, at=at)
+            jobs.note(connection, chunk.id, "adopted", why, at=at)
+            end_job(connection, chunk.id, job, answers[job.id], at=at)
         chunks.remove(chunk)
         taken[job.id] = chunk.file_ids
         log.info("job.adopted", job_id=job.id, files=len(chunk.file_ids))
+
+    for job in [job for job in strangers if job.status in TERMINAL and chunks]:
+        mine = [chunk for chunk in chunks if echoes.is_alike(job, chunk.config)]
+        if not mine:
+            continue
+        answers[job.id] = await results_of(api, job)
+        evidence.learn(job, answers[job.id])
+        chunk = next((chunk for chunk in mine if evidence.proves(job, chunk)), None)
+        if chunk is not None:
+            give(chunk, job, "its results are of this chunk's files")
+    held = {each.chunk_id for each in parked if each.held}
+    rest = [job for job in strangers if job.id in answers and job.id not in taken]
+    for chunk in [chunk for chunk in chunks if chunk.id in held]:
+        alike = [job for job in rest if echoes.is_alike(job, chunk.config)]
+        partial = evidence.partial(alike, chunk, chunks, echoes)
+        if partial and evidence.lacks(partial[0], chunk, partial):
+            give(chunk, partial[0], "of several jobs with results of this chunk's files it has the most good ones")
     return taken
 
 

@@ -65,9 +65,25 @@ class Judge:
                 else resends < MAX_RESENDS and not accepted and self._known
             )
             # A listing without jobs that were there may be another project's.
-            if not riddles and proof and not self._world.denied and not self._world.misled_keys:
+            if (
+                not riddles
+                and proof
+                and not self._is_shared_out(chunk_id, unknown)
+                and not self._world.denied
+                and not self._world.misled_keys
+            ):
                 self._world.violated(f"chunk {chunk_id} is held although it could be settled")
         return {row.id for row in self._held}
+
+    def _is_shared_out(self, chunk_id: int, unknown: list[SimJob]) -> bool:
+        """Whether several jobs are the chunk's, and none of them has all the good answers that they have together."""
+        api = self._world.api
+        good = [
+            {file_id for file_id in job.files if job.expected(file_id, api)[0] in GOOD}
+            for job in unknown
+            if job.chunk_id == chunk_id
+        ]
+        return bool(good) and set().union(*good) not in good
 
     def _contested(self, chunk_id: int) -> bool:
         """Whether another held chunk has one of its files under other rules, and no known job tells the echo."""

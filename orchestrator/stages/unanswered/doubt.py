@@ -22,7 +22,7 @@ class Doubt:
     from_an_earlier_run: bool
     signs: Signs = field(default_factory=Signs)
     shown: bool = False  #: the latest listing has the known jobs next to the call
-    named: list[RemoteJob] = field(default_factory=list)  #: listed jobs that later calls were answered with, unproved
+    named: frozenset[str] = frozenset()  #: listed jobs that later calls were answered with, unproved
     floor: str | None = None  #: the call's mark, where known jobs bear it out
 
     def may_have_made(self, candidates: Iterable[RemoteJob], echoes: Echoes) -> list[RemoteJob]:

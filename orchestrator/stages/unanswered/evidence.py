@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.api.client import Api
-from orchestrator.models import GOOD, TERMINAL, Chunk, RemoteJob
+from orchestrator.models import GOOD, TERMINAL, Chunk, JobResults, JobStatus, RemoteJob
 from orchestrator.stages.collector import results_of
 from orchestrator.stages.unanswered.likeness import Echoes, Likeness
 
@@ -19,7 +19,7 @@ class Evidence:
     """Collects what is known of the jobs that the ledger does not know."""
 
     files: dict[str, frozenset[str]] = field(default_factory=dict)  #: ended jobs -> the files in their results
-    good: dict[str, int] = field(default_factory=dict)  #: ended jobs -> how many of their results are good
+    good: dict[str, frozenset[str]] = field(default_factory=dict)  #: ended jobs -> the files with a good result
     nameless: set[str] = field(default_factory=set)  #: ended jobs with results that name no file
 
     async def gather(self, api: Api, candidates: Iterable[RemoteJob], chunks: Collection[Chunk]) -> None:
@@ -34,11 +34,15 @@ class Evidence:
         seen = [(job, self.files[job.id]) for job in ended if job.id in self.files]
         again = [job for job, files in seen if not files or (files not in sets and not files.isdisjoint(ours))]
         for job in new[:MOST_READ] + again[:MOST_READ]:
-            results = await results_of(api, job)
-            self.files[job.id] = self.files.get(job.id, frozenset()).union(row.file_id for row in results.rows)
-            self.good[job.id] = max(self.good.get(job.id, 0), sum(row.outcome in GOOD for row in results.rows))
-            if results.nameless:
-                self.nameless.add(job.id)
+            self.learn(job, await results_of(api, job))
+
+    def learn(self, job: RemoteJob, results: JobResults) -> None:
+        """Add what *results* of an ended *job* show to what earlier ones have shown."""
+        self.files[job.id] = self.files.get(job.id, frozenset()).union(row.file_id for row in results.rows)
+        good = (row.file_id for row in results.rows if row.outcome in GOOD)
+        self.good[job.id] = self.good.get(job.id, frozenset()).union(good)
+        if results.nameless:
+            self.nameless.add(job.id)
 
     def unread(self, job: RemoteJob) -> bool:
         """Whether *job* has ended, and nobody has looked at its results yet."""
@@ -53,9 +57,41 @@ class Evidence:
         files, ours = self.files.get(job.id, frozenset()), frozenset(chunk.file_ids)
         return bool(files) and (files < ours or files > ours)
 
+    def lacks(self, job: RemoteJob, chunk: Chunk, others: Iterable[RemoteJob]) -> bool:
+        """Whether *others* have good results of *chunk*'s files that *job* does not have."""
+        theirs = frozenset[str]().union(*(self.good.get(other.id, frozenset()) for other in others))
+        return not theirs.intersection(chunk.file_ids) <= self.good.get(job.id, frozenset())
+
+    def may_show_more(self, job: RemoteJob, chunk: Chunk) -> bool:
+        """Whether *job* may yet show results of *chunk*'s files: it runs, or has shown only some of them so far."""
+        shown = self.files.get(job.id, frozenset())
+        return job.status not in TERMINAL or (job.status is JobStatus.SUCCEEDED and shown < frozenset(chunk.file_ids))
+
     def hints(self, job: RemoteJob, chunk: Chunk) -> bool:
         """Whether some of *job*'s results are of *chunk*'s files: too much to send the chunk again."""
         return not self.files.get(job.id, frozenset()).isdisjoint(chunk.file_ids)
+
+    def proven(
+        self, jobs: Iterable[RemoteJob], chunk: Chunk, others: Collection[Chunk], echoes: Echoes
+    ) -> list[RemoteJob]:
+        """Those of *jobs* that are *chunk*'s and may be of none of *others*: the one with the most good answers first.
+
+        There may be several, as when a person had the chunk sent again.
+        """
+        found = [job for job in jobs if self.proves(job, chunk) and not self.rivals(job, chunk, others, echoes)]
+        return sorted(found, key=lambda job: (-len(self.good[job.id]), _oldest_first(job)))
+
+    def partial(
+        self, jobs: Iterable[RemoteJob], chunk: Chunk, others: Collection[Chunk], echoes: Echoes
+    ) -> list[RemoteJob]:
+        """Those of *jobs* with results of some of *chunk*'s files, or of more, that may be of none of *others*.
+
+        The one with the most good answers first.
+        """
+        ours = frozenset(chunk.file_ids)
+        found = [job for job in jobs if self.suggests(job, chunk) and not self.rivals(job, chunk, others, echoes)]
+        shown = {job.id: (len(self.good[job.id] & ours), len(self.files[job.id] & ours)) for job in found}
+        return sorted(found, key=lambda job: (*(-count for count in shown[job.id]), _oldest_first(job)))
 
     def rivals(self, job: RemoteJob, chunk: Chunk, others: Iterable[Chunk], echoes: Echoes) -> list[Chunk]:
         """Those of *others* that *job* may be of no less than of *chunk*, unless its echo shows that it is not.
@@ -74,3 +110,7 @@ class Evidence:
 
 def _newest_first(job: RemoteJob) -> tuple[bool, float, str]:
     return job.created_at is not None, -job.created_at.timestamp() if job.created_at else 0.0, job.id
+
+
+def _oldest_first(job: RemoteJob) -> tuple[bool, float, str]:
+    return job.created_at is None, job.created_at.timestamp() if job.created_at else 0.0, job.id

@@ -7,7 +7,7 @@ monotonic seconds.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from orchestrator.clock import time_of
@@ -37,6 +37,7 @@ class Signs:
     clean_at: float | None = None  #: start of the first listing in a row without a candidate
     doubtful_since: float | None = None  #: start of the first in a row whose ended candidates prove nothing
     blind_since: float | None = None  #: start of the first in a row without a candidate, and without a known job
+    awaited: frozenset[str] | None = None  #: the jobs that were in flight when nothing else was to be waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,12 @@ class Case:
     empty: tuple[RemoteJob, ...] = ()  #: ended candidates without results
     unread: bool = False  #: some ended candidate's results are yet to be read
     partial: tuple[RemoteJob, ...] = ()  #: candidates with results of some of its files only, or of all and of others
-    named: tuple[RemoteJob, ...] = ()  #: in flight; later calls were answered with them, perhaps by mistake
+    late: tuple[RemoteJob, ...] = ()  #: other candidates than the first partial one that may show more results yet
+    shared: bool = False  #: sent more than once, and the other partial ones have good results that the first lacks
+    named: frozenset[str] = frozenset()  #: jobs in flight; later calls were answered with them, perhaps by mistake
+    in_flight: frozenset[str] = frozenset()  #: all jobs in flight: a call answered with one may have made another
     hints: tuple[RemoteJob, ...] = ()  #: other candidates with results of some of the chunk's files
     rivals: tuple[Signs, ...] = ()  #: of the other chunks that a job in *empty* may be of
-    named_to_rivals: tuple[RemoteJob, ...] = ()  #: as *named*, since their calls
     one_each: bool = False  #: *empty* are as many as these chunks, and no job can be of any other: see ``one_each``
     elsewhere: bool = False  #: the listing seems to be of another project than the ledger's jobs
     shown: bool = True  #: the listing shows the jobs that the ledger knows from just before and just after the call
@@ -76,8 +79,8 @@ class Case:
 
     @property
     def patience_s(self) -> float:
-        """How long a candidate may run before a person decides; who is held already waits only for a short one."""
-        return min(self.stale_s, 5 * self.settle_s) if self.held else self.stale_s
+        """As the function of this name."""
+        return patience_s(self.stale_s, self.settle_s, held=self.held)
 
     @property
     def may_resend(self) -> bool:
@@ -135,7 +138,7 @@ def judge(case: Case) -> Finding:
     if case.held and not _can_settle(case):
         return StayHeld()
     if case.running and case.began - case.taken_up > case.patience_s:
-        return _hold(case, _stale(case, case.running))
+        return _hold(case, _stale(case, [job.id for job in case.running]))
     if case.unread:
         return Wait(0.0, case.signs)
     if case.running:
@@ -145,6 +148,11 @@ def judge(case: Case) -> Finding:
     return _judge_clean(case)
 
 
+def patience_s(stale_s: float, settle_s: float, *, held: bool) -> float:
+    """How long a candidate may run before a person decides; a chunk that is held already waits only a short time."""
+    return min(stale_s, 5 * settle_s) if held else stale_s
+
+
 def pause_s(settle_s: float) -> float:
     """How long to wait for what nothing but a later listing can tell."""
     return max(settle_s / 2, FIRST_LOOK_S)
@@ -152,11 +160,20 @@ def pause_s(settle_s: float) -> float:
 
 def _named(jobs: Sequence[RemoteJob]) -> str:
     """*jobs* for a person: the first few of them."""
-    return ", ".join(job.id for job in jobs[:5]) + (f" and {len(jobs) - 5} more" if len(jobs) > 5 else "")
+    return _few([job.id for job in jobs])
 
 
-def _stale(case: Case, jobs: Sequence[RemoteJob]) -> str:
-    return f"not ended for over {case.patience_s:g} s, and may be this chunk's: {_named(jobs)}"
+def _few(job_ids: Sequence[str]) -> str:
+    return ", ".join(job_ids[:5]) + (f" and {len(job_ids) - 5} more" if len(job_ids) > 5 else "")
+
+
+def shared(jobs: Sequence[RemoteJob]) -> str:
+    """Why a chunk that was sent more than once is held though its results are there: it can have one job of *jobs*."""
+    return f"none of these jobs of this chunk has all the good results that they have together: {_named(jobs)}"
+
+
+def _stale(case: Case, job_ids: Sequence[str]) -> str:
+    return f"not ended for over {case.patience_s:g} s, and may be this chunk's: {_few(job_ids)}"
 
 
 def _hold(case: Case, why: str) -> Finding:
@@ -175,13 +192,19 @@ def _can_settle(case: Case) -> bool:
 def _judge_doubtful(case: Case) -> Finding:
     """Some candidates have ended without results that would show whose they are; those may come late."""
     since = case.began if case.signs.doubtful_since is None else case.signs.doubtful_since
-    signs = Signs(doubtful_since=since)
+    signs = Signs(doubtful_since=since, awaited=case.signs.awaited)
     for each in (signs, *(case.rivals if case.told_apart and not case.partial else ())):
         if each.doubtful_since is None or case.began - each.doubtful_since < case.settle_s:
             return Wait(pause_s(case.settle_s), signs)
     partly = bool(case.partial) and not case.hints
-    if (partly or case.told_apart) and (named := case.named if partly else (*case.named, *case.named_to_rivals)):
-        return _await_results(case, named, signs)
+    if partly or case.told_apart:
+        signs = _awaiting(case, signs)
+        if left := _left(signs, case.named if partly else case.named | case.in_flight):
+            return _await_results(case, left, signs)
+    if partly and case.late and case.began - case.taken_up <= case.patience_s:
+        return Wait(pause_s(case.settle_s), signs)
+    if partly and case.shared:
+        return Hold(shared(case.partial))
     if partly:
         return Adopt(case.partial[0], PARTLY)
     if case.told_apart:
@@ -204,8 +227,9 @@ def _judge_clean(case: Case) -> Finding:
         return Wait(clean_at + case.settle_s - case.began, Signs(clean_at=clean_at))
     if case.elsewhere:
         return Hold(ELSEWHERE)
-    if case.named:
-        return _await_results(case, case.named, Signs(clean_at=clean_at))
+    signs = _awaiting(case, Signs(clean_at=clean_at, awaited=case.signs.awaited))
+    if left := _left(signs, case.named):
+        return _await_results(case, left, signs)
     if case.accepted:
         return Hold(_accepted(case))
     if not case.may_resend:
@@ -215,10 +239,20 @@ def _judge_clean(case: Case) -> Finding:
     return Absent(f"two complete listings, {case.settle_s:g} s apart, have no job of this chunk")
 
 
-def _await_results(case: Case, named: Sequence[RemoteJob], signs: Signs) -> Finding:
+def _awaiting(case: Case, signs: Signs) -> Signs:
+    """*signs* with the jobs that are in flight now, if they are without: those made later are none of this chunk's."""
+    return signs if signs.awaited is not None else replace(signs, awaited=case.named | case.in_flight)
+
+
+def _left(signs: Signs, in_flight: frozenset[str]) -> list[str]:
+    """The jobs of *in_flight* that are waited for."""
+    return sorted(in_flight & (signs.awaited or frozenset()))
+
+
+def _await_results(case: Case, left: Sequence[str], signs: Signs) -> Finding:
     """What jobs that other calls were answered with come to will tell whose they are; one may be the chunk's."""
     if case.began - case.taken_up > case.patience_s:
-        return _hold(case, _stale(case, named))
+        return _hold(case, _stale(case, left))
     return Wait(pause_s(case.settle_s), signs)
 
 

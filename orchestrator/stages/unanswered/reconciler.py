@@ -34,7 +34,9 @@ from orchestrator.stages.unanswered.judging import (
     Wait,
     judge,
     one_each,
+    patience_s,
     pause_s,
+    shared,
 )
 from orchestrator.stages.unanswered.likeness import Echoes, Likeness, compared
 from orchestrator.stages.work import Work
@@ -62,6 +64,7 @@ class Reconciler:
         self._evidence = Evidence()
         self._echoes = Echoes()
         self._undecided: dict[int, Chunk] = {}  #: all chunks of which it is not known what their calls made
+        self._in_flight = frozenset[str]()  #: no results show yet that these jobs are of the calls answered with them
         self._elsewhere = False  #: the latest listing seems to be of another project than the ledger's jobs
         self._ready = False
         self._gave_up = False
@@ -163,13 +166,17 @@ class Reconciler:
         for open_ in list(self._open.values()):
             mine = open_.may_have_made(candidates, self._echoes)
             alike = [job for job in mine if self._echoes.is_alike(job, open_.chunk.config)]
-            own = [job for job in alike if self._evidence.proves(job, open_.chunk)]
-            proven = [job for job in own if not self._is_contested(job, open_.chunk)]
+            proven = self._evidence.proven(alike, open_.chunk, self._undecided.values(), self._echoes)
             if not proven:
                 continue
-            best, *extra = sorted(proven, key=self._best_first)
+            best, *extra = proven
             if self._may_end_better(open_, best, mine, began):
                 waits[open_.chunk.id] = pause_s(work.settle_s)
+                continue
+            partial = self._evidence.partial(alike, open_.chunk, self._undecided.values(), self._echoes)
+            if self._is_sent_again(open_) and self._evidence.lacks(best, open_.chunk, others := [*extra, *partial]):
+                await self._hold(open_, shared([best, *others]))
+                waits[open_.chunk.id] = None
                 continue
             await self._adopt(open_, best, "its results are of this chunk's files")
             candidates.remove(best)
@@ -183,21 +190,17 @@ class Reconciler:
 
     def _may_end_better(self, open_: Doubt, best: RemoteJob, mine: list[RemoteJob], began: float) -> bool:
         """Whether *best* lacks good answers that another job may have: a chunk that was sent again may have two."""
+        evidence, chunk = self._evidence, open_.chunk
         return (
-            (open_.chunk.id in self._released or open_.parked.resends > 0)
-            and self._evidence.good[best.id] < len(open_.chunk.file_ids)
-            and began - open_.taken_up <= self._work.stale_s
-            and (began < open_.not_before or any(job.status not in TERMINAL for job in mine))
+            self._is_sent_again(open_)
+            and evidence.good[best.id] < frozenset(chunk.file_ids)
+            and began - open_.taken_up <= patience_s(self._work.stale_s, self._work.settle_s, held=open_.parked.held)
+            and (began < open_.not_before or any(evidence.may_show_more(job, chunk) for job in mine))
         )
 
-    def _best_first(self, job: RemoteJob) -> tuple[int, bool, float, str]:
-        """Of several jobs of a chunk's files, as when a person had it sent again, that with the most good answers."""
-        since = job.created_at.timestamp() if job.created_at else 0.0
-        return -self._evidence.good.get(job.id, 0), job.created_at is None, since, job.id
-
-    def _is_contested(self, job: RemoteJob, chunk: Chunk) -> bool:
-        """Whether *job* may just as well be of another unanswered chunk."""
-        return bool(self._evidence.rivals(job, chunk, self._undecided.values(), self._echoes))
+    def _is_sent_again(self, open_: Doubt) -> bool:
+        """Whether several jobs may be the chunk's."""
+        return open_.chunk.id in self._released or open_.parked.resends > 0
 
     async def _candidates(self) -> list[RemoteJob]:
         """The jobs that the ledger does not know and that the call of an open chunk may have made."""
@@ -211,7 +214,9 @@ class Reconciler:
             for chunk_id, open_ in self._open.items():
                 open_.learn(queue.neighbours(connection, work.shard, chunk_id), listed)
                 named = queue.named_since(connection, chunk_id)
-                open_.named = open_.may_have_made([job for job in listed.values() if job.id in named], echoes)
+                mine = open_.may_have_made([job for job in listed.values() if job.id in named], echoes)
+                open_.named = frozenset(job.id for job in mine)
+            self._in_flight = frozenset(job.job_id for job in queue.in_flight(connection, work.shard))
             return known, echoes, projects.seem_elsewhere(connection, work.shard, listed.values())
 
         known, self._echoes, self._elsewhere = await work.writer.write(read)
@@ -256,9 +261,10 @@ class Reconciler:
         mine = open_.may_have_made(candidates, self._echoes)
         unclear = {job.id for job in mine if self._echoes.likeness(job, open_.chunk.config) is Likeness.UNCLEAR}
         empty = tuple(job for job in mine if job.status in TERMINAL and evidence.files.get(job.id) == frozenset())
-        partial = self._partial([job for job in mine if job.id not in unclear], open_.chunk)
+        alike = [job for job in mine if job.id not in unclear]
+        partial = evidence.partial(alike, open_.chunk, self._undecided.values(), self._echoes)
+        other_jobs = partial[1:] if self._is_sent_again(open_) else []
         rivals = [other for other in self._open.values() if other.chunk.config == open_.chunk.config]
-        named = {job.id: job for other in rivals for job in other.named if other is not open_}
         others = (self.held | self.set_aside.keys() | self._out() | self._released) - self._open.keys()
         unlike = (other for other in self._open.values() if other.chunk.config != open_.chunk.config)
         return Case(
@@ -273,10 +279,12 @@ class Reconciler:
             empty=empty,
             unread=any(evidence.unread(job) for job in mine),
             partial=tuple(partial),
-            named=tuple(open_.named),
+            late=tuple(job for job in (*empty, *other_jobs) if evidence.may_show_more(job, open_.chunk)),
+            shared=bool(other_jobs) and evidence.lacks(partial[0], open_.chunk, other_jobs),
+            named=open_.named,
+            in_flight=self._in_flight,
             hints=tuple(job for job in mine if evidence.hints(job, open_.chunk) and job not in partial),
             rivals=tuple(other.signs for other in rivals if other is not open_),
-            named_to_rivals=tuple(job for job in named.values() if job not in open_.named),
             one_each=one_each(
                 empty,
                 [other.parked.mark for other in rivals],
@@ -295,12 +303,6 @@ class Reconciler:
             eased=bool(work.created) or parked.cut_off or open_.from_an_earlier_run,
             sending=work.stop.sending,
         )
-
-    def _partial(self, mine: list[RemoteJob], chunk: Chunk) -> list[RemoteJob]:
-        """The jobs of *mine* whose results are of some of *chunk*'s files, or of more; those of most first."""
-        evidence, ours = self._evidence, frozenset(chunk.file_ids)
-        found = [job for job in mine if evidence.suggests(job, chunk) and not self._is_contested(job, chunk)]
-        return sorted(found, key=lambda job: (-len(evidence.files[job.id] & ours), *self._best_first(job)))
 
     async def _adopt(self, open_: Doubt, job: RemoteJob, why: str) -> None:
         """Give *job* to the chunk; the chunk stays open where a create call has been answered with it meanwhile."""
@@ -339,6 +341,8 @@ class Reconciler:
     async def _hold(self, open_: Doubt, why: str) -> None:
         work, chunk = self._work, open_.chunk
         del self._open[chunk.id]
+        if open_.parked.held and open_.parked.words == why:
+            return
         self.held.add(chunk.id)
         await work.writer.write(lambda connection: jobs.hold(connection, chunk.id, why, at=work.at()))
         work.warn("create.held", chunk_id=chunk.id, why=why)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -48,6 +49,8 @@ class Project:
         self.unmade: set[int] = set()  #: those that fail and make nothing
         self.instead: dict[int, str] = {}  #: those that are answered with another job
         self.failed: set[str] = set()  #: jobs without a result for any file
+        self.null: set[tuple[str, str]] = set()  #: (job, file) without a result
+        self.hidden: set[tuple[str, str]] = set()  #: (job, file) without a row in the results
         self.echo: Callable[[Told], Told] = lambda job: job
         self.shown: Callable[[list[Told]], list[Told]] = lambda jobs: jobs
         self.page_size = 1000
@@ -83,8 +86,12 @@ class Project:
         if parts[1:] == ["results"]:
             self.results_read.append(parts[0])
             await self.before_results(parts[0])
-            result = None if parts[0] in self.failed else RESULT
-            rows = [{"file_id": file_id, "result": result} for file_id in self.files[parts[0]]]
+            null = self.null | {(parts[0], file_id) for file_id in self.files[parts[0]] if parts[0] in self.failed}
+            rows = [
+                {"file_id": file_id, "result": None if (parts[0], file_id) in null else RESULT}
+                for file_id in self.files[parts[0]]
+                if (parts[0], file_id) not in self.hidden
+            ]
             return web.json_response({"items": rows})
         return self._told(parts[0]) or web.json_response({"detail": "Classify job not found"}, status=404)
 
@@ -420,6 +427,46 @@ def test_a_call_that_is_answered_with_a_job_that_the_api_denies_is_settled_by_it
     assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-1", "c": "job-2"}
 
 
+def test_a_failed_job_goes_to_no_call_while_another_was_answered_with_a_job_that_the_api_denies(
+    cli: Cli, api: Project
+) -> None:
+    """It is the other's: w had it, and its files were bought as halves of a job that was never made."""
+    cli.manifest("x", size=1)
+    assert cli("run", "m.yaml").returncode == 0
+    api.unmade, api.instead = {1}, {2: "nobodys"}
+    api.echo = lambda job: {**job, "status": "ERROR"} if job["id"] == "job-2" else job
+
+    async def without_rows(name: str) -> None:
+        if name == "job-2":
+            api.files[name] = []
+
+    api.before_results = without_rows
+    cli.manifest("x", "w", "v", "a", "b", size=2)
+    for gone_s in ("1000", "0"):
+        assert cli("run", "m.yaml", ORCHESTRATOR_STALE_S="4", ORCHESTRATOR_GONE_S=gone_s).returncode == 3
+    assert max(api.bought.values()) == 1
+    assert not {"w", "v"} & {row["file_id"] for row in cli.exported()}
+
+
+def test_absence_is_proved_while_jobs_are_in_flight_without_end(cli: Cli, api: Project) -> None:
+    """Each look had others that later calls were answered with, and after the stale time a person had to decide."""
+    cli.manifest("x", size=1)
+    assert cli("run", "m.yaml").returncode == 0
+    api.unmade = {1}
+    made: dict[Json, float] = {}
+
+    def pending_at_first(job: Told) -> Told:
+        now = time.monotonic()
+        return {**job, "status": "PENDING"} if now - made.setdefault(job["id"], now) < 1.5 else job
+
+    api.echo = pending_at_first
+    names = [f"f{n:02d}" for n in range(18)]
+    cli.manifest("x", *names, size=1)
+    done = cli("run", "m.yaml", ORCHESTRATOR_CREATES_PER_S="2", ORCHESTRATOR_STALE_S="7")
+    assert done.returncode == 0, done.stderr
+    assert api.bought == {"x": 1, **dict.fromkeys(names, 1)}
+
+
 @pytest.mark.parametrize("command", ["run", "adopt"])
 def test_it_is_held_while_its_own_job_is_not_listed(cli: Cli, api: Project, command: str) -> None:
     """With words that say what was answered; the rest of the run goes on."""
@@ -480,6 +527,32 @@ def test_a_chunk_that_a_person_had_sent_again_waits_only_so_long_for_a_better_jo
     api.echo = lambda job: {**job, "status": "PENDING"} if job["id"] == "job-3" else job
     assert cli("retry", "m.yaml", "--held", ORCHESTRATOR_STALE_S="3").returncode == 1
     assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-1", "c": "job-2"}
+
+
+@pytest.mark.parametrize("rows", ["one of each", "one of each is bad"])
+def test_two_jobs_of_a_chunk_that_a_person_had_sent_again_may_share_its_good_answers(
+    cli: Cli, api: Project, rows: str
+) -> None:
+    """One was taken, the other's answer was bought a third time by a ``retry``: ``adopt`` takes both."""
+    cli.manifest("x", size=1)
+    assert cli("run", "m.yaml").returncode == 0
+    cli.manifest("x", "a", "b", size=2)
+    api.lost, api.shown = {1, 2}, lambda jobs: []
+    api.hidden = {("job-1", "a"), ("job-2", "b")} if rows == "one of each" else set()
+    api.null = {("job-1", "a"), ("job-2", "b")} - api.hidden
+    assert cli("run", "m.yaml").returncode == 3
+    assert cli("retry", "m.yaml", "--held").returncode == 3
+    api.shown = lambda jobs: jobs
+    for command in ("run", "retry"):
+        assert cli(command, "m.yaml", ORCHESTRATOR_STALE_S="3").returncode == 3
+    assert "none of these jobs of this chunk has all the good results" in " ".join(
+        cli("status", "m.yaml").stdout.split()
+    )
+    assert api.bought == {"x": 1, "a": 2, "b": 2}
+    assert json.loads(cli("adopt", "m.yaml", "--json").stdout)["jobs_adopted"] == 2
+    assert cli("run", "m.yaml").returncode == 0
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"x": "job-0", "a": "job-2", "b": "job-1"}
+    assert api.bought == {"x": 1, "a": 2, "b": 2}
 
 
 def test_adopt_takes_the_job_of_a_held_call(cli: Cli, api: Project) -> None:

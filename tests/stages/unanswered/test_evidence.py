@@ -159,3 +159,40 @@ def test_a_job_that_nobody_has_looked_at_says_nothing(chunk: Chunk) -> None:
     """Neither for nor against."""
     evidence, job = Evidence(), ended("j")
     assert not (evidence.proves(job, chunk) or evidence.suggests(job, chunk) or evidence.hints(job, chunk))
+
+
+SOME, ALL, MORE = frozenset({"file-a"}), frozenset({"file-a", "file-b"}), frozenset({"file-a", "file-b", "x"})
+
+
+@pytest.mark.parametrize(
+    ("status", "files", "more"),
+    [
+        (JobStatus.RUNNING, frozenset[str](), True),
+        (JobStatus.SUCCEEDED, frozenset[str](), True),
+        (JobStatus.SUCCEEDED, SOME, True),
+        (JobStatus.SUCCEEDED, ALL, False),
+        (JobStatus.SUCCEEDED, MORE, False),
+        (JobStatus.SUCCEEDED, frozenset({"x"}), False),
+        (JobStatus.FAILED, frozenset[str](), False),
+        (JobStatus.CANCELLED, SOME, False),
+    ],
+)
+def test_results_may_come_late_of_a_job_that_has_not_failed(
+    chunk: Chunk, status: JobStatus, files: frozenset[str], more: bool
+) -> None:
+    """While it shows none, or some of the chunk's files and no other."""
+    assert Evidence({"j": files}).may_show_more(RemoteJob("j", status, ""), chunk) is more
+
+
+def test_the_job_with_the_most_good_answers_comes_first_and_may_lack_some_of_the_others(chunk: Chunk) -> None:
+    """Of jobs of all of its files, and of jobs of some of them."""
+    evidence = Evidence(
+        {"bad": ALL, "a": ALL, "b": SOME, "both": MORE, "other": frozenset({"x"})},
+        {"bad": frozenset(), "a": SOME, "b": frozenset({"file-b"}), "both": ALL, "other": frozenset({"x"})},
+    )
+    bad, a, b, both, other = (ended(name) for name in ("bad", "a", "b", "both", "other"))
+    assert evidence.proven([bad, b, a, both], chunk, [chunk], Echoes()) == [a, bad]
+    assert evidence.partial([bad, other, b, both], chunk, [chunk], Echoes()) == [both, b]
+    assert evidence.lacks(a, chunk, [bad, b])
+    assert not evidence.lacks(a, chunk, [bad, other])
+    assert not evidence.lacks(both, chunk, [a, b, other])

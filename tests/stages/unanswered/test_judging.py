@@ -53,7 +53,11 @@ DOUBTFUL = replace(CLEAN, signs=Signs(doubtful_since=140.0), empty=(FAILED,))
 #: There are as many such jobs as chunks that they may be of.
 TOLD_APART = replace(DOUBTFUL, one_each=True)
 
+#: A job that a call was answered with, perhaps by mistake.
+IN_FLIGHT = frozenset({"running"})
+
 STALE = Hold("not ended for over 3600 s, and may be this chunk's: running")
+LATE = Wait(30.0, Signs(doubtful_since=140.0, awaited=frozenset()))
 ONE_EACH = Adopt(FAILED, "as many failed jobs without results as chunks without a job")
 
 CASES: dict[str, tuple[Case, Finding]] = {
@@ -96,10 +100,15 @@ CASES: dict[str, tuple[Case, Finding]] = {
         SetAside("the API lists no job of its call, and this run may send nothing more"),
     ),
     "a job in flight that a later call was answered with may be its own": (
-        replace(CLEAN, named=(RUNNING,)),
-        Wait(30.0, Signs(clean_at=140.0)),
+        replace(CLEAN, named=IN_FLIGHT),
+        Wait(30.0, Signs(clean_at=140.0, awaited=IN_FLIGHT)),
     ),
-    "that too is waited for only so long": (replace(CLEAN, began=3701.0, named=(RUNNING,)), STALE),
+    "that too is waited for only so long": (replace(CLEAN, began=3701.0, named=IN_FLIGHT), STALE),
+    "one that came later is not": (
+        replace(CLEAN, named=IN_FLIGHT, signs=Signs(clean_at=140.0, awaited=frozenset({"ended"}))),
+        ABSENT,
+    ),
+    "nor one that is just in flight": (replace(CLEAN, in_flight=IN_FLIGHT), ABSENT),
     "a candidate that runs is waited for, ever more patiently": (
         replace(CLEAN, running=(RUNNING,)),
         Wait(6.0, Signs()),
@@ -114,7 +123,7 @@ CASES: dict[str, tuple[Case, Finding]] = {
         replace(CLEAN, held=True, began=400.0, running=(RUNNING,)),
         Wait(6.0, Signs()),
     ),
-    "and no longer": (replace(CLEAN, held=True, began=401.0, running=(RUNNING,)), StayHeld()),
+    "and not an hour": (replace(CLEAN, held=True, began=401.0, running=(RUNNING,)), StayHeld()),
     "what is yet to be read is read first": (
         replace(DOUBTFUL, unread=True, running=(RUNNING,)),
         Wait(0.0, Signs(doubtful_since=140.0)),
@@ -174,20 +183,24 @@ CASES: dict[str, tuple[Case, Finding]] = {
     ),
     "one job for each chunk: it makes no difference which": (TOLD_APART, ONE_EACH),
     "while another call was answered with what may be its own, it does": (
-        replace(TOLD_APART, named=(RUNNING,)),
-        Wait(30.0, Signs(doubtful_since=140.0)),
+        replace(TOLD_APART, named=IN_FLIGHT),
+        Wait(30.0, Signs(doubtful_since=140.0, awaited=IN_FLIGHT)),
     ),
-    "or what may be a rival's": (
-        replace(TOLD_APART, named_to_rivals=(RUNNING,)),
-        Wait(30.0, Signs(doubtful_since=140.0)),
+    "or with any job: the call may have made another": (
+        replace(TOLD_APART, in_flight=IN_FLIGHT),
+        Wait(30.0, Signs(doubtful_since=140.0, awaited=IN_FLIGHT)),
     ),
-    "which is waited for only so long": (replace(TOLD_APART, began=3701.0, named_to_rivals=(RUNNING,)), STALE),
+    "which is waited for only so long": (replace(TOLD_APART, began=3701.0, in_flight=IN_FLIGHT), STALE),
+    "and not when it came later": (
+        replace(TOLD_APART, in_flight=IN_FLIGHT, signs=Signs(doubtful_since=140.0, awaited=frozenset())),
+        ONE_EACH,
+    ),
     "results of some of its files wait for one of just these": (
-        replace(DOUBTFUL, partial=(MIXED,), named=(RUNNING,), named_to_rivals=(FAILED,)),
-        Wait(30.0, Signs(doubtful_since=140.0)),
+        replace(DOUBTFUL, partial=(MIXED,), named=IN_FLIGHT, in_flight=frozenset({"other"})),
+        Wait(30.0, Signs(doubtful_since=140.0, awaited=IN_FLIGHT | {"other"})),
     ),
-    "but not for a rival's": (
-        replace(DOUBTFUL, partial=(MIXED,), named_to_rivals=(RUNNING,)),
+    "but not for what no later call was answered with": (
+        replace(DOUBTFUL, partial=(MIXED,), in_flight=IN_FLIGHT),
         Adopt(MIXED, PARTLY),
     ),
     "as soon as the rivals have waited too": (
@@ -214,6 +227,24 @@ CASES: dict[str, tuple[Case, Finding]] = {
     "the first of several partial jobs is taken": (
         replace(DOUBTFUL, empty=(), partial=(MIXED, FAILED)),
         Adopt(MIXED, PARTLY),
+    ),
+    "a job of several calls that may show more is waited for": (
+        replace(DOUBTFUL, partial=(MIXED, FAILED), late=(FAILED,)),
+        LATE,
+    ),
+    "just so long": (replace(DOUBTFUL, began=3700.0, partial=(MIXED,), late=(FAILED,)), LATE),
+    "and no longer": (replace(DOUBTFUL, began=3701.0, partial=(MIXED,), late=(FAILED,)), Adopt(MIXED, PARTLY)),
+    "of a held chunk only a short time": (
+        replace(DOUBTFUL, held=True, began=401.0, partial=(MIXED,), late=(FAILED,)),
+        Adopt(MIXED, PARTLY),
+    ),
+    "jobs of several calls with good results of their own each are left to a person": (
+        replace(DOUBTFUL, empty=(), partial=(MIXED, FAILED), shared=True),
+        Hold("none of these jobs of this chunk has all the good results that they have together: mixed, failed"),
+    ),
+    "held, and they still are": (
+        replace(DOUBTFUL, empty=(), held=True, partial=(MIXED, FAILED), shared=True),
+        Hold("none of these jobs of this chunk has all the good results that they have together: mixed, failed"),
     ),
     "the first of several jobs that are one each is taken": (
         replace(TOLD_APART, empty=(FAILED, replace(FAILED, id="second"))),
