@@ -196,3 +196,29 @@ def test_the_job_with_the_most_good_answers_comes_first_and_may_lack_some_of_the
     assert evidence.lacks(a, chunk, [bad, b])
     assert not evidence.lacks(a, chunk, [bad, other])
     assert not evidence.lacks(both, chunk, [a, b, other])
+
+
+def test_only_the_chunks_own_files_count_for_the_order_of_jobs_of_some_of_them(chunk: Chunk) -> None:
+    """First their good answers, then their answers."""
+    three = replace(chunk, file_ids=("a", "b", "c"))
+    evidence = Evidence(
+        {name: frozenset(files) for name, files in {"one": "a", "two": "ab", "all": "abcx", "good": "c"}.items()},
+        {name: frozenset(files) for name, files in {"one": "", "two": "", "all": "x", "good": "c"}.items()},
+    )
+    jobs = [ended(name) for name in ("one", "two", "all", "good")]
+    assert [job.id for job in evidence.partial(jobs, three, [], Echoes())] == ["good", "all", "two", "one"]
+
+
+def test_of_jobs_with_as_many_good_answers_the_oldest_comes_first(chunk: Chunk) -> None:
+    """One without a date may be of any time: last, and those without by their names."""
+    jobs = [
+        RemoteJob("b", JobStatus.SUCCEEDED, ""),
+        RemoteJob("a", JobStatus.SUCCEEDED, ""),
+        RemoteJob("late", JobStatus.SUCCEEDED, "", created_at=START + timedelta(1)),
+        RemoteJob("old", JobStatus.SUCCEEDED, "", created_at=START),
+        RemoteJob("before all", JobStatus.SUCCEEDED, "", created_at=datetime(1969, 1, 1, tzinfo=UTC)),
+    ]
+    names = ["before all", "old", "late", "a", "b"]
+    for files, order in ((ALL, Evidence.proven), (SOME, Evidence.partial)):
+        evidence = Evidence(dict.fromkeys(names, files), dict.fromkeys(names, files))
+        assert [job.id for job in order(evidence, jobs, chunk, [], Echoes())] == names

@@ -104,6 +104,10 @@ CASES: dict[str, tuple[Case, Finding]] = {
         Wait(30.0, Signs(clean_at=140.0, awaited=IN_FLIGHT)),
     ),
     "that too is waited for only so long": (replace(CLEAN, began=3701.0, named=IN_FLIGHT), STALE),
+    "to the very second": (
+        replace(CLEAN, began=3700.0, named=IN_FLIGHT),
+        Wait(30.0, Signs(clean_at=140.0, awaited=IN_FLIGHT)),
+    ),
     "one that came later is not": (
         replace(CLEAN, named=IN_FLIGHT, signs=Signs(clean_at=140.0, awaited=frozenset({"ended"}))),
         ABSENT,
