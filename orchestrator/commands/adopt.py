@@ -37,6 +37,7 @@ from orchestrator.settings import Settings
 from orchestrator.stages.collector import end_job, results_of
 from orchestrator.stages.contents import recognized
 from orchestrator.stages.unanswered.evidence import Evidence
+from orchestrator.stages.unanswered.judging import WHOLE
 from orchestrator.stages.unanswered.likeness import Echoes, compared
 
 log = structlog.get_logger()
@@ -211,7 +212,7 @@ async def _settle_unanswered(
         evidence.learn(job, answers[job.id])
         chunk = next((chunk for chunk in mine if evidence.proves(job, chunk)), None)
         if chunk is not None:
-            give(chunk, job, "its results are of this chunk's files")
+            give(chunk, job, WHOLE)
     held = {each.chunk_id for each in parked if each.held}
     rest = [job for job in strangers if job.id in answers and job.id not in taken]
     for chunk in [chunk for chunk in chunks if chunk.id in held]:

@@ -23,6 +23,8 @@ SLACK = timedelta(minutes=10)
 #: calls have all failed: then the failure is no accident. A call that this program's own death cut off does not count.
 MAX_RESENDS = 3
 
+#: Why a job is adopted.
+WHOLE = "its results are of this chunk's files"
 #: Why a job is adopted whose files are not just the chunk's. That is never done in silence.
 PARTLY = "its results are of some of this chunk's files, or of all and of others, and no job of just these files came"
 ELSEWHERE = "the API lists nothing of the project that this manifest's jobs are in: another key?"
@@ -54,9 +56,13 @@ class Case:
     running: tuple[RemoteJob, ...] = ()  #: candidates that have not ended
     empty: tuple[RemoteJob, ...] = ()  #: ended candidates without results
     unread: bool = False  #: some ended candidate's results are yet to be read
+    proven: tuple[RemoteJob, ...] = ()  #: candidates with results of just its files
+    lacking: bool = False  #: sent more than once, and the first of *proven* has no good answer for some file
     partial: tuple[RemoteJob, ...] = ()  #: candidates with results of some of its files only, or of all and of others
-    late: tuple[RemoteJob, ...] = ()  #: other candidates than the first partial one that may show more results yet
-    shared: bool = False  #: sent more than once, and the other partial ones have good results that the first lacks
+    late: tuple[RemoteJob, ...] = ()  #: other candidates than the best that have succeeded and may show more results
+    shared: bool = (
+        False  #: sent more than once, and others in *proven* and *partial* have good results that the best lacks
+    )
     named: frozenset[str] = frozenset()  #: jobs in flight; later calls were answered with them, perhaps by mistake
     in_flight: frozenset[str] = frozenset()  #: all jobs in flight: a call answered with one may have made another
     hints: tuple[RemoteJob, ...] = ()  #: other candidates with results of some of the chunk's files
@@ -79,8 +85,13 @@ class Case:
 
     @property
     def patience_s(self) -> float:
-        """As the function of this name."""
-        return patience_s(self.stale_s, self.settle_s, held=self.held)
+        """How long a candidate may run before a person decides; who is held already waits only for a short one."""
+        return min(self.stale_s, 5 * self.settle_s) if self.held else self.stale_s
+
+    @property
+    def patient(self) -> bool:
+        """Whether that time is not over."""
+        return self.began - self.taken_up <= self.patience_s
 
     @property
     def may_resend(self) -> bool:
@@ -135,10 +146,12 @@ Finding = Adopt | Hold | StayHeld | Absent | SetAside | Wait
 
 def judge(case: Case) -> Finding:
     """Return what to do with the chunk. It is sent again only when two listings prove that its call made no job."""
+    if case.proven:
+        return _judge_proven(case)
     if case.held and not _can_settle(case):
         return StayHeld()
-    if case.running and case.began - case.taken_up > case.patience_s:
-        return _hold(case, _stale(case, [job.id for job in case.running]))
+    if case.running and not case.patient:
+        return _hold(case, _overdue(case, _ids(case.running)))
     if case.unread:
         return Wait(0.0, case.signs)
     if case.running:
@@ -148,32 +161,34 @@ def judge(case: Case) -> Finding:
     return _judge_clean(case)
 
 
-def patience_s(stale_s: float, settle_s: float, *, held: bool) -> float:
-    """How long a candidate may run before a person decides; a chunk that is held already waits only a short time."""
-    return min(stale_s, 5 * settle_s) if held else stale_s
-
-
 def pause_s(settle_s: float) -> float:
     """How long to wait for what nothing but a later listing can tell."""
     return max(settle_s / 2, FIRST_LOOK_S)
 
 
-def _named(jobs: Sequence[RemoteJob]) -> str:
-    """*jobs* for a person: the first few of them."""
-    return _few([job.id for job in jobs])
+def _ids(jobs: Sequence[RemoteJob]) -> list[str]:
+    return [job.id for job in jobs]
 
 
 def _few(job_ids: Sequence[str]) -> str:
+    """*job_ids* for a person: the first few of them."""
     return ", ".join(job_ids[:5]) + (f" and {len(job_ids) - 5} more" if len(job_ids) > 5 else "")
 
 
-def shared(jobs: Sequence[RemoteJob]) -> str:
-    """Why a chunk that was sent more than once is held though its results are there: it can have one job of *jobs*."""
-    return f"none of these jobs of this chunk has all the good results that they have together: {_named(jobs)}"
+def _shared(case: Case) -> str:
+    """Why a chunk is held though its results are there: it can have one job."""
+    jobs = _few(_ids(case.proven + case.partial))
+    return f"none of these jobs of this chunk has all the good results that they have together: {jobs}"
 
 
-def _stale(case: Case, job_ids: Sequence[str]) -> str:
-    return f"not ended for over {case.patience_s:g} s, and may be this chunk's: {_few(job_ids)}"
+def _overdue(case: Case, job_ids: Sequence[str], what: str = "not ended") -> str:
+    return f"{what} for over {case.patience_s:g} s, and may be this chunk's: {_few(job_ids)}"
+
+
+def _blank(case: Case) -> str | None:
+    """Why a chunk is held while jobs that have succeeded show no results, and there are some."""
+    blank = [job for job in case.late if job in case.empty]
+    return _overdue(case, _ids(blank), "ended without results") if blank else None
 
 
 def _hold(case: Case, why: str) -> Finding:
@@ -189,6 +204,18 @@ def _can_settle(case: Case) -> bool:
     return bool(case.partial) or (not case.elsewhere and case.may_resend)
 
 
+def _judge_proven(case: Case) -> Finding:
+    """A job is the chunk's. Of one that was sent again, another job may have good answers that this one lacks."""
+    if case.lacking:
+        late = (*case.running, *case.late)
+        if case.patient and (late or case.named or case.began < case.not_before):
+            return Wait(pause_s(case.settle_s), case.signs)
+        running = _overdue(case, _ids(case.running)) if case.running else None
+        if why := running or _blank(case) or (_shared(case) if case.shared else None):
+            return Hold(why)
+    return Adopt(case.proven[0], WHOLE)
+
+
 def _judge_doubtful(case: Case) -> Finding:
     """Some candidates have ended without results that would show whose they are; those may come late."""
     since = case.began if case.signs.doubtful_since is None else case.signs.doubtful_since
@@ -201,17 +228,17 @@ def _judge_doubtful(case: Case) -> Finding:
         signs = _awaiting(case, signs)
         if left := _left(signs, case.named if partly else case.named | case.in_flight):
             return _await_results(case, left, signs)
-    if partly and case.late and case.began - case.taken_up <= case.patience_s:
+    if partly and case.late and case.patient:
         return Wait(pause_s(case.settle_s), signs)
-    if partly and case.shared:
-        return Hold(shared(case.partial))
+    if partly and (why := _blank(case) or (_shared(case) if case.shared else None)):
+        return Hold(why)
     if partly:
         return Adopt(case.partial[0], PARTLY)
     if case.told_apart:
         return Adopt(case.empty[0], "as many failed jobs without results as chunks without a job")
     if case.elsewhere:
         return _hold(case, ELSEWHERE)
-    return _hold(case, f"these jobs may be this chunk's: {_named(case.hints + case.partial + case.empty)}")
+    return _hold(case, f"these jobs may be this chunk's: {_few(_ids(case.hints + case.partial + case.empty))}")
 
 
 def _judge_clean(case: Case) -> Finding:
@@ -251,8 +278,8 @@ def _left(signs: Signs, in_flight: frozenset[str]) -> list[str]:
 
 def _await_results(case: Case, left: Sequence[str], signs: Signs) -> Finding:
     """What jobs that other calls were answered with come to will tell whose they are; one may be the chunk's."""
-    if case.began - case.taken_up > case.patience_s:
-        return _hold(case, _stale(case, left))
+    if not case.patient:
+        return _hold(case, _overdue(case, left))
     return Wait(pause_s(case.settle_s), signs)
 
 

@@ -34,9 +34,6 @@ from orchestrator.stages.unanswered.judging import (
     Wait,
     judge,
     one_each,
-    patience_s,
-    pause_s,
-    shared,
 )
 from orchestrator.stages.unanswered.likeness import Echoes, Likeness, compared
 from orchestrator.stages.work import Work
@@ -164,43 +161,24 @@ class Reconciler:
         await self._evidence.gather(work.api, candidates, [open_.chunk for open_ in self._open.values()])
         waits: dict[int, float | None] = {}
         for open_ in list(self._open.values()):
-            mine = open_.may_have_made(candidates, self._echoes)
-            alike = [job for job in mine if self._echoes.is_alike(job, open_.chunk.config)]
-            proven = self._evidence.proven(alike, open_.chunk, self._undecided.values(), self._echoes)
-            if not proven:
-                continue
-            best, *extra = proven
-            if self._may_end_better(open_, best, mine, began):
-                waits[open_.chunk.id] = pause_s(work.settle_s)
-                continue
-            partial = self._evidence.partial(alike, open_.chunk, self._undecided.values(), self._echoes)
-            if self._is_sent_again(open_) and self._evidence.lacks(best, open_.chunk, others := [*extra, *partial]):
-                await self._hold(open_, shared([best, *others]))
-                waits[open_.chunk.id] = None
-                continue
-            await self._adopt(open_, best, "its results are of this chunk's files")
-            candidates.remove(best)
-            for job in extra:
+            proven = self._proven(open_, candidates)
+            if proven:
+                waits[open_.chunk.id] = await self._settle(open_, candidates, began, proven)
+            for job in proven[1:] if open_.chunk.id not in self._undecided else ():
                 await report_orphan(work, open_.chunk.id, job)
                 candidates.remove(job)
         for chunk_id, open_ in list(self._open.items()):
             if chunk_id not in waits:
-                waits[chunk_id] = await self._settle(open_, candidates, began)
+                waits[chunk_id] = await self._settle(open_, candidates, began, [])
         return min((wait for wait in waits.values() if wait is not None), default=0.0)
 
-    def _may_end_better(self, open_: Doubt, best: RemoteJob, mine: list[RemoteJob], began: float) -> bool:
-        """Whether *best* lacks good answers that another job may have: a chunk that was sent again may have two."""
-        evidence, chunk = self._evidence, open_.chunk
-        return (
-            self._is_sent_again(open_)
-            and evidence.good[best.id] < frozenset(chunk.file_ids)
-            and began - open_.taken_up <= patience_s(self._work.stale_s, self._work.settle_s, held=open_.parked.held)
-            and (began < open_.not_before or any(evidence.may_show_more(job, chunk) for job in mine))
-        )
-
-    def _is_sent_again(self, open_: Doubt) -> bool:
-        """Whether several jobs may be the chunk's."""
-        return open_.chunk.id in self._released or open_.parked.resends > 0
+    def _proven(self, open_: Doubt, candidates: list[RemoteJob]) -> list[RemoteJob]:
+        alike = [
+            job
+            for job in open_.may_have_made(candidates, self._echoes)
+            if self._echoes.is_alike(job, open_.chunk.config)
+        ]
+        return self._evidence.proven(alike, open_.chunk, self._undecided.values(), self._echoes)
 
     async def _candidates(self) -> list[RemoteJob]:
         """The jobs that the ledger does not know and that the call of an open chunk may have made."""
@@ -227,10 +205,12 @@ class Reconciler:
     def _can_not_read(self, rows: int) -> None:
         self._unreadable = rows
 
-    async def _settle(self, open_: Doubt, candidates: list[RemoteJob], began: float) -> float | None:
-        """Carry out what follows for a chunk that no job was proved to be of; seconds until the next look, or None."""
+    async def _settle(
+        self, open_: Doubt, candidates: list[RemoteJob], began: float, proven: list[RemoteJob]
+    ) -> float | None:
+        """Carry out what follows for a chunk; seconds until the next look at it, or None."""
         work, chunk_id = self._work, open_.chunk.id
-        case = self._case(open_, candidates, began)
+        case = self._case(open_, candidates, began, proven)
         match judge(case):
             case Wait(seconds, signs):
                 open_.signs = signs
@@ -256,17 +236,17 @@ class Reconciler:
                 del self._open[chunk_id]
         return None
 
-    def _case(self, open_: Doubt, candidates: list[RemoteJob], began: float) -> Case:
-        work, evidence, parked = self._work, self._evidence, open_.parked
+    def _case(self, open_: Doubt, candidates: list[RemoteJob], began: float, proven: list[RemoteJob]) -> Case:
+        work, evidence, parked, chunk = self._work, self._evidence, open_.parked, open_.chunk
         mine = open_.may_have_made(candidates, self._echoes)
-        unclear = {job.id for job in mine if self._echoes.likeness(job, open_.chunk.config) is Likeness.UNCLEAR}
+        unclear = {job.id for job in mine if self._echoes.likeness(job, chunk.config) is Likeness.UNCLEAR}
         empty = tuple(job for job in mine if job.status in TERMINAL and evidence.files.get(job.id) == frozenset())
         alike = [job for job in mine if job.id not in unclear]
-        partial = evidence.partial(alike, open_.chunk, self._undecided.values(), self._echoes)
-        other_jobs = partial[1:] if self._is_sent_again(open_) else []
-        rivals = [other for other in self._open.values() if other.chunk.config == open_.chunk.config]
+        partial = evidence.partial(alike, chunk, self._undecided.values(), self._echoes)
+        several = [*proven, *partial] if chunk.id in self._released or parked.resends > 0 else []
+        rivals = [other for other in self._open.values() if other.chunk.config == chunk.config]
         others = (self.held | self.set_aside.keys() | self._out() | self._released) - self._open.keys()
-        unlike = (other for other in self._open.values() if other.chunk.config != open_.chunk.config)
+        unlike = (other for other in self._open.values() if other.chunk.config != chunk.config)
         return Case(
             began=began,
             taken_up=open_.taken_up,
@@ -278,12 +258,14 @@ class Reconciler:
             running=tuple(job for job in mine if job.status not in TERMINAL),
             empty=empty,
             unread=any(evidence.unread(job) for job in mine),
+            proven=tuple(proven),
+            lacking=bool(several and proven) and evidence.good[proven[0].id] < frozenset(chunk.file_ids),
             partial=tuple(partial),
-            late=tuple(job for job in (*empty, *other_jobs) if evidence.may_show_more(job, open_.chunk)),
-            shared=bool(other_jobs) and evidence.lacks(partial[0], open_.chunk, other_jobs),
+            late=tuple(job for job in (*empty, *several[1:]) if evidence.may_show_more(job, chunk)),
+            shared=bool(several) and evidence.lacks(several[0], chunk, several[1:]),
             named=open_.named,
             in_flight=self._in_flight,
-            hints=tuple(job for job in mine if evidence.hints(job, open_.chunk) and job not in partial),
+            hints=tuple(job for job in mine if evidence.hints(job, chunk) and job not in partial),
             rivals=tuple(other.signs for other in rivals if other is not open_),
             one_each=one_each(
                 empty,

@@ -501,7 +501,8 @@ def test_of_two_jobs_of_a_chunk_that_a_person_had_sent_again_the_better_one_coun
 
     The other may end later: it is waited for.
     """
-    api.lost, api.failed = {1, 3}, {"job-1"}
+    cli.manifest("a", "b", size=1)
+    api.lost, api.failed = {1, 2}, {"job-1"}
     api.shown = lambda jobs: []
     assert cli("run", "m.yaml").returncode == 3
     api.shown = lambda jobs: jobs
@@ -509,24 +510,36 @@ def test_of_two_jobs_of_a_chunk_that_a_person_had_sent_again_the_better_one_coun
 
     def pending_at_first(job: Told) -> Told:
         nonlocal left
-        left -= job["id"] == "job-3"
-        return {**job, "status": "PENDING"} if job["id"] == "job-3" and left >= 0 else job
+        left -= job["id"] == "job-2"
+        return {**job, "status": "PENDING"} if job["id"] == "job-2" and left >= 0 else job
 
     api.echo = pending_at_first
     assert cli("retry", "m.yaml", "--held").returncode == 0
-    assert api.bought == {"a": 1, "b": 2, "c": 1}
-    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-3", "c": "job-2"}
+    assert api.bought == {"a": 1, "b": 2}
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-2"}
 
 
-def test_a_chunk_that_a_person_had_sent_again_waits_only_so_long_for_a_better_job(cli: Cli, api: Project) -> None:
-    """The other never ends: after the stale time the one that has ended counts."""
-    api.lost, api.failed = {1, 3}, {"job-1"}
+@pytest.mark.parametrize("late", ["runs", "has no results"])
+def test_a_chunk_that_a_person_had_sent_again_is_held_while_a_better_job_may_come(
+    cli: Cli, api: Project, late: str
+) -> None:
+    """After the stale time the failed one counted, and a ``retry`` paid a third time though the other ended well."""
+    cli.manifest("a", "b", size=1)
+    api.lost, api.failed = {1, 2}, {"job-1"}
     api.shown = lambda jobs: []
     assert cli("run", "m.yaml").returncode == 3
     api.shown = lambda jobs: jobs
-    api.echo = lambda job: {**job, "status": "PENDING"} if job["id"] == "job-3" else job
-    assert cli("retry", "m.yaml", "--held", ORCHESTRATOR_STALE_S="3").returncode == 1
-    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-1", "c": "job-2"}
+    if late == "runs":
+        api.echo = lambda job: {**job, "status": "PENDING"} if job["id"] == "job-2" else job
+    else:
+        api.hidden = {("job-2", "b")}
+    assert cli("retry", "m.yaml", "--held", ORCHESTRATOR_STALE_S="3").returncode == 3
+    assert "for over 3 s, and may be this chunk's: job-2" in " ".join(cli("status", "m.yaml").stdout.split())
+    assert cli("retry", "m.yaml", ORCHESTRATOR_STALE_S="3").returncode == 3
+    api.echo, api.hidden = lambda job: job, set()
+    assert cli("run", "m.yaml").returncode == 0
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-2"}
+    assert api.bought == {"a": 1, "b": 2}
 
 
 @pytest.mark.parametrize("rows", ["one of each", "one of each is bad"])

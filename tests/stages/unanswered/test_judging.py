@@ -16,6 +16,7 @@ from orchestrator.stages.unanswered.judging import (
     PARTLY,
     SLACK,
     UNSHOWN,
+    WHOLE,
     Absent,
     Adopt,
     Case,
@@ -34,6 +35,7 @@ from orchestrator.stages.unanswered.judging import (
 RUNNING = RemoteJob("running", JobStatus.SUBMITTED, "PENDING")
 FAILED = RemoteJob("failed", JobStatus.FAILED, "ERROR")
 MIXED = RemoteJob("mixed", JobStatus.SUCCEEDED, "SUCCESS")
+BLANK = replace(MIXED, id="blank")
 
 #: Nothing like it is listed, for the second time, a settle time after the first.
 CLEAN = Case(
@@ -58,6 +60,7 @@ IN_FLIGHT = frozenset({"running"})
 
 STALE = Hold("not ended for over 3600 s, and may be this chunk's: running")
 LATE = Wait(30.0, Signs(doubtful_since=140.0, awaited=frozenset()))
+OWN = Adopt(MIXED, WHOLE)
 ONE_EACH = Adopt(FAILED, "as many failed jobs without results as chunks without a job")
 
 CASES: dict[str, tuple[Case, Finding]] = {
@@ -237,10 +240,17 @@ CASES: dict[str, tuple[Case, Finding]] = {
         LATE,
     ),
     "just so long": (replace(DOUBTFUL, began=3700.0, partial=(MIXED,), late=(FAILED,)), LATE),
-    "and no longer": (replace(DOUBTFUL, began=3701.0, partial=(MIXED,), late=(FAILED,)), Adopt(MIXED, PARTLY)),
-    "of a held chunk only a short time": (
-        replace(DOUBTFUL, held=True, began=401.0, partial=(MIXED,), late=(FAILED,)),
+    "and no longer": (
+        replace(DOUBTFUL, empty=(), began=3701.0, partial=(MIXED, FAILED), late=(FAILED,)),
         Adopt(MIXED, PARTLY),
+    ),
+    "of a held chunk only a short time": (
+        replace(DOUBTFUL, empty=(), held=True, began=401.0, partial=(MIXED, FAILED), late=(FAILED,)),
+        Adopt(MIXED, PARTLY),
+    ),
+    "one that has shown nothing at all may be its own": (
+        replace(DOUBTFUL, empty=(BLANK,), began=3701.0, partial=(MIXED, FAILED), late=(BLANK, FAILED)),
+        Hold("ended without results for over 3600 s, and may be this chunk's: blank"),
     ),
     "jobs of several calls with good results of their own each are left to a person": (
         replace(DOUBTFUL, empty=(), partial=(MIXED, FAILED), shared=True),
@@ -278,6 +288,44 @@ CASES: dict[str, tuple[Case, Finding]] = {
     "nor is a doubt": (
         replace(DOUBTFUL, settle_s=0.2, signs=Signs()),
         Wait(0.5, Signs(doubtful_since=200.0)),
+    ),
+    "a job of just its files is its own": (replace(DOUBTFUL, proven=(MIXED, BLANK), running=(RUNNING,)), OWN),
+    "held, too, whatever else there is": (
+        replace(DOUBTFUL, held=True, elsewhere=True, shown=False, proven=(MIXED,), hints=(MIXED,)),
+        OWN,
+    ),
+    "without a good answer for each file it waits for one that runs": (
+        replace(CLEAN, proven=(MIXED,), lacking=True, running=(RUNNING,)),
+        Wait(30.0, CLEAN.signs),
+    ),
+    "and for one that may show more": (
+        replace(CLEAN, began=3700.0, proven=(MIXED,), lacking=True, late=(BLANK,)),
+        Wait(30.0, CLEAN.signs),
+    ),
+    "and for one that another call was answered with": (
+        replace(CLEAN, proven=(MIXED,), lacking=True, named=IN_FLIGHT),
+        Wait(30.0, CLEAN.signs),
+    ),
+    "and for one that may not be listed yet": (
+        replace(CLEAN, proven=(MIXED,), lacking=True, not_before=200.5),
+        Wait(30.0, CLEAN.signs),
+    ),
+    "and counts if no other can come": (replace(CLEAN, proven=(MIXED,), lacking=True, not_before=200.0), OWN),
+    "one that runs for long leaves it to a person": (
+        replace(CLEAN, began=3701.0, proven=(MIXED,), lacking=True, running=(RUNNING,), late=(BLANK,)),
+        STALE,
+    ),
+    "so does one that shows nothing": (
+        replace(CLEAN, began=3701.0, proven=(MIXED,), lacking=True, late=(BLANK, FAILED), empty=(BLANK,)),
+        Hold("ended without results for over 3600 s, and may be this chunk's: blank"),
+    ),
+    "but not one that shows some, nor one in flight": (
+        replace(CLEAN, began=3701.0, proven=(MIXED,), lacking=True, late=(BLANK,), named=IN_FLIGHT),
+        OWN,
+    ),
+    "so do others with the good answers that it lacks": (
+        replace(CLEAN, proven=(MIXED, BLANK), partial=(FAILED,), lacking=True, shared=True),
+        Hold("none of these jobs of this chunk has all the good results that they have together: mixed, blank, failed"),
     ),
     "held, and still doubtful": (replace(DOUBTFUL, held=True), StayHeld()),
     "held, and some results are of its files": (replace(CLEAN, held=True, hints=(MIXED,)), StayHeld()),
