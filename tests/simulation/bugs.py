@@ -21,7 +21,7 @@ from orchestrator.commands import run as runner
 from orchestrator.errors import Ambiguous, ApiError, NotSent, RunStopped, Throttled
 from orchestrator.ledger import jobs, projects, queue
 from orchestrator.ledger import scope as ledger_scope
-from orchestrator.ledger.chunks import cutting, retry
+from orchestrator.ledger.chunks import cutting, doubts, retry
 from orchestrator.ledger.chunks import halving as halves
 from orchestrator.ledger.chunks import plan as ledger_plan
 from orchestrator.manifest.loading import Manifest
@@ -395,7 +395,7 @@ def _denied_is_gone() -> AbstractContextManager[object]:
 
 def _named_is_owned() -> AbstractContextManager[object]:
     """A job that a create call was answered with can be no other call's, even before its results were read."""
-    return patch.object(queue, "named_since", lambda connection, chunk_id: set())
+    return patch.object(doubts, "named_since", lambda connection, chunk_id: set())
 
 
 def _mistaken_for_ever() -> AbstractContextManager[object]:

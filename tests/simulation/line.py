@@ -108,6 +108,7 @@ class Line(httpx.AsyncBaseTransport):
         if job is not None:
             if world.mood.nobodys and world.dice.random() < 0.5:
                 job = replace(job, id=f"nobodys-{len(world.jobs):04d}")
+                world.made_up.append(job.id)
             world.tell("answers with", job.id)
             if world.api == "v2":
                 world.misled_keys[key] = job

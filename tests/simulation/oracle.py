@@ -64,13 +64,13 @@ class Judge:
                 if made
                 else resends < MAX_RESENDS and not accepted and self._known
             )
-            # A listing without jobs that were there may be another project's.
+            # A listing without jobs that were there may be another project's, and one that is not there the chunk's.
             if (
                 not riddles
                 and proof
                 and not self._is_shared_out(chunk_id, unknown)
                 and not self._world.denied
-                and not self._world.misled_keys
+                and not (self._world.misled_keys or self._world.made_up)
             ):
                 self._world.violated(f"chunk {chunk_id} is held although it could be settled")
         return {row.id for row in self._held}

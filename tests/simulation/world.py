@@ -195,6 +195,7 @@ class World:
     by_key: dict[str, SimJob] = field(default_factory=dict)
     cancelled: list[SimJob] = field(default_factory=list)  #: those that were stopped because somebody asked for it
     misled_keys: dict[str, SimJob] = field(default_factory=dict)  #: v2: keys that bring back another's job
+    made_up: list[str] = field(default_factory=list)  #: v1: jobs that never were, of mistaken answers
     denied: dict[str, float] = field(default_factory=dict)  #: job -> until when the API says that it has none such
     unknown_files: set[str] = field(default_factory=set)
     sinking_files: set[str] = field(default_factory=set)

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from orchestrator.api.listing import complete_listing
 from orchestrator.ledger import Transaction, jobs, queue
+from orchestrator.ledger.chunks import doubts
 from orchestrator.models import Chunk, RemoteJob
 from orchestrator.stages.unanswered.evidence import Evidence
 from orchestrator.stages.unanswered.likeness import compared
@@ -38,7 +39,7 @@ async def audit(work: Work) -> int:
     def read(connection: Transaction) -> list[tuple[Chunk, str | None]]:
         return [
             (queue.chunk(connection, chunk_id), job_id)
-            for chunk_id, job_id in queue.to_audit(connection, work.shard.manifest_id)
+            for chunk_id, job_id in doubts.to_audit(connection, work.shard.manifest_id)
         ]
 
     sent_again = [] if work.api.traits.idempotent else await work.writer.write(read)
@@ -65,5 +66,5 @@ async def audit(work: Work) -> int:
     ]
     for chunk, job in found:
         await report_orphan(work, chunk.id, job)
-    await work.writer.write(lambda connection: queue.audited(connection, [chunk.id for chunk in again], at=work.at()))
+    await work.writer.write(lambda connection: doubts.audited(connection, [chunk.id for chunk in again], at=work.at()))
     return len(found)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.ledger import queue
+from orchestrator.ledger.chunks import doubts
 from orchestrator.models import Chunk, RemoteJob
 from orchestrator.stages.unanswered.judging import Signs, is_borne_out, may_be_after
 from orchestrator.stages.unanswered.likeness import Echoes, Likeness
@@ -22,7 +23,8 @@ class Doubt:
     from_an_earlier_run: bool
     signs: Signs = field(default_factory=Signs)
     shown: bool = False  #: the latest listing has the known jobs next to the call
-    named: frozenset[str] = frozenset()  #: listed jobs that later calls were answered with, unproved
+    named: frozenset[str] = frozenset()  #: jobs in flight that later calls were answered with
+    vanished: frozenset[str] = frozenset()  #: jobs that are not listed; later calls were answered with them by mistake
     floor: str | None = None  #: the call's mark, where known jobs bear it out
 
     def may_have_made(self, candidates: Iterable[RemoteJob], echoes: Echoes) -> list[RemoteJob]:
@@ -33,7 +35,7 @@ class Doubt:
             if may_be_after(job, self.floor) and echoes.likeness(job, self.chunk.config) is not Likeness.OTHER
         ]
 
-    def learn(self, neighbours: Iterable[queue.Neighbour], listed: Mapping[str, RemoteJob]) -> None:
+    def learn(self, neighbours: Iterable[doubts.Neighbour], listed: Mapping[str, RemoteJob]) -> None:
         """Learn from the known jobs that the latest listing shows next to the call."""
         known = list(neighbours)
         self.shown = bool(known) and all(each.job_id in listed for each in known)

@@ -29,6 +29,7 @@ WHOLE = "its results are of this chunk's files"
 PARTLY = "its results are of some of this chunk's files, or of all and of others, and no job of just these files came"
 ELSEWHERE = "the API lists nothing of the project that this manifest's jobs are in: another key?"
 #: Why nothing follows from a listing.
+VANISHED = "other create calls were answered with jobs that the API lists no more, and one may be this chunk's"
 UNSHOWN = "the API lists no job of this call, nor the jobs that this ledger knows from about then: that proves nothing"
 
 
@@ -64,6 +65,7 @@ class Case:
         False  #: sent more than once, and others in *proven* and *partial* have good results that the best lacks
     )
     named: frozenset[str] = frozenset()  #: jobs in flight; later calls were answered with them, perhaps by mistake
+    vanished: frozenset[str] = frozenset()  #: jobs that are not listed; later calls were answered with them by mistake
     in_flight: frozenset[str] = frozenset()  #: all jobs in flight: a call answered with one may have made another
     hints: tuple[RemoteJob, ...] = ()  #: other candidates with results of some of the chunk's files
     rivals: tuple[Signs, ...] = ()  #: of the other chunks that a job in *empty* may be of
@@ -201,7 +203,7 @@ def _can_settle(case: Case) -> bool:
         return True
     if case.hints or (case.empty and not (case.partial or case.told_apart)):
         return False
-    return bool(case.partial) or (not case.elsewhere and case.may_resend)
+    return bool(case.partial) or (not (case.elsewhere or case.vanished) and case.may_resend)
 
 
 def _judge_proven(case: Case) -> Finding:
@@ -257,6 +259,8 @@ def _judge_clean(case: Case) -> Finding:
     signs = _awaiting(case, Signs(clean_at=clean_at, awaited=case.signs.awaited))
     if left := _left(signs, case.named):
         return _await_results(case, left, signs)
+    if case.vanished:
+        return Hold(f"{VANISHED}: {_few(sorted(case.vanished))}")
     if case.accepted:
         return Hold(_accepted(case))
     if not case.may_resend:

@@ -16,6 +16,7 @@ import structlog
 from orchestrator.api.listing import complete_listing
 from orchestrator.errors import WITHOUT_A_LIST, ApiError, RunStopped, Unanswered
 from orchestrator.ledger import Transaction, jobs, projects, queue
+from orchestrator.ledger.chunks import doubts
 from orchestrator.models import TERMINAL, Chunk, RemoteJob
 from orchestrator.plaintext import counted
 from orchestrator.stages.polling.late import LONGEST_PAUSE_S
@@ -189,12 +190,14 @@ class Reconciler:
 
         def read(connection: Transaction) -> tuple[Set[str], Echoes, bool]:
             known, echoes = compared(connection, listed)
-            for chunk_id, open_ in self._open.items():
-                open_.learn(queue.neighbours(connection, work.shard, chunk_id), listed)
-                named = queue.named_since(connection, chunk_id)
-                mine = open_.may_have_made([job for job in listed.values() if job.id in named], echoes)
-                open_.named = frozenset(job.id for job in mine)
             self._in_flight = frozenset(job.job_id for job in queue.in_flight(connection, work.shard))
+            for chunk_id, open_ in self._open.items():
+                open_.learn(doubts.neighbours(connection, work.shard, chunk_id), listed)
+                named = doubts.named_since(connection, chunk_id)
+                mine = open_.may_have_made([job for job in listed.values() if job.id in named], echoes)
+                unlisted = named & self._in_flight - listed.keys()
+                open_.named = frozenset(job.id for job in mine) | unlisted
+                open_.vanished = frozenset(doubts.vanished_since(connection, chunk_id) - listed.keys())
             return known, echoes, projects.seem_elsewhere(connection, work.shard, listed.values())
 
         known, self._echoes, self._elsewhere = await work.writer.write(read)
@@ -264,6 +267,7 @@ class Reconciler:
             late=tuple(job for job in (*empty, *several[1:]) if evidence.may_show_more(job, chunk)),
             shared=bool(several) and evidence.lacks(several[0], chunk, several[1:]),
             named=open_.named,
+            vanished=open_.vanished,
             in_flight=self._in_flight,
             hints=tuple(job for job in mine if evidence.hints(job, chunk) and job not in partial),
             rivals=tuple(other.signs for other in rivals if other is not open_),
@@ -271,7 +275,7 @@ class Reconciler:
                 empty,
                 [other.parked.mark for other in rivals],
                 nameless=evidence.nameless,
-                others=bool(others)
+                others=bool(others or open_.vanished)
                 or any(job.id in unclear for job in empty)
                 or any(other.may_have_made(empty, self._echoes) for other in unlike),
             ),

@@ -9,6 +9,7 @@ import asyncio
 
 from orchestrator.api.listing import complete_listing
 from orchestrator.ledger import Transaction, queue
+from orchestrator.ledger.chunks import doubts
 from orchestrator.models import Chunk, RemoteJob
 from orchestrator.stages.unanswered.doubt import Doubt
 from orchestrator.stages.unanswered.evidence import Evidence
@@ -36,7 +37,7 @@ class Strangers:
             def read(connection: Transaction) -> tuple[Doubt, list[RemoteJob]]:
                 known, echoes = compared(connection, listed)
                 doubt = Doubt(queue.chunk(connection, chunk_id), queue.call_of(connection, chunk_id), now, now, True)
-                doubt.learn(queue.neighbours(connection, work.shard, chunk_id), listed)
+                doubt.learn(doubts.neighbours(connection, work.shard, chunk_id), listed)
                 return doubt, doubt.may_have_made([job for job in listed.values() if job.id not in known], echoes)
 
             doubt, candidates = await work.writer.write(read)

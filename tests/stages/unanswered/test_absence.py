@@ -448,6 +448,23 @@ def test_a_failed_job_goes_to_no_call_while_another_was_answered_with_a_job_that
     assert not {"w", "v"} & {row["file_id"] for row in cli.exported()}
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["the other has its own", "the other has none"])
+def test_a_job_that_was_anothers_answer_and_is_deleted_leaves_a_decision(cli: Cli, api: Project, own: bool) -> None:
+    """It was the call's own: no list shows it any more, and the file was bought again."""
+    cli.manifest("x", size=1)
+    assert cli("run", "m.yaml").returncode == 0
+    cli.manifest("x", "a", "b", "c", size=1)
+    api.lost, api.instead = {1}, {2: "job-1"}
+    api.echo = lambda job: {**job, "status": "PENDING"} if job["id"] == "job-1" else job
+    assert cli("run", "m.yaml", ORCHESTRATOR_STALE_S="2").returncode == 3
+    api.jobs = [job for job in api.jobs if job["id"] != "job-1" and (own or job["id"] != "job-2")]
+    for _ in range(4):
+        done = cli("run", "m.yaml", ORCHESTRATOR_STALE_S="2", ORCHESTRATOR_GONE_S="0")
+    assert done.returncode == 3
+    assert api.bought == {"x": 1, "a": 1, "b": 1, "c": 1}
+    assert "may be this chunk's: job-1" in " ".join(cli("status", "m.yaml").stdout.split())
+
+
 def test_absence_is_proved_while_jobs_are_in_flight_without_end(cli: Cli, api: Project) -> None:
     """Each look had others that later calls were answered with, and after the stale time a person had to decide."""
     cli.manifest("x", size=1)

@@ -16,6 +16,7 @@ from orchestrator.stages.unanswered.judging import (
     PARTLY,
     SLACK,
     UNSHOWN,
+    VANISHED,
     WHOLE,
     Absent,
     Adopt,
@@ -69,6 +70,11 @@ CASES: dict[str, tuple[Case, Finding]] = {
         replace(CLEAN, signs=Signs()),
         Wait(60.0, Signs(clean_at=200.0)),
     ),
+    "a job that is listed no more and was some call's answer may be its own": (
+        replace(CLEAN, vanished=frozenset({"z", "a"})),
+        Hold(f"{VANISHED}: a, z"),
+    ),
+    "held, and it still may": (replace(CLEAN, held=True, vanished=IN_FLIGHT), StayHeld()),
     "the second has to be a settle time later": (
         replace(CLEAN, signs=Signs(clean_at=150.0)),
         Wait(10.0, Signs(clean_at=150.0)),
