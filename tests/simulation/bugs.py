@@ -498,7 +498,7 @@ BUGS = (
     Bug("the first read is final", "v1", _first_read_is_final, 4),
     Bug("the first read of v2 is final", "v2", _first_read_is_final, 72),
     Bug("results that are refused once do not exist", "v1", _refusal_is_final, 20164),
-    Bug("a job has two chunks", "v1", _any_job_is_ours, 215),
+    Bug("a job has two chunks", "v1", _any_job_is_ours, 311),
     Bug("a stranger's job is missing all rows", "v1", _strangers_rows_are_missing, 226),
     Bug("a job that is denied was the chunk's", "v1", _denied_is_gone, 60443),
     Bug("a job that is named is owned", "v1", _named_is_owned, 1001),
