@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -387,7 +387,7 @@ def _any_job_is_ours() -> AbstractContextManager[object]:
 def _denied_is_gone() -> AbstractContextManager[object]:
     """A job that the API denies for long is gone, whatever else it lists."""
 
-    async def nothing(self: Strangers, chunk_id: int) -> bool:
+    async def nothing(self: Strangers, chunk_id: int, in_flight: Set[str]) -> bool:
         return False
 
     return patch.object(Strangers, "may_include_one_of", nothing)

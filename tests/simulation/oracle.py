@@ -62,7 +62,10 @@ class Judge:
             proof = (
                 (self._world.echoes_truly and not self._contested(chunk_id))
                 if made
-                else resends < MAX_RESENDS and not accepted and self._known
+                else resends < MAX_RESENDS
+                and not accepted
+                and self._known
+                and (self._world.echoes_truly or not self._shared_with(chunk_id, unknown))
             )
             # A listing without jobs that were there may be another project's, and one that is not there the chunk's.
             if (
@@ -74,6 +77,11 @@ class Judge:
             ):
                 self._world.violated(f"chunk {chunk_id} is held although it could be settled")
         return {row.id for row in self._held}
+
+    def _shared_with(self, chunk_id: int, unknown: list[SimJob]) -> bool:
+        """Whether another chunk's unknown job has one of this one's files, as under other rules."""
+        ours = {file for (file, _), rows in self._rows.items() if any(row.chunk_id == chunk_id for row in rows)}
+        return any(not ours.isdisjoint(job.files) for job in unknown)
 
     def _is_shared_out(self, chunk_id: int, unknown: list[SimJob]) -> bool:
         """Whether several jobs are the chunk's, and none of them has all the good answers that they have together."""

@@ -290,8 +290,10 @@ class Poller:
         if work.api.traits.idempotent:
             return False
         try:
-            if not await self._strangers.may_include_one_of(key):
-                return False
+            in_flight = {other.job_id for at, other in self._watched.items() if at != key}
+            found = await self._strangers.may_include_one_of(key, in_flight)
+            if not found:
+                return found is None  # asked again, as the job itself is, once others have ended
         except (Rejected, Unanswered) as error:
             self._leave(key, f"{words}; whether another is of its files is not known ({error})")
             return True

@@ -6,6 +6,7 @@ An API may have answered the create call with another's job: then the chunk's ow
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set
 
 from orchestrator.api.listing import complete_listing
 from orchestrator.ledger import Transaction, queue
@@ -24,10 +25,15 @@ class Strangers:
         self._work = work
         self._evidence = Evidence()
         self._listed: dict[str, RemoteJob] | None = None
+        self._awaited: dict[int, Set[str]] = {}  #: chunk -> the jobs that were in flight when it was first asked about
         self._one_at_a_time = asyncio.Lock()
 
-    async def may_include_one_of(self, chunk_id: int) -> bool:
-        """Whether one has results of the chunk's files, or none that would show whose it is. Raises ApiError."""
+    async def may_include_one_of(self, chunk_id: int, in_flight: Set[str]) -> bool | None:
+        """Whether one has results of the chunk's files, or none that would show whose it is. Raises ApiError.
+
+        None while it is not known: a job in flight may have been the answer to another call by mistake, too. Those
+        that come later are not waited for.
+        """
         work = self._work
         async with self._one_at_a_time:
             if self._listed is None:
@@ -43,7 +49,9 @@ class Strangers:
             doubt, candidates = await work.writer.write(read)
             while any(self._evidence.unread(job) for job in candidates):
                 await self._evidence.gather(work.api, candidates, [doubt.chunk])
-        return any(not self._is_of_others(job, doubt.chunk) for job in candidates)
+        if any(not self._is_of_others(job, doubt.chunk) for job in candidates):
+            return True
+        return None if self._awaited.setdefault(chunk_id, in_flight) & in_flight else False
 
     def _is_of_others(self, job: RemoteJob, chunk: Chunk) -> bool:
         return bool(self._evidence.files.get(job.id)) and not self._evidence.hints(job, chunk)

@@ -448,6 +448,27 @@ def test_a_failed_job_goes_to_no_call_while_another_was_answered_with_a_job_that
     assert not {"w", "v"} & {row["file_id"] for row in cli.exported()}
 
 
+def test_a_denied_jobs_own_one_may_be_in_flight_as_anothers_answer(cli: Cli, api: Project) -> None:
+    """Its file became missing, and a person's ``retry`` would have paid again, while that job was still running."""
+    api.instead = {1: "nobodys", 2: "job-1"}
+    left = 1000
+
+    def pending(job: Told) -> Told:
+        nonlocal left
+        left -= job["id"] == "job-1"
+        return {**job, "status": "PENDING"} if job["id"] == "job-1" and left > 0 else job
+
+    api.echo = pending
+    assert cli("run", "m.yaml", ORCHESTRATOR_STALE_S="1").returncode == 3
+    left = 4
+    for _ in range(2):
+        done = cli("run", "m.yaml", ORCHESTRATOR_GONE_S="0")
+    assert done.returncode == 0, done.stderr
+    own = {file_id: name for name, files in api.files.items() for file_id in files}
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == own
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["the other has its own", "the other has none"])
 def test_a_job_that_was_anothers_answer_and_is_deleted_leaves_a_decision(cli: Cli, api: Project, own: bool) -> None:
     """It was the call's own: no list shows it any more, and the file was bought again."""
