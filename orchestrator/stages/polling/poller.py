@@ -290,7 +290,8 @@ class Poller:
         if work.api.traits.idempotent:
             return False
         try:
-            in_flight = {other.job_id for at, other in self._watched.items() if at != key}
+            # Those that the API denies, this one too, do not wait for each other.
+            in_flight = {other.job_id for other in self._watched.values() if other.unknown_tries < TRIES}
             found = await self._strangers.may_include_one_of(key, in_flight)
             if not found:
                 return found is None  # asked again, as the job itself is, once others have ended

@@ -469,6 +469,17 @@ def test_a_denied_jobs_own_one_may_be_in_flight_as_anothers_answer(cli: Cli, api
     assert api.bought == {"a": 1, "b": 1, "c": 1}
 
 
+def test_denied_jobs_do_not_wait_for_each_other(cli: Cli, api: Project) -> None:
+    """Each was in flight for the other, and a run had no end."""
+    assert cli("run", "m.yaml", "--no-wait").returncode == 3
+    api.jobs = [job for job in api.jobs if job["id"] == "job-0"]
+    assert cli("run", "m.yaml").returncode == 3
+    assert cli("run", "m.yaml", ORCHESTRATOR_GONE_S="0").returncode == 1
+    assert {row["file_id"]: row["outcome"] for row in cli.exported() if row["file_id"] != "a"} == dict.fromkeys(
+        "bc", "missing"
+    )
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["the other has its own", "the other has none"])
 def test_a_job_that_was_anothers_answer_and_is_deleted_leaves_a_decision(cli: Cli, api: Project, own: bool) -> None:
     """It was the call's own: no list shows it any more, and the file was bought again."""
