@@ -69,6 +69,19 @@ def named_since(connection: Connection, chunk_id: int) -> set[str]:
     return set(rows.scalars())
 
 
+def sharing(connection: Connection, chunk_id: int) -> list[int]:
+    """The chunks in flight that have files of this one, under another config: their job may be another than told."""
+    rows = connection.execute(
+        text(
+            "SELECT DISTINCT j.id FROM files f JOIN files o ON o.manifest_id = f.manifest_id AND o.file_id = f.file_id "
+            "AND o.chunk_id <> f.chunk_id JOIN jobs j ON j.id = o.chunk_id "
+            f"WHERE f.chunk_id = :chunk_id AND j.status IN {IN_FLIGHT_SQL}"
+        ),
+        {"chunk_id": chunk_id},
+    )
+    return list(rows.scalars())
+
+
 def vanished_since(connection: Connection, chunk_id: int) -> set[str]:
     """The jobs that calls were answered with since the first one of a chunk left, and whose files nobody knows.
 

@@ -25,8 +25,12 @@ log = structlog.get_logger()
 FIRST_PAUSE_S, LONGEST_PAUSE_S, READERS = 1.0, 60.0, 4
 
 #: How long a job that failed or was cancelled is asked for results that the API refuses: it need not have any. Also how
-#: long each run asks again before it gives up: the clock may have been put right since the run before.
+#: long each run asks again before it gives up.
 BAD_LATE_S = 5.0
+
+#: So much longer than ``late_s`` it has to be by the clock when a run has not waited as long itself: the clock may have
+#: been put right by hours since the run before.
+CLOCK_S = 86_400.0
 
 #: The event of a job that was first seen to have succeeded with rows lacking.
 LATE = "results_late"
@@ -178,8 +182,9 @@ class Look:
             return False
         if self.job.status is not JobStatus.SUCCEEDED:
             return work.seconds_since(began) >= min(work.late_s, BAD_LATE_S)
+        long_enough = waited_s >= work.late_s or work.seconds_since(began) >= work.late_s + CLOCK_S
         # Without any answer about results the job is waited for until it is stale, too.
-        return work.seconds_since(began) >= work.late_s and (stale or self.answer.refusal is None)
+        return long_enough and (stale or self.answer.refusal is None)
 
     def _wait_began(self, work: Work) -> Callable[[Transaction], str]:
         def read(connection: Transaction) -> str:

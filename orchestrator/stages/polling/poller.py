@@ -290,8 +290,9 @@ class Poller:
         if work.api.traits.idempotent:
             return False
         try:
-            # Those that the API denies, this one too, do not wait for each other.
-            in_flight = {other.job_id for other in self._watched.values() if other.unknown_tries < TRIES}
+            # Those that the API denies, this one too, do not wait for each other, nor for those that this run leaves.
+            others = [other for other in self._watched.values() if other.unknown_tries < TRIES]
+            in_flight = {other.job_id for other in others if not self._is_old(other)}
             found = await self._strangers.may_include_one_of(key, in_flight)
             if not found:
                 return found is None  # asked again, as the job itself is, once others have ended

@@ -24,6 +24,7 @@ class Doubt:
     signs: Signs = field(default_factory=Signs)
     shown: bool = False  #: the latest listing has the known jobs next to the call
     named: frozenset[str] = frozenset()  #: jobs in flight that later calls were answered with
+    sharing: list[Chunk] = field(default_factory=list)  #: chunks in flight with files of this one, under another config
     vanished: frozenset[str] = frozenset()  #: jobs that are not listed; later calls were answered with them by mistake
     floor: str | None = None  #: the call's mark, where known jobs bear it out
 

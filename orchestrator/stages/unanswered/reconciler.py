@@ -173,13 +173,17 @@ class Reconciler:
                 waits[chunk_id] = await self._settle(open_, candidates, began, [])
         return min((wait for wait in waits.values() if wait is not None), default=0.0)
 
+    def _others(self, open_: Doubt) -> list[Chunk]:
+        """The chunks that an unknown job may be of, besides this one."""
+        return [*self._undecided.values(), *open_.sharing]
+
     def _proven(self, open_: Doubt, candidates: list[RemoteJob]) -> list[RemoteJob]:
         alike = [
             job
             for job in open_.may_have_made(candidates, self._echoes)
             if self._echoes.is_alike(job, open_.chunk.config)
         ]
-        return self._evidence.proven(alike, open_.chunk, self._undecided.values(), self._echoes)
+        return self._evidence.proven(alike, open_.chunk, self._others(open_), self._echoes)
 
     async def _candidates(self) -> list[RemoteJob]:
         """The jobs that the ledger does not know and that the call of an open chunk may have made."""
@@ -197,6 +201,7 @@ class Reconciler:
                 mine = open_.may_have_made([job for job in listed.values() if job.id in named], echoes)
                 unlisted = named & self._in_flight - listed.keys()
                 open_.named = frozenset(job.id for job in mine) | unlisted
+                open_.sharing = [queue.chunk(connection, other) for other in doubts.sharing(connection, chunk_id)]
                 open_.vanished = frozenset(doubts.vanished_since(connection, chunk_id) - listed.keys())
             return known, echoes, projects.seem_elsewhere(connection, work.shard, listed.values())
 
@@ -245,7 +250,7 @@ class Reconciler:
         unclear = {job.id for job in mine if self._echoes.likeness(job, chunk.config) is Likeness.UNCLEAR}
         empty = tuple(job for job in mine if job.status in TERMINAL and evidence.files.get(job.id) == frozenset())
         alike = [job for job in mine if job.id not in unclear]
-        partial = evidence.partial(alike, chunk, self._undecided.values(), self._echoes)
+        partial = evidence.partial(alike, chunk, self._others(open_), self._echoes)
         several = [*proven, *partial] if chunk.id in self._released or parked.resends > 0 else []
         rivals = [other for other in self._open.values() if other.chunk.config == chunk.config]
         others = (self.held | self.set_aside.keys() | self._out() | self._released) - self._open.keys()

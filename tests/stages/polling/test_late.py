@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,25 @@ def test_a_later_run_takes_late_rows_in(cli: Cli, serve: Serve) -> None:
     api.rows = lambda _, __, rows: rows
     assert cli("run", "m.yaml").returncode == 0
     assert len(api.jobs) == 1
+
+
+@pytest.mark.parametrize(("hours", "outcome"), [(3, "classified"), (25, "missing")])
+def test_a_clock_that_was_put_right_between_two_runs_ends_no_wait(
+    cli: Cli, serve: Serve, hours: int, outcome: str
+) -> None:
+    """By the clock a later run had waited for three hours: it gave up after seconds. After a day it is believed."""
+    api = Late()
+    api.rows = lambda _, __, ___: []
+    cli.use(serve(api))
+    cli.manifest("f1")
+    assert cli("run", "m.yaml", "--deadline", "1s", ORCHESTRATOR_LATE_RESULTS_S="60").returncode == 3
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
+        then = datetime.now(UTC) - timedelta(hours=hours)
+        ledger.execute("UPDATE events SET at = ? WHERE event = ?", (then.isoformat(), LATE))
+    began = time.monotonic()
+    api.rows = lambda _, __, rows: rows if hours < 24 and time.monotonic() - began > 6 else []
+    cli("run", "m.yaml", ORCHESTRATOR_LATE_RESULTS_S="60")
+    assert [row["outcome"] for row in cli.exported()] == [outcome]
 
 
 def test_rows_that_an_earlier_run_saw_count(cli: Cli, serve: Serve) -> None:

@@ -469,6 +469,20 @@ def test_a_denied_jobs_own_one_may_be_in_flight_as_anothers_answer(cli: Cli, api
     assert api.bought == {"a": 1, "b": 1, "c": 1}
 
 
+def test_a_job_of_earlier_rules_whose_chunk_is_in_flight_is_not_adopted(cli: Cli, api: Project) -> None:
+    """The API tells no rules, and had answered the earlier call with a job that it denies having."""
+    cli.manifest("x", size=1)
+    assert cli("run", "m.yaml").returncode == 0
+    cli.manifest("x", "b", size=1)
+    api.echo, api.instead, api.unmade = without("rules"), {1: "nobodys"}, {3}
+    assert cli("run", "m.yaml").returncode == 3
+    manifest = cli.folder / "m.yaml"
+    manifest.write_text(manifest.read_text().replace("contains line items", "lists items"))
+    assert cli("run", "m.yaml", "--reclassify", ORCHESTRATOR_CREATES_PER_S="4").returncode == 3
+    assert api.bought == {"x": 2, "b": 1}
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"x": "job-2"}
+
+
 def test_denied_jobs_do_not_wait_for_each_other(cli: Cli, api: Project) -> None:
     """Each was in flight for the other, and a run had no end."""
     assert cli("run", "m.yaml", "--no-wait").returncode == 3
