@@ -290,12 +290,15 @@ class Poller:
         if work.api.traits.idempotent:
             return False
         try:
-            # Those that the API denies, this one too, do not wait for each other, nor for those that this run leaves.
-            others = [other for other in self._watched.values() if other.unknown_tries < TRIES]
-            in_flight = {other.job_id for other in others if not self._is_old(other)}
+            # Those that the API denies, this one too, do not wait for each other.
+            in_flight = {other.job_id for other in self._watched.values() if other.unknown_tries < TRIES}
             found = await self._strangers.may_include_one_of(key, in_flight)
+            if found is None:  # asked again when the others have had their turn
+                now = work.clock.monotonic()
+                self._schedule.forget(key, now)
+                self._schedule.add(key, now, self._watched[key].size)
             if not found:
-                return found is None  # asked again, as the job itself is, once others have ended
+                return found is None
         except (Rejected, Unanswered) as error:
             self._leave(key, f"{words}; whether another is of its files is not known ({error})")
             return True
