@@ -45,6 +45,7 @@ class Poller:
         self._pages = Pages(
             work, self._watched, self._asking, self._schedule, news=self._take_news, ask_one=self._ask_one
         )
+        self._denied: dict[int, Watched] = {}  #: jobs that the API denies, and another may be in their place
         self.set_aside: dict[int, str] = {}  #: chunk id -> why this run leaves its job to a later one
 
     @property
@@ -211,6 +212,7 @@ class Poller:
         if self._watched.pop(key, None) is None:
             return
         self._learn(key, job, noticed_at)
+        self._take_back()
         work.stop.tell()
 
     def _learn(self, key: int, job: RemoteJob, now: float) -> None:
@@ -230,16 +232,15 @@ class Poller:
         held = await work.writer.write(lambda connection: jobs.disown(connection, key, why, keyed=keyed, at=work.at()))
         if keyed:
             self._leave(key, HELD if held else f"{why}; the next run asks for its own by its key")
-        elif self._watched.pop(key, None) is not None:
-            self._schedule.forget(key, work.clock.monotonic())
+        else:
+            self._let_go(key)
         work.unanswered.set()
         work.stop.tell()
 
     def _wait_apart(self, key: int, why: str, *, seen: JobResults | None = None) -> None:
         """Hand the job over to those that wait without keeping the others waiting."""
-        watched = self._watched.pop(key, None)
+        watched = self._let_go(key)
         if watched is not None:
-            self._schedule.forget(key, self._work.clock.monotonic())
             self._late.take_up(key, watched.job_id, watched.size, watched.started, why, seen)
             self._work.stop.tell()
 
@@ -293,10 +294,9 @@ class Poller:
             # Those that the API denies, this one too, do not wait for each other.
             in_flight = {other.job_id for other in self._watched.values() if other.unknown_tries < TRIES}
             found = await self._strangers.may_include_one_of(key, in_flight)
-            if found is None:  # asked again when the others have had their turn
-                now = work.clock.monotonic()
-                self._schedule.forget(key, now)
-                self._schedule.add(key, now, self._watched[key].size)
+            if found is None and (watched := self._let_go(key)) is not None:
+                self._denied[key] = watched
+                self._take_back()
             if not found:
                 return found is None
         except (Rejected, Unanswered) as error:
@@ -311,8 +311,7 @@ class Poller:
         chunk = await work.writer.write(lambda connection: queue.chunk(connection, key))
         answer = JobResults(())
         await take_in(work, Look(chunk, job, answer, collect_chunk(chunk, job, answer), ""))
-        if self._watched.pop(key, None) is not None:
-            self._schedule.forget(key, work.clock.monotonic())
+        if self._let_go(key) is not None:
             work.stop.tell()
 
     async def _note(self, key: int, event: str, words: str) -> None:
@@ -321,10 +320,27 @@ class Poller:
 
     def _leave(self, key: int, why: str) -> None:
         """This run asks no more about the job; a later one will."""
-        if self._watched.pop(key, None) is not None:
-            self._schedule.forget(key, self._work.clock.monotonic())
+        if self._let_go(key) is not None:
             self.set_aside[key] = why
             self._work.stop.tell()
+
+    def _let_go(self, key: int) -> Watched | None:
+        """Take the job off the watch; None when it was not on it."""
+        watched = self._watched.pop(key, None)
+        if watched is not None:
+            self._schedule.forget(key, self._work.clock.monotonic())
+            self._take_back()
+        return watched
+
+    def _take_back(self) -> None:
+        """When no other job is left, ask again about those that the API denied while it was not known why."""
+        if not self._watched:
+            now = self._work.clock.monotonic()
+            for key, watched in self._denied.items():
+                self._watched[key] = watched
+                self._schedule.add(key, now, watched.size)
+            self._denied.clear()
+            self._more.set()
 
 
 def _not_ours(job: RemoteJob) -> str:
