@@ -523,9 +523,9 @@ def test_absence_is_proved_while_jobs_are_in_flight_without_end(cli: Cli, api: P
         return {**job, "status": "PENDING"} if now - made.setdefault(job["id"], now) < 1.5 else job
 
     api.echo = pending_at_first
-    names = [f"f{n:02d}" for n in range(18)]
+    names = [f"f{n:02d}" for n in range(19)]
     cli.manifest("x", *names, size=1)
-    done = cli("run", "m.yaml", ORCHESTRATOR_CREATES_PER_S="2", ORCHESTRATOR_STALE_S="7")
+    done = cli("run", "m.yaml", ORCHESTRATOR_CREATES_PER_S="1", ORCHESTRATOR_STALE_S="14")
     assert done.returncode == 0, done.stderr
     assert api.bought == {"x": 1, **dict.fromkeys(names, 1)}
 
