@@ -1,7 +1,8 @@
 """Ended jobs whose results come late, and jobs that the API gives no answer about: each waits apart from all others.
 
-A job that succeeded and lacks rows is asked again with growing pauses. Only when rows are still lacking after
-``late_s``, counted over all runs, do their files count as missing: sent again, they would be bought again.
+A job that succeeded and lacks rows is asked again with growing pauses. Only when rows are still lacking after a run
+has waited for ``late_s``, or a day longer has passed over several runs, do their files count as missing: sent again,
+they would be bought again.
 """
 
 from __future__ import annotations
