@@ -61,9 +61,7 @@ class Case:
     lacking: bool = False  #: sent more than once, and the first of *proven* has no good answer for some file
     partial: tuple[RemoteJob, ...] = ()  #: candidates with results of some of its files only, or of all and of others
     late: tuple[RemoteJob, ...] = ()  #: other candidates than the best that have succeeded and may show more results
-    shared: bool = (
-        False  #: sent more than once, and others in *proven* and *partial* have good results that the best lacks
-    )
+    shared: bool = False  #: sent more than once, and others have good results of its files that the best lacks
     named: frozenset[str] = frozenset()  #: jobs in flight; later calls were answered with them, perhaps by mistake
     vanished: frozenset[str] = frozenset()  #: jobs that are not listed; later calls were answered with them by mistake
     in_flight: frozenset[str] = frozenset()  #: all jobs in flight: a call answered with one may have made another
@@ -177,20 +175,18 @@ def _few(job_ids: Sequence[str]) -> str:
     return ", ".join(job_ids[:5]) + (f" and {len(job_ids) - 5} more" if len(job_ids) > 5 else "")
 
 
-def _shared(case: Case) -> str:
-    """Why a chunk is held though its results are there: it can have one job."""
-    jobs = _few(_ids(case.proven + case.partial))
-    return f"none of these jobs of this chunk has all the good results that they have together: {jobs}"
-
-
 def _overdue(case: Case, job_ids: Sequence[str], what: str = "not ended") -> str:
     return f"{what} for over {case.patience_s:g} s, and may be this chunk's: {_few(job_ids)}"
 
 
-def _blank(case: Case) -> str | None:
-    """Why a chunk is held while jobs that have succeeded show no results, and there are some."""
-    blank = [job for job in case.late if job in case.empty]
-    return _overdue(case, _ids(blank), "ended without results") if blank else None
+def _undecided(case: Case) -> str | None:
+    """Why the best candidate is not adopted yet: another one may have good results that it lacks, or has them."""
+    if blank := [job for job in case.late if job in case.empty]:
+        return _overdue(case, _ids(blank), "ended without results")
+    if not case.shared:
+        return None
+    jobs = _few(_ids(case.proven + case.partial))
+    return f"none of these jobs of this chunk has all the good results that they have together: {jobs}"
 
 
 def _hold(case: Case, why: str) -> Finding:
@@ -213,7 +209,7 @@ def _judge_proven(case: Case) -> Finding:
         if case.patient and (late or case.named or case.began < case.not_before):
             return Wait(pause_s(case.settle_s), case.signs)
         running = _overdue(case, _ids(case.running)) if case.running else None
-        if why := running or _blank(case) or (_shared(case) if case.shared else None):
+        if why := running or _undecided(case):
             return Hold(why)
     return Adopt(case.proven[0], WHOLE)
 
@@ -232,7 +228,7 @@ def _judge_doubtful(case: Case) -> Finding:
             return _await_results(case, left, signs)
     if partly and case.late and case.patient:
         return Wait(pause_s(case.settle_s), signs)
-    if partly and (why := _blank(case) or (_shared(case) if case.shared else None)):
+    if partly and (why := _undecided(case)):
         return Hold(why)
     if partly:
         return Adopt(case.partial[0], PARTLY)
