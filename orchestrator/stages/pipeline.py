@@ -118,7 +118,8 @@ class Pipeline:
         """Chunks and documents that this run leaves to a later one or to a person, and why."""
         held = dict.fromkeys(self.reconciler.held | self.submitter.held, HELD)
         left: dict[int | str, str] = {}
-        for which in (self.uploader.left, self.poller.set_aside, self.late.left, self.reconciler.set_aside, held):
+        apart = (self.poller.set_aside, self.poller.denied.left, self.late.left, self.reconciler.set_aside)
+        for which in (self.uploader.left, *apart, held):
             left.update(which.items())
         return left
 
@@ -136,7 +137,7 @@ class Pipeline:
             await run_stages(
                 work,
                 [self.uploader, self.submitter],
-                [self.poller, self.late, self.reconciler, self.halving, self.escalating],
+                [self.poller, self.poller.denied, self.late, self.reconciler, self.halving, self.escalating],
                 wait=wait,
             )
             if work.stop.everything is None and wait:

@@ -31,11 +31,12 @@ Listing = Callable[[list[Json], str | None], tuple[int, Json]]
 class V1Api(httpx.AsyncBaseTransport):
     """Jobs that take 12 to 20 s, with every file an invoice; *listing* says what a list call answers."""
 
-    def __init__(self, loop: VirtualLoop, listing: Listing, broken: int) -> None:
-        """The results of the first *broken* jobs answer 500 for ever."""
+    def __init__(self, loop: VirtualLoop, listing: Listing, broken: int, denied: bool) -> None:
+        """The results of the first *broken* jobs answer 500 for ever; *denied*: no job is found by its name."""
         self._loop = loop
         self._listing = listing
         self._broken = broken
+        self._denied = denied
         self.read_at = 0.0  #: when good results were last read
         self._jobs: dict[str, tuple[float, float, list[str]]] = {}  # id -> created, ends, files
         self._rng = random.Random(5)
@@ -63,7 +64,7 @@ class V1Api(httpx.AsyncBaseTransport):
             result = {"type": "invoice", "confidence": 0.9, "reasoning": "has a total"}
             rows = [{"id": "r", "file_id": file_id, "result": result} for file_id in self._jobs[parts[0]][2]]
             return _answer(200, {"items": rows, "next_page_token": None})
-        return _answer(200, self._job(parts[0]))
+        return _answer(404, {"detail": "not found"}) if self._denied else _answer(200, self._job(parts[0]))
 
     def _job(self, job_id: str) -> dict[str, Json]:
         created, ends, _ = self._jobs[job_id]
@@ -90,19 +91,19 @@ def honest(jobs: list[Json], token: str | None) -> tuple[int, Json]:
 
 
 def run(
-    folder: Path, jobs: int, *, size: int = 1, listing: Listing = honest, broken: int = 0
+    folder: Path, jobs: int, *, size: int = 1, listing: Listing = honest, broken: int = 0, denied: bool = False
 ) -> tuple[Counter[str], float]:
     """The calls of a run of *jobs* jobs of *size* files, of which all but the *broken* ones' results were recorded.
 
     And how long it took until the last of them were read.
     """
     with unencrypted(), quiet():
-        return _run(folder, jobs, size, listing, broken)
+        return _run(folder, jobs, size, listing, broken, denied)
 
 
-def _run(folder: Path, jobs: int, size: int, listing: Listing, broken: int) -> tuple[Counter[str], float]:
+def _run(folder: Path, jobs: int, size: int, listing: Listing, broken: int, denied: bool) -> tuple[Counter[str], float]:
     loop = VirtualLoop(0.0)
-    clock, api = VirtualClock(loop, 0.0), V1Api(loop, listing, broken)
+    clock, api = VirtualClock(loop, 0.0), V1Api(loop, listing, broken, denied)
     manifest = Manifest(
         path="m.yaml",
         name="m",

@@ -44,7 +44,7 @@ class _Waiting:
     started: float
     since: float  #: monotonic, when this run first was in trouble with it
     why: str
-    seen: JobResults | None
+    seen: Look | None
     due: float
     pause_s: float = FIRST_PAUSE_S
 
@@ -66,10 +66,15 @@ class Late:
     def idle(self) -> bool:
         return not self._waiting
 
+    @property
+    def job_ids(self) -> set[str]:
+        """The jobs that wait here."""
+        return {waiting.job_id for waiting in self._waiting.values()}
+
     def take_up(
-        self, chunk_id: int, job_id: str, size: int, started: float, why: str, seen: JobResults | None = None
+        self, chunk_id: int, job_id: str, size: int, started: float, why: str, seen: Look | None = None
     ) -> None:
-        """Ask again later about a job, of whose results *seen* has been read."""
+        """Ask again later about a job, which had ended when it was *seen*."""
         now = self._work.clock.monotonic()
         self._waiting[chunk_id] = _Waiting(job_id, size, started, now, why, seen, now + FIRST_PAUSE_S)
         self._work.warn("job.late", chunk_id=chunk_id, job_id=job_id, why=why)
@@ -110,7 +115,7 @@ class Late:
     async def _look(self, key: int, waiting: _Waiting) -> None:
         work = self._work
         try:
-            job = await work.api.get(waiting.job_id)
+            job = await self._get(waiting)
             if job.id != waiting.job_id:
                 self._later(key, waiting, f"asked about job {waiting.job_id}, got {job.id}")
                 return
@@ -120,11 +125,11 @@ class Late:
                 else:
                     self._later(key, waiting, f"job {job.id} had ended and is {job.api_status} again")
                 return
-            look = await look_at(work, key, job, waiting.seen)
+            look = await look_at(work, key, job, waiting.seen.answer if waiting.seen else None)
         except (Rejected, Unanswered) as error:
             self._later(key, waiting, f"job {waiting.job_id}: {error}")
             return
-        waiting.seen = look.answer
+        waiting.seen = look
         now = work.clock.monotonic()
         stale, waited_s = now - waiting.started > work.stale_s, now - waiting.since
         if await look.is_final(work, stale=stale, waited_s=waited_s):
@@ -132,6 +137,15 @@ class Late:
             del self._waiting[key]
         else:
             self._later(key, waiting, look.lacks)
+
+    async def _get(self, waiting: _Waiting) -> RemoteJob:
+        """The job as it is now; as it was seen, where the API denies one that had ended: its results may come yet."""
+        try:
+            return await self._work.api.get(waiting.job_id)
+        except Rejected:
+            if waiting.seen is None:
+                raise
+            return waiting.seen.job
 
     def _hand_back(self, key: int, waiting: _Waiting) -> None:
         if self._waiting.pop(key, None) is not None:

@@ -34,7 +34,6 @@ class Watched:
     new: bool = False  #: this run has just submitted it
     told: bool = False  #: the API has told this run of it
     word: str = ""
-    unknown_tries: int = 0
     heard: float = 0.0  #: when the API last reported it
 
 

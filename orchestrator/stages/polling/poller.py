@@ -10,12 +10,11 @@ import structlog
 
 from orchestrator.errors import WITHOUT_A_LIST, ContractBroken, Rejected, Unanswered
 from orchestrator.ledger import jobs, queue
-from orchestrator.models import TERMINAL, Echo, JobResults, JobStatus, RemoteJob
-from orchestrator.stages.matching import collect_chunk
+from orchestrator.models import TERMINAL, Echo, JobStatus, RemoteJob
+from orchestrator.stages.polling.denied import Denied
 from orchestrator.stages.polling.late import Late, Look, look_at, take_in
 from orchestrator.stages.polling.pages import NO_PAGES_S, PAGE, Pages, Watched
 from orchestrator.stages.polling.poll_schedule import PollSchedule
-from orchestrator.stages.unanswered.strangers import Strangers
 from orchestrator.stages.work import HELD, Work
 
 log = structlog.get_logger()
@@ -24,9 +23,6 @@ log = structlog.get_logger()
 #: before a call waits for its turn.
 READERS, BULK_READERS = 32, 6
 
-#: A job that the API does not know is asked about so often before that is believed.
-TRIES = 3
-
 
 class Poller:
     """Asks about jobs when they are likely to have ended (``PollSchedule``), and records those that have."""
@@ -34,7 +30,6 @@ class Poller:
     def __init__(self, work: Work, *, late: Late) -> None:
         self._work = work
         self._late = late  #: the jobs whose results are late wait there
-        self._strangers = Strangers(work)
         self._watched: dict[int, Watched] = {}
         self._schedule = PollSchedule(batch=work.api.traits.jobs_per_ask)
         self._readers = asyncio.Semaphore(READERS if work.api.traits.jobs_per_ask == 1 else BULK_READERS)
@@ -45,7 +40,13 @@ class Poller:
         self._pages = Pages(
             work, self._watched, self._asking, self._schedule, news=self._take_news, ask_one=self._ask_one
         )
-        self._denied: dict[int, Watched] = {}  #: jobs that the API denies, and another may be in their place
+        self.denied = Denied(
+            work,
+            in_flight=lambda: {watched.job_id for watched in self._watched.values()} | late.job_ids,
+            back=self._take_back,
+            unanswered=self._hand_over,
+            disown=self._disown,
+        )
         self.set_aside: dict[int, str] = {}  #: chunk id -> why this run leaves its job to a later one
 
     @property
@@ -147,7 +148,8 @@ class Poller:
         try:
             job = await self._work.api.get(job_id)
         except Rejected as error:
-            await self._unknown(key, error)
+            if (watched := self._let_go(key)) is not None:
+                self.denied.take_up(key, watched, str(error))
             return
         except Unanswered as error:
             self._wait_apart(key, f"job {job_id}: {error}")
@@ -206,13 +208,12 @@ class Poller:
             return
         if not await look.is_final(work, stale=self._is_old(watched), waited_s=0.0):
             self._learn(key, job, noticed_at)
-            self._wait_apart(key, look.lacks, seen=look.answer)
+            self._wait_apart(key, look.lacks, look)
             return
         await take_in(work, look)
         if self._watched.pop(key, None) is None:
             return
         self._learn(key, job, noticed_at)
-        self._take_back()
         work.stop.tell()
 
     def _learn(self, key: int, job: RemoteJob, now: float) -> None:
@@ -230,89 +231,36 @@ class Poller:
         work = self._work
         keyed = work.api.traits.idempotent
         held = await work.writer.write(lambda connection: jobs.disown(connection, key, why, keyed=keyed, at=work.at()))
+        self._let_go(key)
         if keyed:
-            self._leave(key, HELD if held else f"{why}; the next run asks for its own by its key")
-        else:
-            self._let_go(key)
+            self.set_aside[key] = HELD if held else f"{why}; the next run asks for its own by its key"
         work.unanswered.set()
         work.stop.tell()
 
-    def _wait_apart(self, key: int, why: str, *, seen: JobResults | None = None) -> None:
+    def _wait_apart(self, key: int, why: str, ended: Look | None = None) -> None:
         """Hand the job over to those that wait without keeping the others waiting."""
         watched = self._let_go(key)
         if watched is not None:
-            self._late.take_up(key, watched.job_id, watched.size, watched.started, why, seen)
-            self._work.stop.tell()
+            self._hand_over(key, watched, why, ended)
+
+    def _hand_over(self, key: int, watched: Watched, why: str, ended: Look | None = None) -> None:
+        self._late.take_up(key, watched.job_id, watched.size, watched.started, why, ended)
+        self._work.stop.tell()
+
+    async def _take_back(self, key: int, watched: Watched, job: RemoteJob) -> None:
+        """The API does have the job that it denied; it may deny it again when it is asked about by name."""
+        self._watched[key] = watched
+        self._schedule.add(key, watched.started, watched.size)
+        self._asking.add(key)
+        try:
+            await self._take_news(key, job)
+        finally:
+            self._asking.discard(key)
+            self._more.set()
 
     def _is_old(self, watched: Watched) -> bool:
         """Whether the job has been in flight for longer than this run should wait."""
         return watched.old or self._work.clock.monotonic() - watched.started > self._work.stale_s
-
-    async def _unknown(self, key: int, error: Rejected) -> None:
-        """The API says that it has no such job. Believed only when it says so again and again."""
-        work, watched = self._work, self._watched.get(key)
-        if watched is None:
-            return
-        watched.unknown_tries += 1
-        if watched.unknown_tries < TRIES:
-            return
-        if watched.new and not watched.told and work.api.traits.idempotent:
-            if work.clock.monotonic() - watched.started > work.settle_s:  # a new job may not be everywhere at once
-                await self._disown(key, f"the API answered with job {watched.job_id}, which it denies having")
-            return
-        words = f"the API no longer has job {watched.job_id}"
-        gone_since = await work.writer.write(lambda connection: queue.first_noted(connection, key, jobs.DENIED))
-        if gone_since is not None and work.seconds_since(gone_since) >= work.gone_s:
-            if await self._was_anothers(key, words):
-                return
-            if await self._has_others(key):
-                await self._is_gone(key, RemoteJob(watched.job_id, JobStatus.SUCCEEDED, queue.GONE, error=words))
-                return
-            words += "; nothing shows that the key is of the same project"
-        work.warn("job.gone", chunk_id=key, job_id=watched.job_id, why=str(error))
-        await self._note(key, jobs.DENIED, str(error))
-        self._leave(key, f"{words} ({error}); wrong project, or expired")
-
-    async def _has_others(self, key: int) -> bool:
-        """Whether the API answers for other jobs of the ledger: then the key is of their project."""
-        work = self._work
-        others = await work.writer.write(lambda connection: queue.jobs_beside(connection, key, most=5))
-        for job_id in [*(watched.job_id for at, watched in self._watched.items() if at != key)][:5] + others:
-            try:
-                if (await work.api.get(job_id)).id == job_id:
-                    return True
-            except (Rejected, Unanswered):
-                continue
-        return False
-
-    async def _was_anothers(self, key: int, words: str) -> bool:
-        """Whether a job that the API denies may never have been the chunk's: another may be. What follows is done."""
-        work = self._work
-        if work.api.traits.idempotent:
-            return False
-        try:
-            # Those that the API denies, this one too, do not wait for each other.
-            in_flight = {other.job_id for other in self._watched.values() if other.unknown_tries < TRIES}
-            found = await self._strangers.may_include_one_of(key, in_flight)
-            if found is None and (watched := self._let_go(key)) is not None:
-                self._denied[key] = watched
-                self._take_back()
-            if not found:
-                return found is None
-        except (Rejected, Unanswered) as error:
-            self._leave(key, f"{words}; whether another is of its files is not known ({error})")
-            return True
-        await self._disown(key, f"{words}, and has another that may be of its files")
-        return True
-
-    async def _is_gone(self, key: int, job: RemoteJob) -> None:
-        """Its files are missing from now on: ``retry`` may send them."""
-        work = self._work
-        chunk = await work.writer.write(lambda connection: queue.chunk(connection, key))
-        answer = JobResults(())
-        await take_in(work, Look(chunk, job, answer, collect_chunk(chunk, job, answer), ""))
-        if self._let_go(key) is not None:
-            work.stop.tell()
 
     async def _note(self, key: int, event: str, words: str) -> None:
         work = self._work
@@ -329,18 +277,8 @@ class Poller:
         watched = self._watched.pop(key, None)
         if watched is not None:
             self._schedule.forget(key, self._work.clock.monotonic())
-            self._take_back()
+            self._more.set()  # whatever the watch waits for may come earlier now
         return watched
-
-    def _take_back(self) -> None:
-        """When no other job is left, ask again about those that the API denied while it was not known why."""
-        if not self._watched:
-            now = self._work.clock.monotonic()
-            for key, watched in self._denied.items():
-                self._watched[key] = watched
-                self._schedule.add(key, now, watched.size)
-            self._denied.clear()
-            self._more.set()
 
 
 def _not_ours(job: RemoteJob) -> str:

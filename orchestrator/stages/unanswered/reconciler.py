@@ -65,6 +65,7 @@ class Reconciler:
         self._in_flight = frozenset[str]()  #: no results show yet that these jobs are of the calls answered with them
         self._elsewhere = False  #: the latest listing seems to be of another project than the ledger's jobs
         self._ready = False
+        self._taking_up = False  #: a call has gone unanswered, and its chunk is still to be read
         self._gave_up = False
         self._look_s = FIRST_LOOK_S
         self._refused_since: float | None = None  #: monotonic; the list of jobs has been refused since
@@ -75,7 +76,8 @@ class Reconciler:
 
     @property
     def idle(self) -> bool:
-        return self._ready and (self._gave_up or not (self._open or self._work.unanswered.is_set()))
+        at_work = self._open or self._taking_up or self._work.unanswered.is_set()
+        return self._ready and (self._gave_up or not at_work)
 
     async def run(self) -> None:
         work = self._work
@@ -86,15 +88,18 @@ class Reconciler:
         await self._take_up(first=True)
         self._ready = True
         while True:
+            self._taking_up = False
             work.stop.tell()
             if not self._open:
                 await work.unanswered.wait()
+            self._taking_up = True
             work.unanswered.clear()
             await self._take_up(first=False)
             if not self._open:
                 await work.clock.sleep(0.05)  # the call's task is about to let go of the chunk
                 await self._take_up(first=False)
                 continue
+            self._taking_up = False
             began = work.clock.monotonic()
             try:
                 wait_s = await self._look()

@@ -297,21 +297,28 @@ def test_a_result_of_v2_that_never_comes_is_missing(cli: Cli, serve: Serve) -> N
 
 
 class Partly(Classify):
-    """A part of it is down: *down* says with which status a request is refused; rows of the list can be odd."""
+    """A part of it is down: *down* says with which status a request is refused; rows of the list can be odd.
+
+    *gone*: jobs that it no longer has.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.down: Callable[[web.Request], int | None] = lambda _: None
+        self.gone: set[str] = set()
         self.first_row: Json = None
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         if (status := self.down(request)) is not None:
             return web.json_response({"detail": "not today"}, status=status)
+        if self.gone & set(request.path.split("/")):
+            return web.json_response({"detail": "no such job"}, status=404)
         answer = await super().__call__(request)
-        if self.first_row is not None and request.method == "GET" and request.path.endswith("/jobs"):
+        if is_list(request):
             assert isinstance(answer, web.Response)
-            items = json.loads(answer.text or "")["items"]
-            return web.json_response({"items": [{**self._job("job-0"), "id": self.first_row}, *items]})
+            items = [item for item in json.loads(answer.text or "")["items"] if item["id"] not in self.gone]
+            odd = [] if self.first_row is None else [{**self._job("job-0"), "id": self.first_row}]
+            return web.json_response({"items": [*odd, *items]})
         return answer
 
 
@@ -369,7 +376,7 @@ def test_a_job_that_the_api_has_no_longer_is_missing(cli: Cli, serve: Serve) -> 
     cli.manifest("a", "b", size=1)
     assert cli("run", "m.yaml", "--no-wait").returncode == 3
     api.status = "SUCCESS"
-    api.down = lambda request: 404 if "/jobs/job-1" in request.path else None
+    api.gone = {"job-1"}
     gone = {"ORCHESTRATOR_GONE_S": "0.5"}
     assert cli("run", "m.yaml", **gone).returncode == 3
     time.sleep(0.6)
@@ -380,6 +387,25 @@ def test_a_job_that_the_api_has_no_longer_is_missing(cli: Cli, serve: Serve) -> 
     assert cli("retry", "m.yaml").returncode == 0
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_job_that_is_denied_by_name_is_read_where_the_list_shows_it(cli: Cli, serve: Serve, late: bool) -> None:
+    """Its results are there for the asking, and a moment later where they are late; each night left it to the next."""
+    api, asked = Partly(), 0
+
+    def down(request: web.Request) -> int | None:
+        nonlocal asked
+        asked += request.path.endswith("/results")
+        by_name = request.method == "GET" and not is_list(request) and not request.path.endswith("/results")
+        return 404 if by_name or (late and asked == 1) else None
+
+    api.down = down
+    cli.use(serve(api))
+    cli.manifest("a", "b")
+    done = cli("run", "m.yaml", ORCHESTRATOR_LATE_RESULTS_S="30")
+    assert done.returncode == 0, done.stderr
+    assert set(api.jobs) == {"job-0"}
+
+
 def test_a_job_that_nothing_shows_to_be_of_this_project_stays_open(cli: Cli, serve: Serve) -> None:
     """The key may be another project's: then no job is gone."""
     api = Partly()
@@ -387,7 +413,7 @@ def test_a_job_that_nothing_shows_to_be_of_this_project_stays_open(cli: Cli, ser
     cli.use(serve(api))
     cli.manifest("a")
     assert cli("run", "m.yaml", "--no-wait").returncode == 3
-    api.down = lambda request: 404 if "/jobs/job-0" in request.path else None
+    api.gone = {"job-0"}
     for _ in range(2):
         done = cli("run", "m.yaml", "--json", ORCHESTRATOR_GONE_S="0")
         assert done.returncode == 3

@@ -54,6 +54,17 @@ def test_jobs_whose_results_fail_for_ever_slow_no_other_down(tmp_path: Path) -> 
     assert took <= 60
 
 
+@pytest.mark.parametrize("jobs", [3, 20, 150])
+def test_jobs_that_are_denied_by_name_are_found_in_the_list_and_keep_no_other_waiting(
+    tmp_path: Path, jobs: int
+) -> None:
+    """Each took longer than the one before to be given up: twenty of them more than five minutes, a hundred a day."""
+    calls, took = run(tmp_path, jobs, denied=True)
+    assert took <= 100
+    assert calls["list"] <= 20 * -(-jobs // 100)
+    assert calls["get"] <= 12 * jobs
+
+
 def test_the_wait_for_a_ledger_that_is_away_is_no_duration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a job's results had to wait for was learnt as the job's own time: the others were asked about too late."""
     noticed, learnt = [], []
