@@ -92,3 +92,26 @@ def again(connection: Connection, scope: Scope, *file_ids: str, **selection: obj
     allowed = retry.Allowed(selection.pop("max_generations", None))  # type: ignore[arg-type]  # by name
     retry.select_again(connection, scope, retry.Selection(**selection), allowed)  # type: ignore[arg-type]  # by name
     return cutting.chosen(connection, 99)
+
+
+def classify(
+    connection: Connection, config: Config, file_ids: Sequence[str], outcome: Outcome = Outcome.CLASSIFIED
+) -> None:
+    """Plan *file_ids* in one chunk, and end it with that outcome for each."""
+    plan(connection, config, file_ids, size=len(file_ids))
+    end(connection, cutting.last_chunk(connection), **dict.fromkeys(file_ids, outcome))
+
+
+def answer(
+    connection: Connection,
+    chunk_id: int,
+    result: FileResult,
+    to: JobStatus = JobStatus.SUCCEEDED,
+    *,
+    at: str = AT,
+    **changes: object,
+) -> None:
+    """End a chunk of one file with *result*."""
+    bring(connection, chunk_id, JobStatus.SUBMITTED)
+    (row,) = jobs.rows_of(connection, chunk_id)
+    jobs.end(connection, chunk_id, to, [(row, result)], at=at, **changes)
