@@ -55,6 +55,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "orchestrator.planning.plan": ("tests/planning/test_outlook.py", "tests/planning/test_forecast.py"),
     "orchestrator.planning.run": ("tests/planning/test_run.py",),
     "orchestrator.planning.preview": ("tests/planning/test_preview.py",),
+    "orchestrator.planning.naming": ("tests/planning/test_naming.py",),
     "orchestrator.planning.ceiling": ("tests/planning/test_ceiling.py::TestLines",),
     "orchestrator.planning.limits": ("tests/planning/test_limits.py",),
     "orchestrator.planning.retry:selection": ("tests/planning/test_retry_options.py",),
