@@ -56,6 +56,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "orchestrator.planning.run": ("tests/planning/test_run.py",),
     "orchestrator.planning.preview": ("tests/planning/test_preview.py",),
     "orchestrator.planning.naming": ("tests/planning/test_naming.py",),
+    "orchestrator.planning.documents": ("tests/planning/test_documents.py",),
     "orchestrator.planning.ceiling": ("tests/planning/test_ceiling.py::TestLines",),
     "orchestrator.planning.limits": ("tests/planning/test_limits.py",),
     "orchestrator.planning.retry:selection": ("tests/planning/test_retry_options.py",),
