@@ -193,7 +193,7 @@ class Line(httpx.AsyncBaseTransport):
         token = request.url.params.get("page_token")
         at = 3 if world.api == "v2" else 4
         if world.is_down("list" if len(parts) == at else "results" if parts[-1] == "results" else "get"):
-            return _answer(500, {"detail": "simulated 500"})
+            return _answer(world.mood.down_with, {"detail": f"simulated {world.mood.down_with}"})
         if len(parts) == at:
             asked = request.url.params.get_list("job_ids")
             shown = [world.as_json(job) for job in world.listed() if not asked or job.id in asked]

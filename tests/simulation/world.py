@@ -101,10 +101,11 @@ class Mood:
 
     late_rows: float = 0.0  #: rows of a job that has succeeded come late, and go again until all have come
     mistaken: float = 0.0  #: a create call is answered with another job
-    down: str = ""  #: the route that answers 500, alone, for some time
+    down: str = ""  #: the route that answers ``down_with``, alone, for some time
     down_at: tuple[float, float] = (0.0, 0.0)
     in_any_order: bool = False  #: the listing
     nobodys: bool = False  #: half of the mistaken answers name a job that the API denies having
+    down_with: int = 500
 
     @classmethod
     def draw(cls, api: str, seed: int) -> Mood:
@@ -120,6 +121,7 @@ class Mood:
             down_at=(began, began + rng.choice((8.0, 60.0, 4000.0))),
             in_any_order=rng.random() < 0.3,
             nobodys=rng.random() < 0.5,
+            down_with=rng.choice((500, 404)),
         )
 
 
