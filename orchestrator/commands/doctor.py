@@ -158,6 +158,7 @@ def _ledger(manifest: str | None, found: Manifest | None, settings: Settings, op
                 return
             size = opened.describe().bytes
             with opened.transaction() as connection:
+                ledger.refuse_moved(connection, path)
                 if found is not None:
                     refuse_incomplete(connection, found, rehearsal=False)
                 names = [row.name for row in reading.manifests(connection)]

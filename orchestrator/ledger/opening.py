@@ -16,6 +16,7 @@ from orchestrator.ledger.database import Description as Description
 from orchestrator.ledger.database import Lease as Lease
 from orchestrator.ledger.database import Room as Room
 from orchestrator.ledger.database import ServerState as ServerState
+from orchestrator.ledger.database import refuse_moved as refuse_moved
 from orchestrator.ledger.postgres import address
 from orchestrator.ledger.postgres.address import Server as Server
 from orchestrator.ledger.sql import Transaction

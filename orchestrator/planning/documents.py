@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -161,13 +162,18 @@ def called(manifest: Manifest, location: ledger.Location, given: Iterable[str], 
     with closing(ledger.open(location, read_only=True)) as opened, opened.transaction() as connection:
         rows = reading.manifests(connection, manifest.name, rehearsal=rehearsal)
         for name in given:
-            ways = list(dict.fromkeys([stored(name), stored(str(Path(name).absolute()))]))
+            path = Path(name).absolute()
+            real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 - as folders are listed
+            ways = list(dict.fromkeys(map(stored, (name, str(path), real))))
             which = names.called(connection, manifest.name, rows[0].id if rows else 0, ways)
             files = dict.fromkeys(each.file_id for each in which)
             if len(files) > 1:
+                documents = sum(file_id.startswith(hashing.PREFIX) for file_id in files)
                 kind, advice = "files", "give the ID"
-                if any(file_id.startswith(hashing.PREFIX) for file_id in files):
+                if documents:
                     kind, advice = "documents", "give the path"
+                if 0 < documents < len(files):
+                    kind, advice = "files", "give a document's path, or the ID"
                 listed = ", ".join(map(_in_words, which))
                 raise InputError(f"--file {safe(name)}: {len(files)} {kind} have this name: {listed}; {advice}")
             found.append(next(iter(files), name))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
+import os
+import re
 from pathlib import Path
 
 from orchestrator.errors import InputError
@@ -14,10 +16,24 @@ from orchestrator.manifest.loading import Manifest
 from orchestrator.manifest.sources import resolved
 from orchestrator.plaintext import safe
 
+#: What ``safe`` writes for a character that it spells out.
+_SPELT_OUT = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4}))")
+
 
 def full_path(manifest: Manifest) -> str:
     """Where the manifest is, as the ledger writes it: a path need not be text."""
-    return safe(Path(manifest.path).absolute())
+    path = Path(manifest.path).absolute()
+    # ``..`` behind a link leads elsewhere than its spelling does.
+    plain = Path(os.path.normpath(path))
+    return safe(plain if plain.exists() and plain.samefile(path) else path)
+
+
+def _as_file(written: str) -> Path:
+    """The path that the ledger has *written*."""
+    path = Path(written)
+    if path.exists():
+        return path
+    return Path(_SPELT_OUT.sub(lambda match: chr(int(match[1] or match[2], 16)), written))
 
 
 def refuse_second(connection: Transaction, manifest: Manifest, *, rehearsal: bool) -> None:
@@ -30,8 +46,9 @@ def refuse_second(connection: Transaction, manifest: Manifest, *, rehearsal: boo
     if known is None or known == full_path(manifest):
         return
     try:
-        same = hashlib.sha256(Path(known).read_bytes()).hexdigest() == manifest.sha256
-        other = _other_source(manifest, known) if same else None
+        there = _as_file(known)
+        same = hashlib.sha256(there.read_bytes()).hexdigest() == manifest.sha256
+        other = _other_source(manifest, str(there)) if same else None
     except (OSError, ValueError):
         return
     if not same or other:

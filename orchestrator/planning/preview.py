@@ -75,6 +75,7 @@ def _preview(
     manifest: Manifest, taken: Taken | None, opened: ledger.Ledger, *, rehearsal: bool, now: datetime
 ) -> Preview:
     with opened.transaction() as connection:
+        ledger.refuse_moved(connection, opened.location)
         staged = plan.stage(connection, manifest.file_ids())
         refuse_empty(manifest, staged.listed)
         naming.refuse_second(connection, manifest, rehearsal=rehearsal)

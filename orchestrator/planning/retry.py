@@ -134,6 +134,7 @@ def _preview(
     config = options.config or manifest.config
     chosen: list[str] = []
     with opened.transaction() as connection:
+        ledger.refuse_moved(connection, opened.location)
         scope = ledger_scope.find_scope(connection, manifest.name, rehearsal=options.sandbox, config=manifest.config)
         cancelled, cannot_cancel = _stuck(connection, scope, manifest, options, since=stale_since)
         coming = forecast(

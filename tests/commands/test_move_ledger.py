@@ -64,12 +64,21 @@ def test_a_server_goes_on_numbering(night: Cli, api: Moody, database: str) -> No
     assert api.bought["f11"] == 1
 
 
-@pytest.mark.parametrize("command", [["run"], ["retry"], ["adopt"], ["accept", "--file", "f2", "--dismiss"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["run"], ["retry"], ["adopt"], ["accept", "--file", "f2", "--dismiss"]),
+        *(["plan"], ["retry", "--dry-run"], ["doctor"]),
+    ],
+    ids=" ".join,
+)
 def test_the_old_ledger_refuses_whoever_would_write(night: Cli, database: str, command: list[str]) -> None:
-    """A cron entry that still names it would buy everything again. Reading goes on."""
+    """A cron entry that still names it would buy everything again; what says what a run would do says so. Reading goes
+    on.
+    """
     assert night("move-ledger", "ledger.db", database).returncode == 0
     done = night(command[0], "m.yaml", *command[1:], "--ledger", "ledger.db")
-    assert (done.returncode, f"was moved to {database}" in done.stderr) == (8, True), done.stderr
+    assert (done.returncode, f"was moved to {database}" in done.stdout + done.stderr) == (8, True), done.stderr
     assert night("status", "--ledger", "ledger.db").returncode == 0
 
 

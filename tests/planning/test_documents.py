@@ -385,7 +385,10 @@ class TestCalled:
         [
             ("a.txt", "2 documents have this name: {inbox}/a.txt, {inbox}/deep/a.txt; give the path"),
             ("twice.pdf", "2 files have this name: id-4 (mail/twice.pdf), id-3 (post/twice.pdf); give the ID"),
-            ("c.txt", "2 documents have this name: {inbox}/c.txt, id-5 (c.txt); give the path"),
+            (
+                "c.txt",
+                "2 files have this name: {inbox}/c.txt, id-5 (c.txt); give a document's path, or the ID",
+            ),
         ],
     )
     def test_a_name_that_several_have_is_refused(self, ran: Manifest, folder: Path, name: str, words: str) -> None:
@@ -393,6 +396,14 @@ class TestCalled:
         with pytest.raises(InputError) as caught:
             called(ran, folder / "ledger.db", ["b.txt", name], rehearsal=False)
         assert str(caught.value) == f"--file {name}: " + words.format(inbox=folder / "inbox")
+
+    def test_a_path_through_a_link_or_another_folder_means_its_document(self, ran: Manifest, folder: Path) -> None:
+        """However a person spells it: the ledger has it as the file system does."""
+        (folder / "linked").symlink_to(folder / "inbox")
+        for given in ("linked/b.txt", "inbox/../inbox/b.txt", "inbox/deep/../b.txt"):
+            assert called(ran, folder / "ledger.db", [given], rehearsal=False) == called(
+                ran, folder / "ledger.db", ["inbox/b.txt"], rehearsal=False
+            )
 
     def test_documents_of_the_same_content_are_one_file(self, ran: Manifest, folder: Path) -> None:
         """Under one name or several; and a document that is gone has no name any more."""

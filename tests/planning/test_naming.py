@@ -237,6 +237,24 @@ class TestRenamed:
         assert renamed_from(connection, renamed, rehearsal=True) == "m"
 
 
+@pytest.mark.parametrize(
+    "name", [os.fsdecode(b"caf\xe9.yaml"), "zero\u200bwidth.yaml", "back\\slash.yaml", "a\\x41.yaml"]
+)
+def test_a_known_manifest_whose_path_is_spelt_out_is_still_there(connection: Connection, name: str) -> None:
+    """A second one of its name would be mixed with it."""
+    ran(connection, write(name))
+    assert "differs from" in (refusal(connection, write("other.yaml", "file_ids: [b]")) or "")
+
+
+def test_a_path_through_another_folder_is_the_same(connection: Connection) -> None:
+    """Unless a link leads elsewhere: a new name for the manifest is noticed all the same."""
+    ran(connection, write("old/../m.yaml"))
+    assert renamed_from(connection, write("m.yaml", name="n"), rehearsal=False) == "m"
+    Path("link").symlink_to(Path.cwd() / "old/deep")
+    Path("old/deep").mkdir()
+    assert full_path(write("link/../m.yaml")) == f"{Path.cwd()}/link/../m.yaml"
+
+
 def test_a_path_is_kept_in_full_and_as_text(connection: Connection) -> None:
     """A byte that is not text is spelt out, and such a manifest is its own on the next night too."""
     name = os.fsdecode(b"caf\xe9.yaml")

@@ -17,6 +17,7 @@ from orchestrator.errors import InputError, LedgerError, ManifestError, OutOfCre
 from orchestrator.ledger import Ledger
 from orchestrator.ledger.chunks import cutting
 from orchestrator.ledger.chunks.retry import Changes, Quarantine, QuarantinedFile
+from orchestrator.ledger.database import MOVED
 from orchestrator.manifest.loading import Manifest, load
 from orchestrator.models import Config, Extent, FileResult, JobStatus, Limits, Outcome, ParsingConfiguration, Rule
 from orchestrator.planning.ceiling import Ceiling, Line
@@ -240,6 +241,18 @@ def test_a_ledger_in_the_place_of_a_lost_one_is_refused_as_by_a_run(manifest: Ma
     ):
         look(manifest, path)
     assert look(manifest, path, rehearsal=True).rehearsal
+
+
+def test_a_ledger_that_was_moved_is_refused_as_by_a_run(manifest: Manifest, path: Path) -> None:
+    """Its figures would be of the ledger that no run takes any more."""
+    with Ledger(path) as opened, opened.transaction() as connection:
+        event = {"at": AT, "event": MOVED, "note": "postgresql://there/ledger"}
+        connection.execute(text("INSERT INTO events (at, event, note) VALUES (:at, :event, :note)"), event)
+    with pytest.raises(LedgerError) as caught:
+        preview(manifest, path, rehearsal=False, now=NOW)
+    assert str(caught.value) == (
+        f"{path}: this ledger was moved to postgresql://there/ledger ({AT}); name that one with --ledger"
+    )
 
 
 def test_an_older_ledger_is_not_brought_up_to_date(manifest: Manifest, path: Path) -> None:
