@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 
@@ -114,7 +114,7 @@ class Mood:
             return cls()
         rng = random.Random(f"mood {api} {seed}")
         began = rng.uniform(0, 30)
-        return cls(
+        mood = cls(
             late_rows=rng.choice((0.0, 0.3, 0.8)),
             mistaken=rng.choice((0.0, 0.0, 0.3)),
             down=rng.choice(("", "", "list", "get", "results")),
@@ -123,6 +123,8 @@ class Mood:
             nobodys=rng.random() < 0.5,
             down_with=rng.choice((500, 404)),
         )
+        # A job of which no results are to be had is believed to have none in the end.
+        return replace(mood, down_with=500) if mood.down == "results" else mood
 
 
 #: The rows of a job have all come so long after the first could, at the latest: sooner than the program gives up.
