@@ -75,7 +75,7 @@ class Api:
         self._has_read = False  # a call for one job has had a good answer
         self._asked_at: float | None = None  # when the first call left that nothing has answered since
         self.last_trouble: str | None = None
-        self._no_list_before = float("-inf")  # monotonic; until then the API asks to leave its list alone
+        self._not_before: dict[Limiter, float] = {}  # of reads and lists: monotonic; until when the API asks to wait
         self._lead_s = limiters.creates.lead.first_s  # how long before it leaves a create call is got ready
 
     def given_up(self, started: float, asked_s: float = 0.0) -> bool:
@@ -124,11 +124,12 @@ class Api:
 
     async def try_job(self, job_id: str) -> RemoteJob:
         """Ask once what the API says of a job. Raises ApiError."""
+        self._refuse_long_wait(self.limiters.reads, patient=True)
         return await self._attempt(self.dialect.get(job_id), "read", self.limiters.reads, self.dialect.read_job)
 
     async def try_page(self) -> Page:
         """The first jobs of the project's list, asked for once. Raises ApiError."""
-        self._refuse_long_wait(patient=False)
+        self._refuse_long_wait(self.limiters.lists, patient=False)
         return await self._attempt(self.dialect.list(None, 20), "list", self.limiters.lists, self.dialect.read_page)
 
     async def answers_for_a_job(self) -> bool:
@@ -188,8 +189,8 @@ class Api:
         So it does when one job's call alone is redirected.
         """
         patience_s = self._patience_s
-        if limiter is self.limiters.lists:
-            self._refuse_long_wait(patient=bool(patient))
+        # A list is done without; to wait for the others is to wait for the API.
+        self._refuse_long_wait(limiter, patient=bool(patient) or limiter is not self.limiters.lists)
 
         def out_of_patience(started: float, asked_s: float) -> bool:
             if patient or (patient is None and self._answered_at <= started):
@@ -231,11 +232,12 @@ class Api:
     def _patience_s(self) -> float:
         return min(PATIENCE_S, PATIENCE * self.retry_budget_s)
 
-    def _refuse_long_wait(self, *, patient: bool) -> None:
-        """Raises Unanswered, *patient* Unreachable, when the API has asked to leave its list alone for too long."""
-        wait_s = self._no_list_before - self._clock.monotonic()
+    def _refuse_long_wait(self, limiter: Limiter, *, patient: bool) -> None:
+        """Raises Unanswered, *patient* Unreachable, when the API has asked to leave such calls alone for too long."""
+        wait_s = self._not_before.get(limiter, float("-inf")) - self._clock.monotonic()
         if wait_s > (self.retry_budget_s if patient else self._patience_s):
-            words = f"the API asks to wait for {wait_s:.0f} s before its list of jobs is asked for again"
+            what = "its list of jobs is" if limiter is self.limiters.lists else "jobs are"
+            words = f"the API asks to wait for {wait_s:.0f} s before {what} asked for again"
             raise Unreachable(words) if patient else Unanswered(words)
 
     def unreachable(self, error: ApiError) -> Unreachable | Interrupted | LedgerError:
@@ -271,8 +273,7 @@ class Api:
         except Throttled as error:
             self._asked_at = None
             limiter.throttled(ticket, error.retry_after_s)
-            if limiter is self.limiters.lists:
-                self._no_list_before = self._clock.monotonic() + asked_s(error)
+            self._not_before[limiter] = self._clock.monotonic() + asked_s(error)
             self._trouble(kind, error)
             raise
         except ApiError as error:

@@ -119,6 +119,11 @@ def checked_id(value: Json) -> str:
     raise Ambiguous("the API's answer has no usable job id", created=True)
 
 
+def read_job_id(job: Mapping[str, Json]) -> str:
+    """The id of *job*, in one spelling however an answer spells it. Raises Ambiguous(created=True)."""
+    return canonical_id(checked_id(job.get("id")))
+
+
 def checked_dict(value: Json) -> dict[str, Json]:
     """*value* as a JSON object. Raises Ambiguous(created=True)."""
     if isinstance(value, dict):

@@ -14,11 +14,11 @@ from orchestrator.api.dialect import (
     Target,
     Traits,
     checked_dict,
-    checked_id,
     items_and_token,
     job_path,
     name,
     read_echo,
+    read_job_id,
     read_jobs,
     read_record,
     read_time,
@@ -95,7 +95,7 @@ class V1:
 
     def read_job(self, answer: Json) -> RemoteJob:
         job = checked_dict(answer)
-        job_id, word = checked_id(job.get("id")), words(job.get("status")) or ""
+        job_id, word = read_job_id(job), words(job.get("status")) or ""
         status = STATUSES.get(word)
         return RemoteJob(
             id=job_id,

@@ -17,6 +17,7 @@ from orchestrator.api.dialect import (
     job_path,
     name,
     read_echo,
+    read_job_id,
     read_jobs,
     read_record,
     read_time,
@@ -105,7 +106,7 @@ class V2:
 
     def read_job(self, answer: Json) -> RemoteJob:
         job = checked_dict(answer)
-        job_id, word = checked_id(job.get("id")), words(job.get("status")) or ""
+        job_id, word = read_job_id(job), words(job.get("status")) or ""
         status = STATUSES.get(word)
         usage, document = job.get("usage"), name(job.get("file_input"))
         on_parse_job = job.get("document_input_type") == "parse_job_id"

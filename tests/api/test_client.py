@@ -54,6 +54,21 @@ def test_a_base_path_is_kept(serve: Serve) -> None:
     assert server.seen[0].path == f"/llama/api/v1/classifier/jobs/{ID}"
 
 
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_wait_that_is_too_long_is_begun_by_no_later_call(serve: Serve, patient: bool) -> None:
+    """The call that was told so gave up; the next one waited for the whole hour, without a word."""
+    server, clock = serve(in_turn(always(429, None, {"Retry-After": "3600"}), always(200, JOB))), FakeClock()
+
+    async def ask_twice(api: Api) -> None:
+        with pytest.raises(Throttled):
+            await api.try_job(ID)
+        with pytest.raises(Unreachable, match=r"asks to wait for 3600 s before jobs are asked for again"):
+            await (api.get(ID) if patient else api.try_job(ID))
+
+    with_api(server.url, ask_twice, clock=clock)
+    assert (len(server.seen), clock.seconds < 60) == (1, True)
+
+
 def test_a_connection_that_ends_unanswered_is_ambiguous(serve: Serve, chunk: Chunk) -> None:
     """The server has the whole request; nobody knows what it did with it. One create, one request."""
 

@@ -145,6 +145,13 @@ def test_a_job_is_read(config: Config) -> None:
     assert read.ended_at == datetime(2026, 11, 25, 2, 1, tzinfo=UTC)
 
 
+def test_a_jobs_id_has_one_spelling() -> None:
+    """A job whose id came in capitals was asked about in vain ever after, and its files could be bought again."""
+    job_id = "3F2504E0-4F89-41D3-9A0C-0305E82C3301"
+    assert V1(Target()).read_job({"id": job_id, "status": "PENDING"}).id == job_id.lower()
+    assert V1(Target()).read_job({"id": "Job-1", "status": "PENDING"}).id == "Job-1"
+
+
 def test_only_an_ended_job_has_an_end() -> None:
     """``updated_at`` of a job under way is not its end."""
     assert API.read_job(job()).ended_at is None

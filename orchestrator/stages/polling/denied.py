@@ -48,6 +48,7 @@ class Denied:
         self,
         work: Work,
         *,
+        strangers: Strangers,
         in_flight: Callable[[], Set[str]],
         back: Callable[[int, Watched, RemoteJob], Awaitable[None]],
         unanswered: Callable[[int, Watched, str], None],
@@ -61,7 +62,7 @@ class Denied:
         self._back = back
         self._unanswered = unanswered
         self._disown = disown
-        self._strangers = Strangers(work)
+        self._strangers = strangers
         self._listing = SharedListing(work.api, work.clock)
         self._denied: dict[int, _Denial] = {}
         self._asking: set[int] = set()

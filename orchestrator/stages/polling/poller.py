@@ -15,6 +15,7 @@ from orchestrator.stages.polling.denied import Denied
 from orchestrator.stages.polling.late import Late, Look, look_at, take_in
 from orchestrator.stages.polling.pages import NO_PAGES_S, PAGE, Pages, Watched
 from orchestrator.stages.polling.poll_schedule import PollSchedule
+from orchestrator.stages.unanswered.strangers import Strangers
 from orchestrator.stages.work import HELD, Work
 
 log = structlog.get_logger()
@@ -40,8 +41,10 @@ class Poller:
         self._pages = Pages(
             work, self._watched, self._asking, self._schedule, news=self._take_news, ask_one=self._ask_one
         )
+        self._strangers = Strangers(work)
         self.denied = Denied(
             work,
+            strangers=self._strangers,
             in_flight=lambda: {watched.job_id for watched in self._watched.values()} | late.job_ids,
             back=self._take_back,
             unanswered=self._hand_over,
@@ -177,7 +180,18 @@ class Poller:
         watched.word = job.api_status
         await self._run_status(key, job)
         if self._is_old(watched):
-            self._leave(key, f"stale: {job.api_status or 'no status'} for over {self._work.stale_s:g} s")
+            await self._give_up(key, f"{job.api_status or 'no status'} for over {self._work.stale_s:g} s")
+
+    async def _give_up(self, key: int, what: str) -> None:
+        """Leave the job to a later run, unless the create call's answer named another's, and its own is there."""
+        if not self._work.api.traits.idempotent:
+            try:
+                if await self._strangers.include_one_of(key):
+                    await self._disown(key, f"{what}, and another job has the results of these files")
+                    return
+            except (Rejected, Unanswered, ContractBroken) as error:
+                what += f"; whether another job has the results is not known ({error})"
+        self._leave(key, f"stale: {what}")
 
     async def _is_of(self, key: int, job: RemoteJob) -> bool:
         """Whether nothing that the API tells of *job* says that it is of another call; its rules may be rewritten."""

@@ -1,4 +1,4 @@
-"""A look at the jobs that the ledger does not know, for a chunk whose own job the API denies having.
+"""A look at the jobs that the ledger does not know, for a chunk whose own job the API denies having, or never ends.
 
 An API may have answered the create call with another's job: then the chunk's own is among them.
 """
@@ -11,10 +11,10 @@ from collections.abc import Set
 from orchestrator.api.listing import complete_listing
 from orchestrator.ledger import Transaction, queue
 from orchestrator.ledger.chunks import doubts
-from orchestrator.models import Chunk, RemoteJob
+from orchestrator.models import Chunk, JobStatus, RemoteJob
 from orchestrator.stages.unanswered.doubt import Doubt
 from orchestrator.stages.unanswered.evidence import Evidence
-from orchestrator.stages.unanswered.likeness import compared
+from orchestrator.stages.unanswered.likeness import Echoes, Likeness, compared
 from orchestrator.stages.work import Work
 
 
@@ -34,24 +34,47 @@ class Strangers:
         None while it is not known: a job in flight may have been the answer to another call by mistake, too. Those
         that come later are not waited for.
         """
+        chunk, candidates, _ = await self._look(chunk_id)
+        if any(not self._is_of_others(job, chunk) for job in candidates):
+            return True
+        return None if self._awaited.setdefault(chunk_id, in_flight) & in_flight else False
+
+    async def include_one_of(self, chunk_id: int) -> bool:
+        """Whether one has succeeded with results of just the chunk's files, and echoes its config. Raises ApiError.
+
+        Not for a chunk that a person had sent again: that may be the job of its first call.
+        """
+        work = self._work
+        if chunk_id in await work.writer.write(lambda connection: queue.released(connection, work.shard)):
+            return False
+        chunk, candidates, echoes = await self._look(chunk_id)
+        return any(
+            job.status is JobStatus.SUCCEEDED
+            and self._evidence.proves(job, chunk)
+            and echoes.likeness(job, chunk.config) is Likeness.ALIKE
+            for job in candidates
+        )
+
+    async def _look(self, chunk_id: int) -> tuple[Chunk, list[RemoteJob], Echoes]:
+        """The chunk; the jobs that its call may have made, all of whose results have been read; what echoes show."""
         work = self._work
         async with self._one_at_a_time:
             if self._listed is None:
                 self._listed = {job.id: job for job in await complete_listing(work.api, patient=False)}
             listed, now = self._listed, work.clock.monotonic()
 
-            def read(connection: Transaction) -> tuple[Doubt, list[RemoteJob]]:
+            def read(connection: Transaction) -> tuple[Chunk, list[RemoteJob], Echoes]:
                 known, echoes = compared(connection, listed)
-                doubt = Doubt(queue.chunk(connection, chunk_id), queue.call_of(connection, chunk_id), now, now, True)
+                chunk = queue.chunk(connection, chunk_id)
+                doubt = Doubt(chunk, queue.call_of(connection, chunk_id), now, now, True)
                 doubt.learn(doubts.neighbours(connection, work.shard, chunk_id), listed)
-                return doubt, doubt.may_have_made([job for job in listed.values() if job.id not in known], echoes)
+                unknown = [job for job in listed.values() if job.id not in known]
+                return chunk, doubt.may_have_made(unknown, echoes), echoes
 
-            doubt, candidates = await work.writer.write(read)
+            chunk, candidates, echoes = await work.writer.write(read)
             while any(self._evidence.unread(job) for job in candidates):
-                await self._evidence.gather(work.api, candidates, [doubt.chunk])
-        if any(not self._is_of_others(job, doubt.chunk) for job in candidates):
-            return True
-        return None if self._awaited.setdefault(chunk_id, in_flight) & in_flight else False
+                await self._evidence.gather(work.api, candidates, [chunk])
+        return chunk, candidates, echoes
 
     def _is_of_others(self, job: RemoteJob, chunk: Chunk) -> bool:
         return bool(self._evidence.files.get(job.id)) and not self._evidence.hints(job, chunk)

@@ -427,6 +427,29 @@ def test_a_call_that_is_answered_with_a_job_that_the_api_denies_is_settled_by_it
     assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-1", "c": "job-2"}
 
 
+def test_a_call_that_is_answered_with_a_job_that_never_ends_is_settled_by_its_files(cli: Cli, api: Project) -> None:
+    """Night after night it was left to the next, and a person's ``retry`` bought what its own job had long had."""
+    api.add("endless", ["their-file"], hours=-1, status="PENDING", **ASKED)
+    api.instead = {1: "endless"}
+    assert cli("run", "m.yaml", ORCHESTRATOR_STALE_S="2").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-1", "c": "job-2"}
+
+
+@pytest.mark.parametrize("theirs", [["b", "d"], ["d"]])
+def test_a_job_that_never_ends_keeps_its_chunk_while_no_other_has_just_its_results(
+    cli: Cli, api: Project, theirs: list[str]
+) -> None:
+    """It may end yet: what it was asked for is not given up for a job of other files, or of more."""
+    api.add("theirs", theirs, hours=1, **ASKED)
+    api.echo = lambda job: {**job, "status": "PENDING"} if job["id"] == "job-1" else job
+    done = cli("run", "m.yaml", "--json", ORCHESTRATOR_STALE_S="2")
+    assert (done.returncode, json.loads(done.stdout)["reason"]) == (3, "stale: PENDING for over 2 s"), done.stderr
+    api.echo = lambda job: job
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
 def test_a_failed_job_goes_to_no_call_while_another_was_answered_with_a_job_that_the_api_denies(
     cli: Cli, api: Project
 ) -> None:
