@@ -212,6 +212,8 @@ class Poller:
         work = self._work
         try:
             look = await look_at(work, key, job)
+            if look.answer.nameless and await self._was_before(key, job):
+                raise ContractBroken(f"job {job.id} was there before the call, and its results name no file")
         except ContractBroken as error:
             work.warn("job.answers_against_contract", chunk_id=key, job_id=job.id, why=str(error))
             await self._disown(key, _not_ours(job))
@@ -229,6 +231,15 @@ class Poller:
             return
         self._learn(key, job, noticed_at)
         work.stop.tell()
+
+    async def _was_before(self, key: int, job: RemoteJob) -> bool:
+        """Whether the job was made before the chunk's call, as far as that can be known."""
+        if self._work.api.traits.idempotent:
+            return False
+        try:
+            return await self._strangers.was_before(key, job)
+        except (Rejected, Unanswered, ContractBroken):
+            return False
 
     def _learn(self, key: int, job: RemoteJob, now: float) -> None:
         """The job has ended, whatever becomes of its results: the others need no scouts any more."""

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Set
 
 from orchestrator.api.listing import complete_listing
+from orchestrator.clock import time_of
 from orchestrator.ledger import Transaction, queue
 from orchestrator.ledger.chunks import doubts
 from orchestrator.models import Chunk, JobStatus, RemoteJob
@@ -55,26 +56,36 @@ class Strangers:
             for job in candidates
         )
 
+    async def was_before(self, chunk_id: int, job: RemoteJob) -> bool:
+        """Whether *job* was there when the chunk's call left, so that it is another's. Raises ApiError."""
+        async with self._one_at_a_time:
+            doubt, _, _ = await self._doubt(chunk_id)
+        newest = time_of(doubt.floor) if doubt.floor else None
+        return newest is not None and job.created_at is not None and job.created_at <= newest
+
     async def _look(self, chunk_id: int) -> tuple[Chunk, list[RemoteJob], Echoes]:
         """The chunk; the jobs that its call may have made, all of whose results have been read; what echoes show."""
-        work = self._work
         async with self._one_at_a_time:
-            if self._listed is None:
-                self._listed = {job.id: job for job in await complete_listing(work.api, patient=False)}
-            listed, now = self._listed, work.clock.monotonic()
-
-            def read(connection: Transaction) -> tuple[Chunk, list[RemoteJob], Echoes]:
-                known, echoes = compared(connection, listed)
-                chunk = queue.chunk(connection, chunk_id)
-                doubt = Doubt(chunk, queue.call_of(connection, chunk_id), now, now, True)
-                doubt.learn(doubts.neighbours(connection, work.shard, chunk_id), listed)
-                unknown = [job for job in listed.values() if job.id not in known]
-                return chunk, doubt.may_have_made(unknown, echoes), echoes
-
-            chunk, candidates, echoes = await work.writer.write(read)
+            doubt, candidates, echoes = await self._doubt(chunk_id)
             while any(self._evidence.unread(job) for job in candidates):
-                await self._evidence.gather(work.api, candidates, [chunk])
-        return chunk, candidates, echoes
+                await self._evidence.gather(self._work.api, candidates, [doubt.chunk])
+        return doubt.chunk, candidates, echoes
+
+    async def _doubt(self, chunk_id: int) -> tuple[Doubt, list[RemoteJob], Echoes]:
+        """The chunk's call, as if it were unanswered, and the jobs that it may have made; what echoes show."""
+        work = self._work
+        if self._listed is None:
+            self._listed = {job.id: job for job in await complete_listing(work.api, patient=False)}
+        listed, now = self._listed, work.clock.monotonic()
+
+        def read(connection: Transaction) -> tuple[Doubt, list[RemoteJob], Echoes]:
+            known, echoes = compared(connection, listed)
+            doubt = Doubt(queue.chunk(connection, chunk_id), queue.call_of(connection, chunk_id), now, now, True)
+            doubt.learn(doubts.neighbours(connection, work.shard, chunk_id), listed)
+            unknown = [job for job in listed.values() if job.id not in known]
+            return doubt, doubt.may_have_made(unknown, echoes), echoes
+
+        return await work.writer.write(read)
 
     def _is_of_others(self, job: RemoteJob, chunk: Chunk) -> bool:
         return bool(self._evidence.files.get(job.id)) and not self._evidence.hints(job, chunk)

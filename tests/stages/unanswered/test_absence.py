@@ -51,6 +51,7 @@ class Project:
         self.failed: set[str] = set()  #: jobs without a result for any file
         self.null: set[tuple[str, str]] = set()  #: (job, file) without a result
         self.hidden: set[tuple[str, str]] = set()  #: (job, file) without a row in the results
+        self.nameless = False  #: no row names its file
         self.echo: Callable[[Told], Told] = lambda job: job
         self.shown: Callable[[list[Told]], list[Told]] = lambda jobs: jobs
         self.page_size = 1000
@@ -88,7 +89,10 @@ class Project:
             await self.before_results(parts[0])
             null = self.null | {(parts[0], file_id) for file_id in self.files[parts[0]] if parts[0] in self.failed}
             rows = [
-                {"file_id": file_id, "result": None if (parts[0], file_id) in null else RESULT}
+                {
+                    "file_id": None if self.nameless else file_id,
+                    "result": None if (parts[0], file_id) in null else RESULT,
+                }
                 for file_id in self.files[parts[0]]
                 if (parts[0], file_id) not in self.hidden
             ]
@@ -433,6 +437,26 @@ def test_a_call_that_is_answered_with_a_job_that_never_ends_is_settled_by_its_fi
     api.instead = {1: "endless"}
     assert cli("run", "m.yaml", ORCHESTRATOR_STALE_S="2").returncode == 0
     assert api.bought == {"a": 1, "b": 1, "c": 1}
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-1", "c": "job-2"}
+
+
+def test_a_job_that_was_there_before_the_call_is_not_its_own_though_no_row_names_a_file(cli: Cli, api: Project) -> None:
+    """The one row of a colleague's job was taken for that of the one file, and the file had a wrong type for ever."""
+    api.add("theirs", ["their-file"], hours=-1, **ASKED)
+    api.instead, api.nameless = {1: "theirs"}, True
+    assert cli("run", "m.yaml").returncode == 3
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "c": "job-2"}
+    api.nameless = False
+    assert cli("run", "m.yaml").returncode == 0
+    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-1", "c": "job-2"}
+    assert api.bought == {"a": 1, "b": 1, "c": 1}
+
+
+def test_a_row_that_names_no_file_is_taken_where_the_job_is_from_after_the_call(cli: Cli, api: Project) -> None:
+    """Each job has one file."""
+    api.add("theirs", ["their-file"], hours=-1, **ASKED)
+    api.nameless = True
+    assert cli("run", "m.yaml").returncode == 0
     assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-1", "c": "job-2"}
 
 
