@@ -64,12 +64,8 @@ class Submitter:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            try:
+            with self._work.stop.at_failure():
                 await self._feed(tasks)
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # noqa: BLE001 - raised here it would cancel the calls that are out
-                self._work.stop.stop_everything(error)
             for task, sending in self._sendings.items():
                 if not sending.out:
                     task.cancel()
@@ -145,13 +141,10 @@ class Submitter:
 
     async def _submit(self, sending: Sending) -> None:
         """Take one chunk as far as it goes. Never raises: a failure here must not cancel another chunk's call."""
-        try:
-            await sending.run()
-            if sending.held:
-                self.held.add(sending.chunk_id)
-        except (RunStopped, Interrupted) as error:
-            self._work.stop.stop_creates(error)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - see the docstring
-            self._work.stop.stop_everything(error)
+        with self._work.stop.at_failure():
+            try:
+                await sending.run()
+                if sending.held:
+                    self.held.add(sending.chunk_id)
+            except (RunStopped, Interrupted) as error:
+                self._work.stop.stop_creates(error)

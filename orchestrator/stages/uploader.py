@@ -73,15 +73,11 @@ class Uploader:
     async def run(self) -> None:
         stop = self._work.stop
         async with asyncio.TaskGroup() as tasks:
-            try:
+            with stop.at_failure():
                 while stop.sending:
                     await self._fill(tasks)
                     stop.tell()
                     await stop.wait_for(self._more)
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # noqa: BLE001 - raised here it would cancel the uploads that are out
-                stop.stop_everything(error)
             for content, task in self._busy.items():
                 if content not in self._out:
                     task.cancel()
@@ -127,14 +123,11 @@ class Uploader:
 
     async def _guarded(self, item: Wanted) -> None:
         """Never raises: a failure here must not cut another upload short."""
-        try:
-            await self._bring(item)
-        except (RunStopped, Interrupted) as error:
-            self._work.stop.stop_creates(error)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - see the docstring
-            self._work.stop.stop_everything(error)
+        with self._work.stop.at_failure():
+            try:
+                await self._bring(item)
+            except (RunStopped, Interrupted) as error:
+                self._work.stop.stop_creates(error)
 
     async def _look_at(self, known: Sequence[Wanted]) -> None:
         """Ask which files of earlier runs the API still has, and upload the others again. Raises RunStopped."""

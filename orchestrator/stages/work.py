@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -65,6 +66,16 @@ class Stop:
     def stop_everything(self, why: BaseException) -> None:
         self.everything = self.everything or why
         self.finish()
+
+    @contextmanager
+    def at_failure(self) -> Iterator[None]:
+        """A failure inside ends the run; raised in one task of a group, it would cancel the calls of all others."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - see the docstring
+            self.stop_everything(error)
 
     def finish(self) -> None:
         """End sending for no special reason: all is done."""
@@ -262,12 +273,9 @@ async def _drain(tasks: list[asyncio.Task[None]], hurried: asyncio.Event) -> Non
 
 
 async def _guarded(work: Work, stage: Stage) -> None:
-    try:
+    """A bug in one stage ends the run rather than hang it."""
+    with work.stop.at_failure():
         await stage.run()
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:  # noqa: BLE001 - a bug in one stage must end the run, not hang it
-        work.stop.stop_everything(error)
 
 
 async def while_going_on(work: Work, tasks: list[asyncio.Task[T]]) -> list[T]:

@@ -98,16 +98,11 @@ class Late:
                     pass
 
     async def _ask(self, key: int, waiting: _Waiting) -> None:
-        """One look. A failure that ends the run goes to ``stop``."""
+        """One look."""
         try:
-            async with self._readers:
-                await self._look(key, waiting)
-        except asyncio.CancelledError:
-            raise
-        except ContractBroken:  # the poller knows what is to become of it
-            self._hand_back(key, waiting)
-        except BaseException as error:  # noqa: BLE001 - reported to the run; raised here it would cancel the other calls
-            self._work.stop.stop_everything(error)
+            with self._work.stop.at_failure():
+                async with self._readers:
+                    await self._look(key, waiting)
         finally:
             self._asking.discard(key)
             self._more.set()
@@ -128,6 +123,9 @@ class Late:
             look = await look_at(work, key, job, waiting.seen.answer if waiting.seen else None)
         except (Rejected, Unanswered) as error:
             self._later(key, waiting, f"job {waiting.job_id}: {error}")
+            return
+        except ContractBroken:  # the poller knows what is to become of it
+            self._hand_back(key, waiting)
             return
         waiting.seen = look
         now = work.clock.monotonic()
