@@ -208,6 +208,9 @@ class Redirected(ContractBroken):
 #: The endings of a list call that say nothing of any other: all that can be done without the list goes on.
 WITHOUT_A_LIST = (Rejected, Unanswered, Redirected)
 
+#: The same where a list was only to be looked in: with a row that can't be read it is no more use than none.
+WITHOUT_ALL_JOBS = (Rejected, Unanswered, ContractBroken)
+
 
 def exit_code_of(error: OrchestratorError | None, *, unfinished: bool) -> ExitCode | None:
     """The exit code of a run that *error* ended early; None when the error does not decide it."""

@@ -75,7 +75,7 @@ class Api:
         self._has_read = False  # a call for one job has had a good answer
         self._asked_at: float | None = None  # when the first call left that nothing has answered since
         self.last_trouble: str | None = None
-        self._not_before: dict[Limiter, float] = {}  # of reads and lists: monotonic; until when the API asks to wait
+        self._not_before: dict[Limiter, float] = {}  # monotonic; until when the API asks to wait
         self._lead_s = limiters.creates.lead.first_s  # how long before it leaves a create call is got ready
 
     def given_up(self, started: float, asked_s: float = 0.0) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass
 
 from orchestrator.api.listing import SharedListing
-from orchestrator.errors import ContractBroken, Rejected, Unanswered
+from orchestrator.errors import WITHOUT_ALL_JOBS, Rejected, Unanswered
 from orchestrator.ledger import jobs, queue
 from orchestrator.models import TERMINAL, JobResults, JobStatus, RemoteJob
 from orchestrator.stages.matching import collect_chunk
@@ -89,12 +89,9 @@ class Denied:
         work, seen = self._work, -1
         async with asyncio.TaskGroup() as tasks:
             while True:
-                now = work.clock.monotonic()
-                alone = not self._in_flight()
-                for key, denial in self._denied.items():
-                    if key not in self._asking and (alone if denial.waits else denial.due <= now):
-                        self._asking.add(key)
-                        tasks.create_task(self._ask(key, denial))
+                for key in self._due():
+                    self._asking.add(key)
+                    tasks.create_task(self._ask(key, self._denied[key]))
                 dues = [each.due for key, each in self._denied.items() if not each.waits and key not in self._asking]
                 try:
                     async with asyncio.timeout(max(min(dues) - work.clock.monotonic(), 0.001) if dues else None):
@@ -102,15 +99,19 @@ class Denied:
                 except TimeoutError:
                     pass
 
+    def _due(self) -> list[int]:
+        """The jobs to be asked about now. Asked for at each news of the run: in flight there may be thousands."""
+        now, idle = self._work.clock.monotonic(), [key for key in self._denied if key not in self._asking]
+        waiting = [key for key in idle if self._denied[key].waits]
+        due = [key for key in idle if not self._denied[key].waits and self._denied[key].due <= now]
+        return due if not waiting or self._in_flight() else due + waiting
+
     async def _ask(self, key: int, denial: _Denial) -> None:
-        """One look. A failure that ends the run goes to ``stop``."""
+        """One look."""
         try:
-            async with self._readers:
-                await self._look(key, denial)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - reported to the run; raised here it would cancel the other calls
-            self._work.stop.stop_everything(error)
+            with self._work.stop.at_failure():
+                async with self._readers:
+                    await self._look(key, denial)
         finally:
             self._asking.discard(key)
             self._work.stop.tell()
@@ -152,10 +153,8 @@ class Denied:
         """Asked about by name the API denies the job again and again: is it in the list, and if not, since when?"""
         work, watched = self._work, denial.watched
         if (job := await self._listed(denial)) is not None:
-            if job.status in TERMINAL:
+            if job.status in TERMINAL or watched.is_stale(work):
                 await self._give_back(key, denial, job)
-            elif watched.old or work.clock.monotonic() - watched.started > work.stale_s:
-                self._leave(key, f"stale: {job.api_status or 'no status'} for over {work.stale_s:g} s")
             else:
                 self._later(denial)
             return
@@ -189,7 +188,7 @@ class Denied:
         now = work.clock.monotonic()
         try:
             listed = await self._listing.begun_after(max(now - LISTING_S, watched.started, denial.listed_at))
-        except (Rejected, Unanswered, ContractBroken):
+        except WITHOUT_ALL_JOBS:
             return None
         job = next((job for job in listed if job.id == watched.job_id), None)
         if job is not None:
@@ -214,7 +213,7 @@ class Denied:
             return False
         try:
             found = await self._strangers.may_include_one_of(key, self._in_flight())
-        except (Rejected, Unanswered, ContractBroken) as error:
+        except WITHOUT_ALL_JOBS as error:
             self._leave(key, f"{words}; whether another is of its files is not known ({error})")
             return True
         if found is None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from orchestrator.errors import ContractBroken, Rejected, Unanswered
+from orchestrator.errors import WITHOUT_ALL_JOBS
 from orchestrator.models import TERMINAL, RemoteJob
 from orchestrator.stages.polling.poll_schedule import PollSchedule
 from orchestrator.stages.work import Work
@@ -35,6 +35,10 @@ class Watched:
     told: bool = False  #: the API has told this run of it
     word: str = ""
     heard: float = 0.0  #: when the API last reported it
+
+    def is_stale(self, work: Work) -> bool:
+        """Whether it has been in flight for longer than a run should wait."""
+        return self.old or work.clock.monotonic() - self.started > work.stale_s
 
 
 class Pages:
@@ -118,7 +122,7 @@ class Pages:
                     missing.discard(job.id)
                     self._watched[key].heard = now
                     said.append((key, job))
-        except (Rejected, Unanswered, ContractBroken) as error:
+        except WITHOUT_ALL_JOBS as error:
             work.warn("status.listing_refused", why=str(error))
         if not read or len(due) - len(missing) < WORTH_CALLS * read:
             self._do_without()

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import structlog
 
-from orchestrator.errors import WITHOUT_A_LIST, ContractBroken, Rejected, Unanswered
+from orchestrator.errors import WITHOUT_A_LIST, WITHOUT_ALL_JOBS, ContractBroken, Rejected, Unanswered
 from orchestrator.ledger import jobs, queue
 from orchestrator.models import TERMINAL, Echo, JobStatus, RemoteJob
 from orchestrator.stages.polling.denied import Denied
@@ -112,13 +112,10 @@ class Poller:
         return most
 
     async def _ask(self, keys: list[int]) -> None:
-        """One status call, and what follows from it. A failure that ends the run goes to ``stop``."""
+        """One status call, and what follows from it."""
         try:
-            await self._ask_about(keys)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - handed to the run; raised here it would cancel the other calls
-            self._work.stop.stop_everything(error)
+            with self._work.stop.at_failure():
+                await self._ask_about(keys)
         finally:
             self._asking.difference_update(keys)
             self._readers.release()
@@ -179,7 +176,7 @@ class Poller:
             await self._note(key, "status_unknown", word)
         watched.word = job.api_status
         await self._run_status(key, job)
-        if self._is_old(watched):
+        if watched.is_stale(self._work):
             await self._give_up(key, f"{job.api_status or 'no status'} for over {self._work.stale_s:g} s")
 
     async def _give_up(self, key: int, what: str) -> None:
@@ -189,7 +186,7 @@ class Poller:
                 if await self._strangers.include_one_of(key):
                     await self._disown(key, f"{what}, and another job has the results of these files")
                     return
-            except (Rejected, Unanswered, ContractBroken) as error:
+            except WITHOUT_ALL_JOBS as error:
                 what += f"; whether another job has the results is not known ({error})"
         self._leave(key, f"stale: {what}")
 
@@ -222,7 +219,7 @@ class Poller:
             self._learn(key, job, noticed_at)
             self._wait_apart(key, f"job {job.id}: {error}")
             return
-        if not await look.is_final(work, stale=self._is_old(watched), waited_s=0.0):
+        if not await look.is_final(work, stale=watched.is_stale(self._work), waited_s=0.0):
             self._learn(key, job, noticed_at)
             self._wait_apart(key, look.lacks, look)
             return
@@ -238,7 +235,7 @@ class Poller:
             return False
         try:
             return await self._strangers.was_before(key, job)
-        except (Rejected, Unanswered, ContractBroken):
+        except WITHOUT_ALL_JOBS:
             return False
 
     def _learn(self, key: int, job: RemoteJob, now: float) -> None:
@@ -282,10 +279,6 @@ class Poller:
         finally:
             self._asking.discard(key)
             self._more.set()
-
-    def _is_old(self, watched: Watched) -> bool:
-        """Whether the job has been in flight for longer than this run should wait."""
-        return watched.old or self._work.clock.monotonic() - watched.started > self._work.stale_s
 
     async def _note(self, key: int, event: str, words: str) -> None:
         work = self._work
