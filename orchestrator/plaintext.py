@@ -14,6 +14,9 @@ MAX_DIGITS = 1000
 #: C0, DEL, C1, zero-width, bidirectional controls, line separators, byte order mark, and half characters.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff\ud800-\udfff]")
 
+#: What ``safe`` writes for such a character.
+_SPELT_OUT = re.compile(r"\\(?:[tnr]|x[0-9a-f]{2}|u[0-9a-f]{4})")
+
 #: What differs from file to file in otherwise equal words: IDs, names in quotes, paths, numbers.
 _VARYING = re.compile(
     r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F-]{10,}|\b[0-9a-fA-F]{16,}\b|'[^']{1,200}'|\"[^\"]{1,200}\"|\d+(?:[-.:,]\d+)*"
@@ -47,6 +50,11 @@ def safe(text: object, most: int | None = None) -> str:
     """*text* on one line, harmful characters spelled out as ``\\x1b``; at most *most* characters."""
     shown = _HARMFUL.sub(lambda match: ascii(match[0])[1:-1], str(text))
     return shown if most is None or len(shown) <= most else shown[: max(most - 1, 0)] + "…"
+
+
+def unsafe(shown: str) -> str:
+    """The text of which ``safe`` made *shown*, unless there was a backslash in it."""
+    return _SPELT_OUT.sub(lambda match: match[0].encode().decode("unicode_escape"), shown)
 
 
 def span(seconds: float) -> str:

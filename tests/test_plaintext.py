@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.plaintext import safe
+from orchestrator.plaintext import safe, unsafe
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,12 @@ from orchestrator.plaintext import safe
 def test_what_could_harm_is_spelled_out(text: str, shown: str) -> None:
     """Escapes, line breaks, direction marks, invisible characters, halves; all else stays as it is."""
     assert safe(text) == shown
+
+
+@given(st.text(st.characters(exclude_characters="\\")))
+def test_what_was_spelled_out_can_be_read_back(text: str) -> None:
+    """A path that the ledger has written is still the path of a file."""
+    assert unsafe(safe(text)) == text
 
 
 @given(st.text(st.characters()))

@@ -169,11 +169,10 @@ def called(manifest: Manifest, location: ledger.Location, given: Iterable[str], 
             files = dict.fromkeys(each.file_id for each in which)
             if len(files) > 1:
                 documents = sum(file_id.startswith(hashing.PREFIX) for file_id in files)
-                kind, advice = "files", "give the ID"
-                if documents:
+                if documents == len(files):
                     kind, advice = "documents", "give the path"
-                if 0 < documents < len(files):
-                    kind, advice = "files", "give a document's path, or the ID"
+                else:
+                    kind, advice = "files", "give a document's path, or the ID" if documents else "give the ID"
                 listed = ", ".join(map(_in_words, which))
                 raise InputError(f"--file {safe(name)}: {len(files)} {kind} have this name: {listed}; {advice}")
             found.append(next(iter(files), name))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import os
-import re
 from pathlib import Path
 
 from orchestrator.errors import InputError
@@ -14,10 +13,7 @@ from orchestrator.ledger import scope as ledger_scope
 from orchestrator.manifest.lists import STANDARD_INPUT
 from orchestrator.manifest.loading import Manifest
 from orchestrator.manifest.sources import resolved
-from orchestrator.plaintext import safe
-
-#: What ``safe`` writes for a character that it spells out.
-_SPELT_OUT = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4}))")
+from orchestrator.plaintext import safe, unsafe
 
 
 def full_path(manifest: Manifest) -> str:
@@ -31,9 +27,7 @@ def full_path(manifest: Manifest) -> str:
 def _as_file(written: str) -> Path:
     """The path that the ledger has *written*."""
     path = Path(written)
-    if path.exists():
-        return path
-    return Path(_SPELT_OUT.sub(lambda match: chr(int(match[1] or match[2], 16)), written))
+    return path if path.exists() else Path(unsafe(written))
 
 
 def refuse_second(connection: Transaction, manifest: Manifest, *, rehearsal: bool) -> None:

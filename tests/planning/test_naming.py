@@ -238,7 +238,7 @@ class TestRenamed:
 
 
 @pytest.mark.parametrize(
-    "name", [os.fsdecode(b"caf\xe9.yaml"), "zero\u200bwidth.yaml", "back\\slash.yaml", "a\\x41.yaml"]
+    "name", [os.fsdecode(b"caf\xe9.yaml"), "zero\u200bwidth.yaml", "new\nline.yaml", "back\\slash.yaml", "a\\x41.yaml"]
 )
 def test_a_known_manifest_whose_path_is_spelt_out_is_still_there(connection: Connection, name: str) -> None:
     """A second one of its name would be mixed with it."""
