@@ -67,8 +67,13 @@ def test_a_server_goes_on_numbering(night: Cli, api: Moody, database: str) -> No
 @pytest.mark.parametrize(
     "command",
     [
-        *(["run"], ["retry"], ["adopt"], ["accept", "--file", "f2", "--dismiss"]),
-        *(["plan"], ["retry", "--dry-run"], ["doctor"]),
+        ["run"],
+        ["retry"],
+        ["adopt"],
+        ["accept", "--file", "f2", "--dismiss"],
+        ["plan"],
+        ["retry", "--dry-run"],
+        ["doctor"],
     ],
     ids=" ".join,
 )

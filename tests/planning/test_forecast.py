@@ -2,68 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
 from support.ledgers import AT, answer, bring, classify, plan
+from support.planning import BETTER, NOW
 
 from orchestrator.clock import timestamp
-from orchestrator.ledger import Ledger
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.chunks import cutting, retry
 from orchestrator.ledger.chunks import plan as planning
 from orchestrator.ledger.chunks.plan import Counts, OpenChunks
 from orchestrator.ledger.chunks.retry import Quarantine, QuarantinedFile, Selection
 from orchestrator.ledger.scope import Scope
-from orchestrator.manifest.loading import Manifest, load
+from orchestrator.manifest.loading import Manifest
 from orchestrator.models import (
-    Config,
     Escalate,
     FileResult,
     JobStatus,
     Limits,
-    Mode,
     Outcome,
-    ParsingConfiguration,
-    Rule,
 )
 from orchestrator.planning.ceiling import Ceiling, Line
 from orchestrator.planning.options import Options
 from orchestrator.planning.plan import Batch, Forecast, forecast
 
-MANIFEST = """\
-version: 1
-name: m
-file_ids: [a, b, c]
-chunk_size: 2
-parsing_configuration: {max_pages: 1}
-rules: [{type: invoice, description: contains line items}]
-"""
-
 RUN = Options()  #: an ordinary run
-NOW = datetime.fromisoformat(AT) + timedelta(hours=1)
-
-#: The manifest's rules in the better mode: 2 credits a file.
-BETTER = Config((Rule("invoice", "contains line items"),), Mode.MULTIMODAL, ParsingConfiguration(max_pages=1))
 NONE = Line()
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> Manifest:
-    """Of v1, in chunks of two; one file costs 1 credit at most."""
-    path = tmp_path / "m.yaml"
-    path.write_text(MANIFEST)
-    return load(str(path), environ={})
-
-
-@pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Connection]:
-    with Ledger(tmp_path / "ledger.db") as opened, opened.transaction() as connection:
-        yield connection
 
 
 def listing(manifest: Manifest, *file_ids: str, **limits: int) -> Manifest:

@@ -2,74 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
 from support.ledgers import AT, answer, bring, classify, cut, plan
+from support.planning import BETTER, NOW, OLD, ONE_PAGE, many
 
 from orchestrator.clock import timestamp
 from orchestrator.errors import InputError
-from orchestrator.ledger import Ledger
 from orchestrator.ledger import scope as ledger_scope
 from orchestrator.ledger.chunks import cutting
 from orchestrator.ledger.chunks import plan as planning
 from orchestrator.ledger.chunks.plan import Counts, OpenChunks
 from orchestrator.ledger.chunks.retry import Changes, Selection
-from orchestrator.manifest.loading import Manifest, load
-from orchestrator.models import Config, FileResult, JobStatus, Limits, Mode, Outcome, ParsingConfiguration, Rule
+from orchestrator.manifest.loading import Manifest
+from orchestrator.models import Config, FileResult, JobStatus, Limits, Mode, Outcome
 from orchestrator.planning.options import Options
 from orchestrator.planning.plan import Batch, Outlook, Sample, work_out
 
-MANIFEST = """\
-version: 1
-name: m
-file_ids: [a, b, c]
-chunk_size: 2
-parsing_configuration: {max_pages: 1}
-rules: [{type: invoice, description: contains line items}]
-"""
-
 RUN = Options()  #: an ordinary run
-NOW = datetime.fromisoformat(AT) + timedelta(hours=1)
 LATER = timestamp(NOW)  #: than whatever is in the ledger
 
-ONE_PAGE = ParsingConfiguration(max_pages=1)
-#: The rules before the manifest was changed. One file costs 1 credit with these as with the present ones.
-OLD = Config((Rule("invoice", "has a total"),), parsing_configuration=ONE_PAGE)
-#: The present rules in the better mode: 2 credits a file.
-BETTER = Config((Rule("invoice", "contains line items"),), Mode.MULTIMODAL, ONE_PAGE)
 ON_SERVER = Config((), configuration_id="cfg")
 
 BAD = Outcome.FAILED
 ANY = tuple(Outcome)
 
 
-@pytest.fixture
-def manifest(tmp_path: Path) -> Manifest:
-    """Of v1, in chunks of two; one file costs 1 credit at most."""
-    path = tmp_path / "m.yaml"
-    path.write_text(MANIFEST)
-    return load(str(path), environ={})
-
-
-@pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Connection]:
-    with Ledger(tmp_path / "ledger.db") as opened, opened.transaction() as connection:
-        yield connection
-
-
 def listing(manifest: Manifest, *file_ids: str, api: str = "v1", **limits: int) -> Manifest:
     return replace(
         manifest, ids=file_ids, api=api, limits=Limits(**limits), limit_lines=dict.fromkeys(limits, 6), path="m.yaml"
     )
-
-
-def many(letter: str, number: int) -> list[str]:
-    return [f"{letter}{each}" for each in range(number)]
 
 
 def look(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
 from support.ledgers import AT, answer, bring, classify
 from support.ledgers import plan as planned
+from support.planning import NOW, OLD, many
 from support.sandboxes import put
 
 from orchestrator.errors import InputError, LedgerError, ManifestError, OutOfCredits
@@ -19,7 +19,7 @@ from orchestrator.ledger.chunks import cutting
 from orchestrator.ledger.chunks.retry import Changes, Quarantine, QuarantinedFile
 from orchestrator.ledger.database import MOVED
 from orchestrator.manifest.loading import Manifest, load
-from orchestrator.models import Config, Extent, FileResult, JobStatus, Limits, Outcome, ParsingConfiguration, Rule
+from orchestrator.models import Config, Extent, FileResult, JobStatus, Limits, Outcome
 from orchestrator.planning.ceiling import Ceiling, Line
 from orchestrator.planning.documents import Taken
 from orchestrator.planning.options import Options
@@ -34,9 +34,6 @@ parsing_configuration: {max_pages: 1}
 rules: [{type: invoice, description: contains line items}]
 """
 
-NOW = datetime.fromisoformat(AT) + timedelta(hours=1)
-#: The rules before the manifest was changed.
-OLD = Config((Rule("invoice", "has a total"),), parsing_configuration=ParsingConfiguration(max_pages=1))
 NONE = Line()
 NOTHING = Quarantine(0, [])
 
@@ -121,10 +118,6 @@ def in_every_state(connection: Connection, config: Config) -> None:
     classify(connection, OLD, many("changed", 6))
     planned(connection, config, many("planned", 5), size=9)
     connection.execute(text("UPDATE jobs SET sends = 1 WHERE status = 'pending'"))  # refused, so not planned anew
-
-
-def many(letter: str, number: int) -> list[str]:
-    return [f"{letter}{each}" for each in range(number)]
 
 
 def test_files_are_counted_by_how_they_stand(manifest: Manifest, path: Path) -> None:

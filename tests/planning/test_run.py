@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, MutableMapping
 from dataclasses import replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 from support.ledgers import AT, answer, bring, end, events
+from support.planning import MANIFEST, NOW
 
 from orchestrator.clock import timestamp
 from orchestrator.errors import InputError, LedgerError, ManifestError, OutOfCredits
@@ -27,16 +27,6 @@ from orchestrator.planning.options import Options
 from orchestrator.planning.plan import Sample
 from orchestrator.planning.run import Plan, doubt_pending, plan, register
 
-MANIFEST = """\
-version: 1
-name: m
-file_ids: [a, b, c]
-chunk_size: 2
-parsing_configuration: {max_pages: 1}
-rules: [{type: invoice, description: contains line items}]
-"""
-
-NOW = datetime.fromisoformat(AT) + timedelta(hours=1)
 NIGHT = Options()  #: as cron has it
 #: What the log says, by event.
 Said = dict[str, dict[str, Any]]
