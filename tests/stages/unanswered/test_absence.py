@@ -52,6 +52,7 @@ class Project:
         self.null: set[tuple[str, str]] = set()  #: (job, file) without a result
         self.hidden: set[tuple[str, str]] = set()  #: (job, file) without a row in the results
         self.nameless = False  #: no row names its file
+        self.by_name = True  #: False: the call for one job says 404, whichever it is
         self.echo: Callable[[Told], Told] = lambda job: job
         self.shown: Callable[[list[Told]], list[Told]] = lambda jobs: jobs
         self.page_size = 1000
@@ -97,7 +98,8 @@ class Project:
                 if (parts[0], file_id) not in self.hidden
             ]
             return web.json_response({"items": rows})
-        return self._told(parts[0]) or web.json_response({"detail": "Classify job not found"}, status=404)
+        told = self._told(parts[0]) if self.by_name else None
+        return told or web.json_response({"detail": "Classify job not found"}, status=404)
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
         number, body = self.creates, await request.json()
@@ -431,10 +433,13 @@ def test_a_call_that_is_answered_with_a_job_that_the_api_denies_is_settled_by_it
     assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-1", "c": "job-2"}
 
 
-def test_a_call_that_is_answered_with_a_job_that_never_ends_is_settled_by_its_files(cli: Cli, api: Project) -> None:
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_call_that_is_answered_with_a_job_that_never_ends_is_settled_by_its_files(
+    cli: Cli, api: Project, by_name: bool
+) -> None:
     """Night after night it was left to the next, and a person's ``retry`` bought what its own job had long had."""
     api.add("endless", ["their-file"], hours=-1, status="PENDING", **ASKED)
-    api.instead = {1: "endless"}
+    api.instead, api.by_name = {1: "endless"}, by_name
     assert cli("run", "m.yaml", ORCHESTRATOR_STALE_S="2").returncode == 0
     assert api.bought == {"a": 1, "b": 1, "c": 1}
     assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {"a": "job-0", "b": "job-1", "c": "job-2"}
