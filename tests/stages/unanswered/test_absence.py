@@ -44,6 +44,7 @@ class Project:
     def __init__(self) -> None:
         self.jobs: list[Told] = []
         self.files: dict[str, list[str]] = {}
+        self.asked: dict[str, list[str]] = {}  #: our jobs -> the files that they were asked for
         self.bought: Counter[str] = Counter()
         self.lost: set[int] = set()  #: create calls, by number, whose answer is lost
         self.unmade: set[int] = set()  #: those that fail and make nothing
@@ -111,6 +112,7 @@ class Project:
         if number in self.unmade:
             return web.json_response({"detail": "no"}, status=500)
         self.bought.update(body["file_ids"])
+        self.asked[f"job-{number}"] = body["file_ids"]
         self.add(f"job-{number}", body.pop("file_ids"), **body)
         if number in self.lost:
             return web.json_response({"detail": "lost"}, status=502)
@@ -142,8 +144,8 @@ def api(cli: Cli, serve: Serve) -> Project:
 
 
 def files_of_jobs(cli: Cli, api: Project) -> dict[str, list[str]]:
-    """File -> all the files of the job that its outcome is from. Which call comes first is not up to the program."""
-    return {str(row["file_id"]): api.files[str(row["job_id"])] for row in cli.exported()}
+    """File -> all that was asked of the job its outcome is from. Which call comes first is not up to the program."""
+    return {str(row["file_id"]): api.asked[str(row["job_id"])] for row in cli.exported()}
 
 
 def without(*names: str) -> Callable[[Told], Told]:
@@ -338,7 +340,7 @@ def test_a_call_that_is_answered_with_the_job_of_one_without_an_answer_proves_no
     cli.manifest("w", "a", "b", "c", size=1)
     assert cli("run", "m.yaml").returncode == 0
     assert api.bought == {"w": 1, "a": 1, "b": 1, "c": 1}
-    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {n: f"job-{i}" for i, n in enumerate("wabc")}
+    assert files_of_jobs(cli, api) == {name: [name] for name in "wabc"}
 
 
 def test_of_two_jobs_of_some_of_its_files_the_one_with_more_good_answers_counts(cli: Cli, api: Project) -> None:
@@ -375,7 +377,7 @@ def test_a_failed_job_goes_to_no_call_while_another_was_answered_with_what_may_b
     cli.manifest("w", "a", "b", "c", size=1)
     assert cli("run", "m.yaml").returncode == 1
     assert api.bought == {"w": 1, "a": 1, "b": 1, "c": 1}
-    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {n: f"job-{i}" for i, n in enumerate("wabc")}
+    assert files_of_jobs(cli, api) == {name: [name] for name in "wabc"}
 
 
 def test_a_failed_job_goes_to_no_call_while_it_may_be_of_one_in_another_mode(cli: Cli, api: Project) -> None:
@@ -426,7 +428,7 @@ def test_a_job_that_a_call_is_answered_with_while_its_results_are_read_is_not_ad
     cli.manifest("x", "w", "a", "b", size=1)
     assert cli("run", "m.yaml").returncode == 0
     assert api.bought == {"x": 1, "w": 1, "a": 1, "b": 1}
-    assert {row["file_id"]: row["job_id"] for row in cli.exported()} == {n: f"job-{i}" for i, n in enumerate("xwab")}
+    assert files_of_jobs(cli, api) == {name: [name] for name in "xwab"}
 
 
 def test_a_call_that_is_answered_with_a_job_that_the_api_denies_is_settled_by_its_files(cli: Cli, api: Project) -> None:
@@ -455,7 +457,7 @@ def test_a_job_that_was_there_before_the_call_is_not_its_own_though_no_row_names
     api.add("theirs", ["their-file"], hours=-1, **ASKED)
     api.instead, api.nameless = {1: "theirs"}, True
     assert cli("run", "m.yaml").returncode == 3
-    (left,) = api.files["job-1"]
+    (left,) = api.asked["job-1"]
     assert files_of_jobs(cli, api) == {name: [name] for name in {*"abc"} - {left}}
     api.nameless = False
     assert cli("run", "m.yaml").returncode == 0
