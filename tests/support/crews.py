@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from sqlalchemy import text
 
 from orchestrator import ledger
 from orchestrator.ledger import Transaction
@@ -26,6 +27,13 @@ class Crew:
     def session(self) -> Session:
         """One more session, closed at the test's end."""
         return self._stack.enter_context(ledger.session(self.server, "test"))
+
+    def end(self, session: Session) -> None:
+        """As when its host dies: the server has noticed once this returns."""
+        pid = session.raw.info.backend_pid
+        session.close()
+        with self.transaction() as connection:
+            connection.execute(text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": pid})
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

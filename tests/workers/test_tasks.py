@@ -193,7 +193,7 @@ def test_the_beat_says_what_is_to_be_done(crew: Crew) -> None:
         assert roll.drain(connection, "host-a", 1)
         assert roll.beat(connection, me, None).draining
         assert not roll.drain(connection, "host-c", 1)
-    there.close()
+    crew.end(there)
     with crew.transaction() as connection:
         assert roll.beat(connection, me, None).missing
         assert {worker.name: worker.lives for worker in roll.states(connection)} == {
