@@ -195,7 +195,7 @@ def _hold(case: Case, why: str) -> Finding:
 
 def _can_settle(case: Case) -> bool:
     """Whether a held chunk may no longer need a person."""
-    if case.running or case.unread:
+    if case.running or case.unread or any(job in case.late for job in case.empty):
         return True
     if case.hints or (case.empty and not (case.partial or case.told_apart)):
         return False

@@ -334,6 +334,11 @@ CASES: dict[str, tuple[Case, Finding]] = {
         Hold("none of these jobs of this chunk has all the good results that they have together: mixed, blank, failed"),
     ),
     "held, and still doubtful": (replace(DOUBTFUL, held=True), StayHeld()),
+    "held, and one has just succeeded, whose results may come": (
+        replace(CLEAN, held=True, empty=(BLANK,), late=(BLANK,)),
+        Wait(30.0, Signs(doubtful_since=200.0)),
+    ),
+    "held, and they have not come": (replace(DOUBTFUL, held=True, empty=(BLANK,), late=(BLANK,)), StayHeld()),
     "held, and some results are of its files": (replace(CLEAN, held=True, hints=(MIXED,)), StayHeld()),
     "held, and the listing is of another project": (replace(CLEAN, held=True, elsewhere=True), StayHeld()),
     "held, and accepted": (replace(CLEAN, held=True, accepted=True), StayHeld()),
