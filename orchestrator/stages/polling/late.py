@@ -140,10 +140,13 @@ class Late:
         """The job as it is now; as it was seen, where the API denies one that had ended: its results may come yet."""
         try:
             return await self._work.api.get(waiting.job_id)
-        except Rejected:
+        except Rejected as error:
             if waiting.seen is None:
                 raise
-            return waiting.seen.job
+            job = waiting.seen.job
+            if job.results is None:
+                return job
+            return replace(job, results=replace(job.results, refusal=str(error)))  # what came with it is no news
 
     def _hand_back(self, key: int, waiting: _Waiting) -> None:
         if self._waiting.pop(key, None) is not None:
