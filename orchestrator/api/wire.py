@@ -89,28 +89,11 @@ class Wire:
             return await self._send(call, kind, left_s)
 
     async def _send(self, call: Call, kind: str, left_s: float | None) -> Json:
-        creating = kind == "create"
-        url = self._origin.copy_with(raw_path=self._origin.raw_path.rstrip(b"/") + call.path.encode("ascii"))
-        content: bytes | AsyncIterator[bytes] | None = None if call.body is None else json.dumps(call.body).encode()
-        headers = {"authorization": f"Bearer {self._key}", **dict(call.headers)}
-        if content is not None:
-            headers["content-type"] = "application/json"
-        elif call.stream is not None:
-            content = call.stream()
         buying = kind in ("create", "upload")
         client = self._creating if buying else self._reading
-        last_look = {"trace": self._last_look} if buying and self._may_send is not None else None
         try:
             async with asyncio.timeout(self._timeout_s + call.extra_s):
-                request = client.build_request(
-                    call.method,
-                    url,
-                    params=call.query,
-                    content=content,
-                    headers=headers,
-                    timeout=self._timeouts(left_s),
-                    extensions=last_look,
-                )
+                request = self._request(client, call, left_s, buying=buying)
                 response = await client.send(request, stream=True)
                 try:
                     body = await self._read(response)
@@ -126,12 +109,29 @@ class Wire:
             return None
         try:
             answer = status_codes.of_response(
-                response.status_code, response.headers, body, creating=creating, cancelling=kind == "cancel"
+                response.status_code, response.headers, body, creating=kind == "create", cancelling=kind == "cancel"
             )
         except ApiError as error:
             self._hiding.of_error(error)
             raise
         return self._hiding.of(answer, body)
+
+    def _request(self, client: httpx.AsyncClient, call: Call, left_s: float | None, *, buying: bool) -> httpx.Request:
+        content: bytes | AsyncIterator[bytes] | None = None if call.body is None else json.dumps(call.body).encode()
+        headers = {"authorization": f"Bearer {self._key}", **dict(call.headers)}
+        if content is not None:
+            headers["content-type"] = "application/json"
+        elif call.stream is not None:
+            content = call.stream()
+        return client.build_request(
+            call.method,
+            self._origin.copy_with(raw_path=self._origin.raw_path.rstrip(b"/") + call.path.encode("ascii")),
+            params=call.query,
+            content=content,
+            headers=headers,
+            timeout=self._timeouts(left_s),
+            extensions={"trace": self._last_look} if buying and self._may_send is not None else None,
+        )
 
     async def _last_look(self, event: str, _: object) -> None:
         """Raise NotSent where the run may not send any more: a process can stand still after its last question."""

@@ -195,7 +195,7 @@ def _of_files(
         "quarantined": quarantined,
         "extents": {
             "failed_files": Extent.of(failed, sum(outcomes[outcome] for outcome in BAD) - dismissed),
-            "quarantined": Extent.of(quarantined.first, quarantined.files),
+            "quarantined": quarantined.extent,
         },
     }
 

@@ -164,15 +164,9 @@ def work_out(
         if choose is not ledger_plan.select_new:  # a retry's own selection comes last
             changes = retry.changes(connection, scope, manifest.config)
         else:
-            changed = counts.changed
-            if options.sample is not None:
-                drawing.draw(connection, scope, options.sample, options.seed)
-                sample = Sample(min(options.sample, chosen), chosen, options.seed, config.credits_ceiling(chosen))
-                chosen, changed = sample.files, drawing.chosen_before(connection, scope)
+            sample, chosen, changed = _draw(connection, scope, options, config, chosen, counts.changed)
             reclassified = retry.changed_since(connection, scope, manifest.config, changed)
-        on_parses = manifest.api == "v2" and chosen
-        free = parses.count_reusable(connection, scope, config, since=parses_since(now)) if on_parses else 0
-        batches.append(Batch(config, chosen, free))
+        batches.append(Batch(config, chosen, _free(connection, scope, manifest, config, chosen, now)))
         take(batches[-1])
     return Outlook(
         counts=counts,
@@ -184,6 +178,24 @@ def work_out(
         over_limits=_over_limits(manifest, options, counts, batches, earlier, reclassified),
         sample=sample,
     )
+
+
+def _draw(
+    connection: Transaction, scope: Scope, options: Options, config: Config, new: int, changed: int
+) -> tuple[Sample | None, int, int]:
+    """The sample of the *new* files, of which *changed* were classified before; how many are chosen, and were."""
+    if options.sample is None:
+        return None, new, changed
+    drawing.draw(connection, scope, options.sample, options.seed)
+    sample = Sample(min(options.sample, new), new, options.seed, config.credits_ceiling(new))
+    return sample, sample.files, drawing.chosen_before(connection, scope)
+
+
+def _free(connection: Transaction, scope: Scope, manifest: Manifest, config: Config, chosen: int, now: datetime) -> int:
+    """How many of the chosen files go on a parse that is still there."""
+    if manifest.api != "v2" or not chosen:
+        return 0
+    return parses.count_reusable(connection, scope, config, since=parses_since(now))
 
 
 def _over_limits(

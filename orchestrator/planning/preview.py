@@ -77,15 +77,12 @@ def _preview(
     with opened.transaction() as connection:
         ledger.refuse_moved(connection, opened.location)
         staged = plan.stage(connection, manifest.file_ids())
-        refuse_empty(manifest, staged.listed)
-        naming.refuse_second(connection, manifest, rehearsal=rehearsal)
-        refuse_incomplete(connection, manifest, rehearsal=rehearsal)
+        _refuse(connection, manifest, staged.listed, rehearsal=rehearsal)
         renamed_from = naming.renamed_from(connection, manifest, rehearsal=rehearsal)
         coming = forecast(
             connection, manifest, Options(sandbox=rehearsal), staged=staged, now=now, most_quarantined=MOST_QUARANTINED
         )
-    found, left, quarantined = coming.outlook, coming.left, coming.quarantined
-    counts = found.counts
+    found, left, counts = coming.outlook, coming.left, coming.outlook.counts
     return Preview(
         manifest=manifest.name,
         rehearsal=rehearsal,
@@ -103,7 +100,7 @@ def _preview(
         create_calls=found.chunks,
         free=found.free,
         credits_ceiling=found.credits_ceiling,
-        quarantined=quarantined,
+        quarantined=coming.quarantined,
         over_limits=found.over_limits,
         planned_not_sent=sum(chunks.files for chunks in left if chunks.status is JobStatus.PENDING),
         sent=sum(chunks.files for chunks in left if chunks.status in IN_FLIGHT),
@@ -112,5 +109,12 @@ def _preview(
         reclassified=found.reclassified,
         documents=taken,
         renamed_from=renamed_from,
-        extents={"quarantined": Extent.of(quarantined.first, quarantined.files)},
+        extents={"quarantined": coming.quarantined.extent},
     )
+
+
+def _refuse(connection: ledger.Transaction, manifest: Manifest, listed: int, *, rehearsal: bool) -> None:
+    """What a run refuses before it plans anything. Raises ManifestError, InputError and LedgerError."""
+    refuse_empty(manifest, listed)
+    naming.refuse_second(connection, manifest, rehearsal=rehearsal)
+    refuse_incomplete(connection, manifest, rehearsal=rehearsal)

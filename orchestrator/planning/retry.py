@@ -166,10 +166,7 @@ def _preview(
         ceiling=coming.ceiling,
         cancelled_first=len(cancelled),
         cannot_cancel=0 if options.held else cannot_cancel,
-        extents={
-            "file_ids": Extent.of(first, files),
-            "quarantined": Extent.of(coming.quarantined.first, coming.quarantined.files),
-        },
+        extents={"file_ids": Extent.of(first, files), "quarantined": coming.quarantined.extent},
     )
 
 

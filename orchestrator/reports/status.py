@@ -104,7 +104,7 @@ def status(
         running=running,
         extents={
             "failed_files": Extent.of(failed_files, bad - dismissed),
-            "quarantined": Extent.of(quarantined.first, quarantined.files),
+            "quarantined": quarantined.extent,
             "runs": Extent.of(runs, ledger_runs.how_many(connection, row.id, verdicts=True)),
         },
     )

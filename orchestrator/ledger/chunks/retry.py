@@ -18,7 +18,7 @@ from orchestrator.ledger.documents import names
 from orchestrator.ledger.scope import Scope, Staged
 from orchestrator.ledger.spellings import spelt
 from orchestrator.ledger.sql import GOOD_SQL, scalar_int, text
-from orchestrator.models import BAD, Config, Outcome
+from orchestrator.models import BAD, Config, Extent, Outcome
 from orchestrator.plaintext import counted
 
 #: The event that halving leaves at the chunk of a file at fault; its note is the file.
@@ -231,6 +231,11 @@ class Quarantine:
 
     files: int
     first: list[QuarantinedFile]
+
+    @property
+    def extent(self) -> Extent:
+        """How long the list is of which ``first`` is the beginning."""
+        return Extent.of(self.first, self.files)
 
 
 def quarantined(

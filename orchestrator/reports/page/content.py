@@ -213,7 +213,7 @@ class _Standing:
                 "causes": Extent.of(of_causes[:MOST_CAUSES], len(of_causes)),
                 "held": Extent.of(self.held[:MOST_DECISIONS], len(self.held)),
                 "nights": nights,
-                "quarantined": Extent.of(self.quarantined.first, self.quarantined.files),
+                "quarantined": self.quarantined.extent,
                 "review": Extent.of(self.review, self.totals.review),
             },
         }
