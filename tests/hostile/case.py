@@ -37,6 +37,11 @@ RETRY = "retry --held"
 REMEDIES = (("run",), ("adopt", "run"), (RETRY, "run"))
 
 OUTCOMES = "SELECT f.file_id, r.outcome, r.type FROM files f JOIN results r ON r.file_row = f.id WHERE f.standing = 1"
+#: Of a chunk that was given a job of some of its files, or of more: where nothing else comes that may be a colleague's.
+PARTLY = (
+    "SELECT f.file_id FROM files f JOIN results r ON r.file_row = f.id JOIN events e ON e.chunk_id = f.chunk_id "
+    "WHERE f.standing = 1 AND r.outcome = 'missing' AND e.event = 'adopted' AND e.note LIKE '%no job of just these%'"
+)
 HELD = "SELECT f.file_id FROM files f JOIN jobs j ON j.id = f.chunk_id WHERE j.held = 1 AND j.status = 'submitting'"
 
 
@@ -229,14 +234,16 @@ def _called(command: str, *options: str, folder: Path, environ: Mapping[str, str
 def _judge(night: Night, folder: Path, books: Books, told: Told, when: str) -> None:
     """Add what was bought twice, unless it was asked for, and what is not as it should be.
 
-    Files whose create call came to nothing may be held: no list says for sure that it did.
+    Files whose create call came to nothing may be held: no list says for sure that it did. Or they are missing, where
+    a colleague's job with results of the other files looks like what the call made.
     """
     if not told.retried and (twice := books.bought_twice()):
         told.wrong.append(f"bought twice: {len(twice)} files, {next(iter(twice.items()))}")
     wrong = _not_right(night, folder, books)
     if not told.retried:
         held = {canonical(file_id) for (file_id,) in _rows(folder, HELD)} - books.answered()
-        wrong = {file_id: why for file_id, why in wrong.items() if file_id not in held}
+        partly = {canonical(file_id) for (file_id,) in _rows(folder, PARTLY)} - books.bought()
+        wrong = {file_id: why for file_id, why in wrong.items() if file_id not in held | partly}
     if wrong:
         told.wrong.append(f"not right {when}: {len(wrong)} files, {next(iter(wrong.items()))}")
 

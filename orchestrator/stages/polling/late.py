@@ -138,15 +138,22 @@ class Late:
 
     async def _get(self, waiting: _Waiting) -> RemoteJob:
         """The job as it is now; as it was seen, where the API denies one that had ended: its results may come yet."""
+        api, job_id = self._work.api, waiting.job_id
         try:
-            return await self._work.api.get(waiting.job_id)
+            return await api.get(job_id)
         except Rejected as error:
             if waiting.seen is None:
                 raise
-            job = waiting.seen.job
-            if job.results is None:
-                return job
-            return replace(job, results=replace(job.results, refusal=str(error)))  # what came with it is no news
+            job, refusal = waiting.seen.job, str(error)
+        if job.results is None:  # they are asked for by themselves
+            return job
+        try:
+            listed = await api.status([job_id])  # a call by name may be what is broken
+        except Rejected:
+            listed = ()
+        # What came with the job when it was seen is no news.
+        seen = replace(job, results=replace(job.results, refusal=refusal))
+        return next((job for job in listed if job.id == job_id), seen)
 
     def _hand_back(self, key: int, waiting: _Waiting) -> None:
         if self._waiting.pop(key, None) is not None:

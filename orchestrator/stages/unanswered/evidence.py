@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.api.client import Api
+from orchestrator.errors import Unanswered
 from orchestrator.models import GOOD, TERMINAL, Chunk, JobResults, JobStatus, RemoteJob
 from orchestrator.stages.collector import results_of
 from orchestrator.stages.unanswered.likeness import Echoes, Likeness
@@ -21,11 +22,15 @@ class Evidence:
     files: dict[str, frozenset[str]] = field(default_factory=dict)  #: ended jobs -> the files in their results
     good: dict[str, frozenset[str]] = field(default_factory=dict)  #: ended jobs -> the files with a good result
     nameless: set[str] = field(default_factory=set)  #: ended jobs with results that name no file
+    unanswered: dict[str, str] = field(default_factory=dict)  #: ended jobs whose results can't be had, and why not
 
-    async def gather(self, api: Api, candidates: Iterable[RemoteJob], chunks: Collection[Chunk]) -> None:
+    async def gather(
+        self, api: Api, candidates: Iterable[RemoteJob], chunks: Collection[Chunk], *, each_alone: bool = False
+    ) -> None:
         """Read results of the ended *candidates*, the newest first.
 
-        Read again is what has shown no results yet, or only some of one of *chunks*. Raises ApiError.
+        Read again is what has shown no results yet, or only some of one of *chunks*. *each_alone*: one whose results go
+        unanswered while the API answers otherwise is left unread, and the others are read. Raises ApiError.
         """
         ended = sorted((job for job in candidates if job.status in TERMINAL), key=_newest_first)
         sets = {frozenset(chunk.file_ids) for chunk in chunks}
@@ -34,10 +39,16 @@ class Evidence:
         seen = [(job, self.files[job.id]) for job in ended if job.id in self.files]
         again = [job for job, files in seen if not files or (files not in sets and not files.isdisjoint(ours))]
         for job in new[:MOST_READ] + again[:MOST_READ]:
-            self.learn(job, await results_of(api, job))
+            try:
+                self.learn(job, await results_of(api, job))
+            except Unanswered as error:
+                if not each_alone or not await api.answers_for_a_job():
+                    raise
+                self.unanswered[job.id] = str(error)
 
     def learn(self, job: RemoteJob, results: JobResults) -> None:
         """Add what *results* of an ended *job* show to what earlier ones have shown."""
+        self.unanswered.pop(job.id, None)
         self.files[job.id] = self.files.get(job.id, frozenset()).union(row.file_id for row in results.rows)
         good = (row.file_id for row in results.rows if row.outcome in GOOD)
         self.good[job.id] = self.good.get(job.id, frozenset()).union(good)
@@ -45,8 +56,15 @@ class Evidence:
             self.nameless.add(job.id)
 
     def unread(self, job: RemoteJob) -> bool:
-        """Whether *job* has ended, and nobody has looked at its results yet."""
-        return job.status in TERMINAL and job.id not in self.files
+        """Whether *job* has ended, and its results are yet to be read, or could not be at the latest look."""
+        return job.status in TERMINAL and (job.id not in self.files or job.id in self.unanswered)
+
+    def why_unread(self, jobs: Iterable[RemoteJob]) -> str:
+        """Why nobody can read the results of some of *jobs*; empty where all can be read."""
+        first = next((job for job in jobs if job.id in self.unanswered), None)
+        if first is None:
+            return ""
+        return f"job {first.id} may be this chunk's, and its results can't be read: {self.unanswered[first.id]}"
 
     def proves(self, job: RemoteJob, chunk: Chunk) -> bool:
         """Whether *job*'s results are of *chunk*'s files, of all of them, and of no others."""

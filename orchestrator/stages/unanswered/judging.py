@@ -57,6 +57,7 @@ class Case:
     running: tuple[RemoteJob, ...] = ()  #: candidates that have not ended
     empty: tuple[RemoteJob, ...] = ()  #: ended candidates without results
     unread: bool = False  #: some ended candidate's results are yet to be read
+    why_unread: str = ""  #: why one can't be read; empty where all can
     proven: tuple[RemoteJob, ...] = ()  #: candidates with results of just its files
     lacking: bool = False  #: sent more than once, and the first of *proven* has no good answer for some file
     partial: tuple[RemoteJob, ...] = ()  #: candidates with results of some of its files only, or of all and of others
@@ -152,8 +153,8 @@ def judge(case: Case) -> Finding:
         return StayHeld()
     if case.running and not case.patient:
         return _hold(case, _overdue(case, _ids(case.running)))
-    if case.unread:
-        return Wait(0.0, case.signs)
+    if case.unread and not (case.why_unread and case.running):
+        return _hold(case, case.why_unread) if case.why_unread else Wait(0.0, case.signs)
     if case.running:
         return Wait(min(case.look_s * LOOK_GROWTH, LAST_LOOK_S), Signs())
     if case.empty or case.hints or case.partial:

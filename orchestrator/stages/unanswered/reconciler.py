@@ -164,7 +164,9 @@ class Reconciler:
         """One complete listing and what follows from it; seconds until the next is worth making. Raises RunStopped."""
         work, began = self._work, self._work.clock.monotonic()
         candidates = await self._candidates()
-        await self._evidence.gather(work.api, candidates, [open_.chunk for open_ in self._open.values()])
+        chunks = [open_.chunk for open_ in self._open.values()]
+        await self._evidence.gather(work.api, candidates, chunks, each_alone=True)
+        self._refused_since = None
         waits: dict[int, float | None] = {}
         for open_ in list(self._open.values()):
             proven = self._proven(open_, candidates)
@@ -194,7 +196,6 @@ class Reconciler:
         """The jobs that the ledger does not know and that the call of an open chunk may have made."""
         work = self._work
         found = await complete_listing(work.api, patient=False, unreadable=self._can_not_read)
-        self._refused_since = None
         listed = {job.id: job for job in found}
 
         def read(connection: Transaction) -> tuple[Set[str], Echoes, bool]:
@@ -252,10 +253,9 @@ class Reconciler:
     def _case(self, open_: Doubt, candidates: list[RemoteJob], began: float, proven: list[RemoteJob]) -> Case:
         work, evidence, parked, chunk = self._work, self._evidence, open_.parked, open_.chunk
         mine = open_.may_have_made(candidates, self._echoes)
-        unclear = {job.id for job in mine if self._echoes.likeness(job, chunk.config) is Likeness.UNCLEAR}
+        clear = [job for job in mine if self._echoes.likeness(job, chunk.config) is not Likeness.UNCLEAR]
         empty = tuple(job for job in mine if job.status in TERMINAL and evidence.files.get(job.id) == frozenset())
-        alike = [job for job in mine if job.id not in unclear]
-        partial = evidence.partial(alike, chunk, self._others(open_), self._echoes)
+        partial = evidence.partial(clear, chunk, self._others(open_), self._echoes)
         several = [*proven, *partial] if chunk.id in self._released or parked.resends > 0 else []
         rivals = [other for other in self._open.values() if other.chunk.config == chunk.config]
         others = (self.held | self.set_aside.keys() | self._out() | self._released) - self._open.keys()
@@ -271,6 +271,7 @@ class Reconciler:
             running=tuple(job for job in mine if job.status not in TERMINAL),
             empty=empty,
             unread=any(evidence.unread(job) for job in mine),
+            why_unread=evidence.why_unread(mine),
             proven=tuple(proven),
             lacking=bool(several and proven) and evidence.good[proven[0].id] < frozenset(chunk.file_ids),
             partial=tuple(partial),
@@ -286,7 +287,7 @@ class Reconciler:
                 [other.parked.mark for other in rivals],
                 nameless=evidence.nameless,
                 others=bool(others or open_.vanished)
-                or any(job.id in unclear for job in empty)
+                or any(job not in clear for job in empty)
                 or any(other.may_have_made(empty, self._echoes) for other in unlike),
             ),
             elsewhere=self._elsewhere,

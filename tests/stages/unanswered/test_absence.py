@@ -712,6 +712,24 @@ def test_jobs_of_others_are_told_apart_without_reading_each_ones_results(cli: Cl
     assert len(api.results_read) < 120
 
 
+def test_a_candidate_whose_results_always_fail_keeps_no_other_call_waiting(cli: Cli, api: Project) -> None:
+    """Its own call is held, with the reason; the run went on for ever where the last try ended before the budget."""
+    cli.manifest(*"abcd", size=1)
+    api.lost = {1, 2}
+
+    async def break_down(name: str) -> None:
+        if name == "job-2":
+            raise web.HTTPInternalServerError
+
+    api.before_results = break_down
+    done = cli("run", "m.yaml", "--json", ORCHESTRATOR_RETRY_BUDGET_S="2")
+    assert (done.returncode, json.loads(done.stdout)["unfinished"]) == (3, 1), done.stderr
+    assert "job job-2 may be this chunk's, and its results can't be read" in cli("status", "m.yaml").stdout
+    api.before_results = _at_once
+    assert cli("run", "m.yaml").returncode == 0
+    assert api.bought == dict.fromkeys("abcd", 1)
+
+
 def test_the_last_look_for_late_jobs_does_not_outlast_the_deadline(cli: Cli, api: Project) -> None:
     """All was done, and a list of many slow pages kept the run for as long as it took to read."""
     api.others(300)

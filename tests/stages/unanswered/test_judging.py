@@ -141,6 +141,16 @@ CASES: dict[str, tuple[Case, Finding]] = {
         replace(DOUBTFUL, unread=True, running=(RUNNING,)),
         Wait(0.0, Signs(doubtful_since=140.0)),
     ),
+    "what can't be read is for a person": (
+        replace(CLEAN, unread=True, why_unread="500"),
+        Hold("500"),
+    ),
+    "held, and it still can't be read": (replace(CLEAN, held=True, unread=True, why_unread="500"), StayHeld()),
+    "but a candidate that runs may settle it": (
+        replace(CLEAN, unread=True, why_unread="500", running=(RUNNING,)),
+        Wait(6.0, Signs()),
+    ),
+    "and one that is proved does": (replace(CLEAN, unread=True, why_unread="500", proven=(MIXED,)), OWN),
     "a listing without the jobs that are known proves nothing": (
         replace(CLEAN, shown=False),
         Wait(60.0, Signs(blind_since=200.0)),
