@@ -519,7 +519,7 @@ BUGS = (
     Bug("a job has two chunks", "v1", _any_job_is_ours, 311),
     Bug("a stranger's job is missing all rows", "v1", _strangers_rows_are_missing, 226),
     Bug("a job that is denied was the chunk's", "v1", _denied_is_gone, 60443),
-    Bug("a job that is named is owned", "v1", _named_is_owned, 12469),
+    Bug("a job that is named is owned", "v1", _named_is_owned, 25121),
     Bug("a mistaken answer is asked for again for ever", "v2", _mistaken_for_ever, 28),
     Bug("a mistaken key is kept", "v2", _the_key_of_before, 28),
     Bug("whatever v2 answers is the chunk's", "v2", _echo_of_nobody, 83),
