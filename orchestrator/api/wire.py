@@ -91,9 +91,20 @@ class Wire:
     async def _send(self, call: Call, kind: str, left_s: float | None) -> Json:
         buying = kind in ("create", "upload")
         client = self._creating if buying else self._reading
+        url = self._origin.copy_with(raw_path=self._origin.raw_path.rstrip(b"/") + call.path.encode("ascii"))
+        headers, content = self._headers(call), _content(call)
+        last_look = {"trace": self._last_look} if buying and self._may_send is not None else None
         try:
             async with asyncio.timeout(self._timeout_s + call.extra_s):
-                request = self._request(client, call, left_s, buying=buying)
+                request = client.build_request(
+                    call.method,
+                    url,
+                    params=call.query,
+                    content=content,
+                    headers=headers,
+                    timeout=self._timeouts(left_s),
+                    extensions=last_look,
+                )
                 response = await client.send(request, stream=True)
                 try:
                     body = await self._read(response)
@@ -116,22 +127,9 @@ class Wire:
             raise
         return self._hiding.of(answer, body)
 
-    def _request(self, client: httpx.AsyncClient, call: Call, left_s: float | None, *, buying: bool) -> httpx.Request:
-        content: bytes | AsyncIterator[bytes] | None = None if call.body is None else json.dumps(call.body).encode()
-        headers = {"authorization": f"Bearer {self._key}", **dict(call.headers)}
-        if content is not None:
-            headers["content-type"] = "application/json"
-        elif call.stream is not None:
-            content = call.stream()
-        return client.build_request(
-            call.method,
-            self._origin.copy_with(raw_path=self._origin.raw_path.rstrip(b"/") + call.path.encode("ascii")),
-            params=call.query,
-            content=content,
-            headers=headers,
-            timeout=self._timeouts(left_s),
-            extensions={"trace": self._last_look} if buying and self._may_send is not None else None,
-        )
+    def _headers(self, call: Call) -> dict[str, str]:
+        kind = {} if call.body is None else {"content-type": "application/json"}
+        return {"authorization": f"Bearer {self._key}", **dict(call.headers), **kind}
 
     async def _last_look(self, event: str, _: object) -> None:
         """Raise NotSent where the run may not send any more: a process can stand still after its last question."""
@@ -152,3 +150,9 @@ class Wire:
     async def close(self) -> None:
         await self._reading.aclose()
         await self._creating.aclose()
+
+
+def _content(call: Call) -> bytes | AsyncIterator[bytes] | None:
+    if call.body is not None:
+        return json.dumps(call.body).encode()
+    return None if call.stream is None else call.stream()

@@ -183,7 +183,7 @@ def work_out(
 def _draw(
     connection: Transaction, scope: Scope, options: Options, config: Config, new: int, changed: int
 ) -> tuple[Sample | None, int, int]:
-    """The sample of the *new* files, of which *changed* were classified before; how many are chosen, and were."""
+    """The sample of the *new* files, if any; how many are chosen then, and how many of these are *changed*."""
     if options.sample is None:
         return None, new, changed
     drawing.draw(connection, scope, options.sample, options.seed)

@@ -37,7 +37,7 @@ RETRY = "retry --held"
 REMEDIES = (("run",), ("adopt", "run"), (RETRY, "run"))
 
 OUTCOMES = "SELECT f.file_id, r.outcome, r.type FROM files f JOIN results r ON r.file_row = f.id WHERE f.standing = 1"
-#: Of a chunk that was given a job of some of its files, or of more: where nothing else comes that may be a colleague's.
+#: The files without a result of a chunk that was given a job of its other files: it may be a colleague's.
 PARTLY = (
     "SELECT f.file_id FROM files f JOIN results r ON r.file_row = f.id JOIN events e ON e.chunk_id = f.chunk_id "
     "WHERE f.standing = 1 AND r.outcome = 'missing' AND e.event = 'adopted' AND e.note LIKE '%no job of just these%'"

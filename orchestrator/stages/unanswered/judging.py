@@ -85,6 +85,11 @@ class Case:
         return bool(self.empty) and not (self.hints or self.partial) and self.one_each
 
     @property
+    def blank(self) -> list[RemoteJob]:
+        """Candidates that have succeeded and show no results yet: those may come late."""
+        return [job for job in self.empty if job.status is JobStatus.SUCCEEDED]
+
+    @property
     def patience_s(self) -> float:
         """How long a candidate may run before a person decides; who is held already waits only for a short one."""
         return min(self.stale_s, 5 * self.settle_s) if self.held else self.stale_s
@@ -153,10 +158,12 @@ def judge(case: Case) -> Finding:
         return StayHeld()
     if case.running and not case.patient:
         return _hold(case, _overdue(case, _ids(case.running)))
-    if case.unread and not (case.why_unread and case.running):
-        return _hold(case, case.why_unread) if case.why_unread else Wait(0.0, case.signs)
+    if case.unread and not case.why_unread:
+        return Wait(0.0, case.signs)
     if case.running:
         return Wait(min(case.look_s * LOOK_GROWTH, LAST_LOOK_S), Signs())
+    if case.why_unread:
+        return _hold(case, case.why_unread)
     if case.empty or case.hints or case.partial:
         return _judge_doubtful(case)
     return _judge_clean(case)
@@ -182,8 +189,8 @@ def _overdue(case: Case, job_ids: Sequence[str], what: str = "not ended") -> str
 
 def _undecided(case: Case) -> str | None:
     """Why the best candidate is not adopted yet: another one may have good results that it lacks, or has them."""
-    if blank := [job for job in case.late if job in case.empty]:
-        return _overdue(case, _ids(blank), "ended without results")
+    if case.blank:
+        return _overdue(case, _ids(case.blank), "ended without results")
     if not case.shared:
         return None
     jobs = _few(_ids(case.proven + case.partial))
@@ -196,7 +203,7 @@ def _hold(case: Case, why: str) -> Finding:
 
 def _can_settle(case: Case) -> bool:
     """Whether a held chunk may no longer need a person."""
-    if case.running or case.unread or any(job in case.late for job in case.empty):
+    if case.running or case.unread or case.blank:
         return True
     if case.hints or (case.empty and not (case.partial or case.told_apart)):
         return False

@@ -68,7 +68,7 @@ class Reconciler:
         self._taking_up = False  #: a call has gone unanswered, and its chunk is still to be read
         self._gave_up = False
         self._look_s = FIRST_LOOK_S
-        self._refused_since: float | None = None  #: monotonic; the list of jobs has been refused since
+        self._refused_since: float | None = None  #: monotonic; no look has been whole since
         self._unreadable = 0  #: rows of the latest listing
         self.held: set[int] = set()
         self.set_aside: dict[int, str] = {}  #: chunk id -> why this run leaves it undecided
@@ -253,9 +253,9 @@ class Reconciler:
     def _case(self, open_: Doubt, candidates: list[RemoteJob], began: float, proven: list[RemoteJob]) -> Case:
         work, evidence, parked, chunk = self._work, self._evidence, open_.parked, open_.chunk
         mine = open_.may_have_made(candidates, self._echoes)
-        clear = [job for job in mine if self._echoes.likeness(job, chunk.config) is not Likeness.UNCLEAR]
+        clear = {job.id: job for job in mine if self._echoes.likeness(job, chunk.config) is not Likeness.UNCLEAR}
         empty = tuple(job for job in mine if job.status in TERMINAL and evidence.files.get(job.id) == frozenset())
-        partial = evidence.partial(clear, chunk, self._others(open_), self._echoes)
+        partial = evidence.partial(clear.values(), chunk, self._others(open_), self._echoes)
         several = [*proven, *partial] if chunk.id in self._released or parked.resends > 0 else []
         rivals = [other for other in self._open.values() if other.chunk.config == chunk.config]
         others = (self.held | self.set_aside.keys() | self._out() | self._released) - self._open.keys()
@@ -287,7 +287,7 @@ class Reconciler:
                 [other.parked.mark for other in rivals],
                 nameless=evidence.nameless,
                 others=bool(others or open_.vanished)
-                or any(job not in clear for job in empty)
+                or any(job.id not in clear for job in empty)
                 or any(other.may_have_made(empty, self._echoes) for other in unlike),
             ),
             elsewhere=self._elsewhere,
